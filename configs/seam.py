@@ -1,0 +1,128 @@
+"""SEAM and its ablations: structure-enhanced attention on a panoptic FPN (Zhao et al., 2021).
+
+  python -m spinejax.main --config=configs/seam.py:ours --workdir=runs/seam_ours
+
+Variants are the rows of table 1 that are ablations (its baselines have the same protocol):
+  ours          attention, class supervision and center regression of the key map
+  wo_al         without attention; the structure supervision acts on the FPN features
+  wo_ss         without center regression (beta = 0); the class supervision stays
+  fpn           vanilla panoptic FPN
+  mean_attention  the attention logits averaged over positions instead of summed
+  class_center  one center per class instead of one per component
+  resnet101     the same with a ResNet-101 backbone
+  quick         small network and images for a laptop CPU
+
+Protocol (paper, sections 3.1 and 3.2): 80 training and 29 test cases, images resized to 1024x256,
+patches 512x256, here every 128 rows; flips and rotation; batch 12; Adam, 1e-4 to 5e-6 by cosine;
+lambda 0.4, beta 0.5; the whole image is tested and its logits resized to the original size. The
+paper gives 7 h of training on a GTX 2080 Ti and no number of steps: 80 000 is our choice.
+"""
+from ml_collections import ConfigDict
+
+VARIANTS = {
+    'ours': {},
+    'wo_al': {'model.attention': False},
+    'wo_ss': {'loss.beta': 0.0},
+    'fpn': {
+        'model.name': 'fpn', 'model.attention': None, 'model.attention_scale': None,
+        'model.query_features': None,
+        'loss.name': 'cross_entropy', 'loss.lam': None, 'loss.beta': None, 'loss.center': None,
+    },
+    'mean_attention': {'model.attention_scale': 'mean'},
+    'class_center': {'loss.center': 'class'},
+    'resnet101': {'model.backbone': 'resnet101_v1c'},
+    'quick': {
+        'num_steps': 400, 'batch_size': 8, 'eval_every': 200, 'log_every': 20,
+        'model.backbone_width': 16, 'model.neck_features': 64, 'model.head_features': 48,
+        'data.num_validation': 8, 'data.render_size': (768, 192), 'data.image_size': (512, 128),
+        'data.patch_size': (256, 128), 'data.patch_stride': (64, 128),
+        'optimizer.learning_rate': 2e-3, 'optimizer.final_learning_rate': 2e-5,
+        'optimizer.warmup_steps': 20,
+    },
+}
+
+
+def get_config(variant: str = 'ours') -> ConfigDict:
+  """Returns the locked config of one variant."""
+  config = ConfigDict()
+  config.seed = 0
+  config.num_steps = 80_000       # 0: num_epochs counts
+  config.num_epochs = 0
+  config.batch_size = 12
+  config.eval_batch_size = 4
+  config.log_every = 100          # steps
+  config.eval_every = 2000        # steps; each evaluation is followed by a checkpoint
+  config.max_skipped_steps = 20   # non-finite steps in a row before the run stops
+  config.ema_decay = 0.0          # 0: no moving average of the variables
+  config.data_parallel = 'mesh'   # or 'pmap'
+
+  config.model = dict(
+      name='seam',
+      num_classes=4,              # background counts
+      backbone='resnet50_v1c',
+      backbone_width=64,
+      output_stride=32,
+      neck_features=256,
+      head_features=128,
+      attention=True,
+      attention_scale='sum',      # 'sum' as printed, or 'mean' over positions
+      query_features=32,
+      dropout=0.1,
+      dtype='float32',            # 'bfloat16' on accelerators
+  )
+  config.loss = dict(
+      name='seam',
+      lam=0.4,
+      beta=0.5,
+      center='component',         # or 'class'
+  )
+  config.data = dict(
+      name='vpi_phantom',         # or 'folder', 'built' with a directory
+      directory='',
+      classes=('background', 'rib', 'thoracic process', 'lump'),
+      label_map=(),               # class of each label value; () keeps the values
+      palette='',                 # colors of the classes in RGB masks, '000000,ff0000,...'
+      channels=1,
+      image_size=(1024, 256),
+      patch_size=(512, 256),
+      patch_stride=(128, 256),    # (0, 0): random crops
+      num_train=80,
+      num_validation=0,
+      num_test=29,
+      split_file='',
+      split_seed=0,
+      difficulty=1.0,             # of the phantom
+      render_size=(2560, 640),    # of the phantom, its original size
+      mean=75.99,                 # grey levels of the published training set; None: computed
+      std=84.15,
+      cache='auto',               # 'device', 'stream'
+  )
+  config.augment = dict(
+      flip_horizontal=0.5,
+      flip_vertical=0.5,
+      rotation=10.0,              # degrees, either way
+      translation=0.0,            # fraction of the patch
+      scale=(1.0, 1.0),
+  )
+  config.optimizer = dict(
+      name='adam',
+      learning_rate=1e-4,
+      schedule='cosine',
+      final_learning_rate=5e-6,
+      warmup_steps=0,
+      weight_decay=0.0,
+      gradient_clip=0.0,
+  )
+  config.evaluation = dict(
+      resize='logits',            # to the original size: 'logits' bilinear, or 'mask' nearest
+  )
+  config.lock()
+  config.update_from_flattened_dict(VARIANTS[variant])
+  return config
+
+
+def sweep():
+  """Three seeds of every ablation of table 1."""
+  for variant in ('fpn', 'wo_al', 'wo_ss', 'ours'):
+    for seed in range(3):
+      yield {'variant': variant, 'seed': seed}

@@ -1,0 +1,129 @@
+"""What every command shares: flags, user errors in one sentence, devices and the compile cache."""
+import difflib
+import importlib.util
+import os
+import pathlib
+import sys
+from collections.abc import Callable, Sequence
+
+from absl import app
+from absl import flags
+from absl import logging
+from ml_collections import ConfigDict
+
+INTERRUPTED = 130  # exit status of a run stopped by Ctrl-C or SIGTERM, its state saved
+_VIRTUAL_DEVICES_FLAG = 'xla_force_host_platform_device_count'
+
+
+class Interrupted(Exception):
+  """A run was asked to stop and has saved its state; the message says where."""
+
+
+def run(main: Callable[[Sequence[str]], int | None]) -> None:
+  """Runs `main(argv)` under absl; an error a user can cause prints one line and exits with 1.
+
+  `--verbosity=1` prints the traceback too. Flag errors exit with 2, an interrupted run with 130.
+  """
+
+  def guarded(argv):
+    try:
+      if len(argv) > 1:
+        raise ValueError(f'unexpected argument {argv[1]!r}; every option is a flag, see --help.')
+      return main(argv)
+    except Interrupted as stop:
+      print(stop, file=sys.stderr)
+      return INTERRUPTED
+    except KeyboardInterrupt:
+      print('interrupted before anything needed saving.', file=sys.stderr)
+      return INTERRUPTED
+    except (ValueError, OSError) as error:
+      logging.debug('traceback of the error below', exc_info=True)
+      print(f'error: {error}', file=sys.stderr)
+      return 1
+
+  app.run(guarded, flags_parser=_parse_flags)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+  """Parses flags; whatever is wrong with them or with the config is one line and exit status 2."""
+  app.define_help_flags()
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.WARNING)
+  try:
+    _check_config_flags(argv)
+    return flags.FLAGS(argv)
+  except (flags.Error, ValueError, FileNotFoundError) as error:
+    print(f'error: {error}', file=sys.stderr)
+    sys.exit(2)
+
+
+def _check_config_flags(argv: Sequence[str]) -> None:
+  """Raises ValueError naming what exists when --config or a --config.field is unknown."""
+  values = dict(arg.lstrip('-').split('=', 1) for arg in argv[1:] if '=' in arg)
+  if 'config' not in values:
+    overrides = [name for name in values if name.startswith('config.')]
+    if overrides:
+      raise ValueError(f'--{overrides[0]} needs --config=FILE before it.')
+    return
+  config = load_config(values['config'])
+  for name in values:
+    if name.startswith('config.'):
+      _check_field(config, name)
+
+
+def _check_field(config: ConfigDict, name: str) -> None:
+  group = config
+  *parents, leaf = name.split('.')[1:]
+  for depth, key in enumerate([*parents, leaf]):
+    known = list(group) if isinstance(group, ConfigDict) else []
+    if key not in known:
+      where = '.'.join(['config', *parents[:depth]])
+      near = difflib.get_close_matches(key, known, 1)
+      hint = f' (did you mean {near[0]}?)' if near else ''
+      raise ValueError(f'--{name}: {where} has no field {key!r}{hint}; '
+                       f'it has {", ".join(sorted(known)) or "none"}.')
+    group = group[key]
+
+
+def load_config(path_and_variant: str) -> ConfigDict:
+  """Loads 'configs/seam.py' or 'configs/seam.py:variant'; errors name what exists instead."""
+  path, _, variant = path_and_variant.partition(':')
+  file = pathlib.Path(path)
+  if not file.is_file():
+    known = sorted(str(p) for p in (file.parent if file.parent.is_dir() else pathlib.Path('configs'))
+                   .glob('*.py'))
+    raise FileNotFoundError(f'there is no config file {path}; '
+                            f'the ones there are: {", ".join(known) or "none"}.')
+  spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+  if spec is None:
+    raise ValueError(f'{path} is not a Python config file.')
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    get_config, variants = module.get_config, module.VARIANTS
+  except (SyntaxError, AttributeError) as error:
+    raise ValueError(f'{path} is not a config: it needs get_config(variant) and VARIANTS '
+                     f'({error}).') from error
+  if variant and variant not in variants:
+    raise ValueError(f'{path} has no variant {variant!r}; it has {", ".join(variants)}.')
+  return get_config(variant) if variant else get_config()
+
+
+def configure_jax() -> None:
+  """Settles devices and the compile cache; call before JAX is first used.
+
+  On a machine without an accelerator every core becomes one virtual device, so the batch is split
+  over the cores, unless the user set the number of devices. Compiled programs are kept in
+  `$JAX_COMPILATION_CACHE_DIR` (default `~/.cache/spinejax/xla`), so the next start is fast.
+  """
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  import jax  # late, so that --help and config errors need no JAX
+
+  if _VIRTUAL_DEVICES_FLAG not in os.environ.get('XLA_FLAGS', '') and (
+      'JAX_NUM_CPU_DEVICES' not in os.environ):
+    jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)))
+  if not jax.config.jax_compilation_cache_dir:
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
+    jax.config.update('jax_compilation_cache_dir', str(cache / 'spinejax' / 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
+  jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

@@ -1,0 +1,55 @@
+"""Learning-rate schedule and optax chain from `config.optimizer`."""
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+OPTIMIZERS = ('adam', 'adamw', 'sgd', 'rmsprop')
+SCHEDULES = ('constant', 'cosine', 'polynomial')
+
+
+def create_schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
+  """Learning rate by step, warmed up linearly over `warmup_steps`, then `schedule` to the end.
+
+  'constant' stays; 'cosine' anneals to `final_learning_rate` (SEAM, SADANet: SGDR without
+  restarts); 'polynomial' decays with power 0.9 to `final_learning_rate`.
+  """
+  peak, final = config['learning_rate'], config['final_learning_rate']
+  warmup = config['warmup_steps']
+  decay_steps = max(num_steps - warmup, 1)
+  if config['schedule'] == 'constant':
+    schedule = optax.constant_schedule(peak)
+  elif config['schedule'] == 'cosine':
+    schedule = optax.cosine_decay_schedule(peak, decay_steps, alpha=final / peak)
+  elif config['schedule'] == 'polynomial':
+    schedule = optax.polynomial_schedule(peak, final, 0.9, decay_steps)
+  else:
+    raise ValueError(f'config.optimizer.schedule must be one of {", ".join(SCHEDULES)}, '
+                     f'not {config["schedule"]!r}.')
+  if not warmup:
+    return schedule
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
+
+
+def create_optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
+  """Gradient clipping, weight decay and the named optimizer.
+
+  `weight_decay` is L2 in the gradient, as PyTorch's Adam and SGD have it, except for 'adamw',
+  which decouples it. `gradient_clip` is the largest global norm, 0 for none.
+  """
+  schedule = create_schedule(config, num_steps)
+  name, decay = config['name'], config['weight_decay']
+  steps = [optax.clip_by_global_norm(config['gradient_clip'])] if config['gradient_clip'] else []
+  if decay and name != 'adamw':
+    steps.append(optax.add_decayed_weights(decay))
+  if name == 'adam':
+    steps.append(optax.adam(schedule))
+  elif name == 'adamw':
+    steps.append(optax.adamw(schedule, weight_decay=decay))
+  elif name == 'sgd':
+    steps.append(optax.sgd(schedule, momentum=0.9))
+  elif name == 'rmsprop':
+    steps.append(optax.rmsprop(schedule, decay=0.9, eps=1e-7, eps_in_sqrt=False))
+  else:
+    raise ValueError(f'config.optimizer.name must be one of {", ".join(OPTIMIZERS)}, not {name!r}.')
+  return optax.chain(*steps)

@@ -1,0 +1,152 @@
+"""The run folder: its config, data and manifest, and the refusal to mix two runs in one.
+
+  config.json     the config, complete
+  dataset.json    classes, split by case name, hash of the data, mean and standard deviation
+  manifest.json   every start of the program: command, versions, devices
+"""
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+PACKAGES = ('spinejax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
+            'tensorflow-datasets', 'numpy', 'scipy', 'pillow')
+
+
+def open_run(workdir: str, config: ConfigDict, dataset: Mapping[str, Any]) -> None:
+  """Creates the run folder, or checks that the run in it has this config and these data.
+
+  Raises:
+    ValueError: the folder holds a run of another config or other data; the differing fields are
+      named, one per line.
+    OSError: the folder cannot be written.
+  """
+  folder = pathlib.Path(workdir)
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder):
+      pass
+  except OSError as error:
+    raise OSError(f'the run folder {folder} cannot be written ({error.strerror}); '
+                  'choose another --workdir.') from error
+  for name, content in (('config', _plain(config)), ('dataset', _plain(dataset))):
+    path = folder / f'{name}.json'
+    if path.exists():
+      different = describe_difference(read_json(path), content)
+      if different:
+        raise ValueError(f'{folder} holds a run of another {name}; use another --workdir, or '
+                         f'restore these fields:\n' + '\n'.join(different))
+    else:
+      write_json(path, content)
+
+
+def load_config(workdir: str) -> ConfigDict:
+  """Reads the config of a run; a sentence when the folder holds none."""
+  return ConfigDict(_tuples(_read_run_file(workdir, 'config')))
+
+
+def load_dataset_info(workdir: str) -> dict[str, Any]:
+  """Reads dataset.json of a run: classes, split, fingerprint, mean, std."""
+  return _read_run_file(workdir, 'dataset')
+
+
+def _read_run_file(workdir: str, name: str) -> Any:
+  path = pathlib.Path(workdir) / f'{name}.json'
+  if not path.is_file():
+    raise FileNotFoundError(f'{workdir} holds no run ({path.name} is missing); train one with '
+                            f'python -m spinejax.main --config=... --workdir={workdir}.')
+  return read_json(path)
+
+
+def describe_difference(old: Any, new: Any) -> list[str]:
+  """Lines 'a.b: old here, new asked' of every field that differs between two nested dicts."""
+  old, new = dict(_flatten(_plain(old))), dict(_flatten(_plain(new)))
+  absent = 'nothing'
+  return [f'  {key}: {_short(old.get(key, absent))} there, {_short(new.get(key, absent))} asked'
+          for key in sorted(old.keys() | new.keys())
+          if old.get(key, absent) != new.get(key, absent)]
+
+
+def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
+  """Appends this start of the program to manifest.json and returns the manifest."""
+  import jax  # the only use of JAX here; reading a run needs none
+
+  path = pathlib.Path(workdir) / 'manifest.json'
+  manifest = read_json(path) if path.is_file() else {'starts': []}
+  manifest['starts'].append({
+      'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
+      'command': ' '.join([pathlib.Path(sys.executable).name, *sys.argv]),
+      'devices': [f'{d.platform}:{d.id} {d.device_kind}' for d in jax.devices()],
+      'host': platform.platform(),
+      'versions': {'python': platform.python_version(), **_versions()},
+      **facts,
+  })
+  write_json(path, manifest)
+  return manifest
+
+
+def _versions() -> dict[str, str]:
+  versions = {}
+  for package in PACKAGES:
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      versions[package] = 'not installed as a package'
+  return versions
+
+
+def read_json(path: str | os.PathLike) -> Any:
+  """Reads a JSON file; a sentence when it is damaged."""
+  try:
+    return json.loads(pathlib.Path(path).read_text())
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(f'{path} is not readable as JSON ({error}).') from error
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+  """Writes JSON atomically: a reader sees the old file or the new one, never half of one."""
+  path = pathlib.Path(path)
+  temporary = path.with_name(path.name + '.writing')
+  temporary.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + '\n')
+  os.replace(temporary, path)
+
+
+def _plain(value: Any) -> Any:
+  """Nested ConfigDicts, dicts and tuples as JSON has them: dicts and lists."""
+  if isinstance(value, ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    return {str(key): _plain(item) for key, item in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(item) for item in value]
+  return value.item() if hasattr(value, 'item') else value
+
+
+def _tuples(value: Any) -> Any:
+  """JSON's lists as the tuples that configs hold."""
+  if isinstance(value, dict):
+    return {key: _tuples(item) for key, item in value.items()}
+  if isinstance(value, list):
+    return tuple(_tuples(item) for item in value)
+  return value
+
+
+def _flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  if isinstance(value, dict) and value:
+    for key, item in value.items():
+      yield from _flatten(item, f'{prefix}.{key}' if prefix else key)
+  else:
+    yield prefix, value
+
+
+def _short(value: Any, limit: int = 80) -> str:
+  text = str(value)
+  return text if len(text) <= limit else text[:limit - 4] + ' ...'

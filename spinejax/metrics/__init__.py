@@ -1,0 +1,1 @@
+"""Metrics as counts that add up: over batches, hosts and cases."""

@@ -32,7 +32,9 @@ def create_manager(workdir: str) -> Manager:
           policies.BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1,
                          keep_checkpoints_without_metrics=False)]),
       enable_async_checkpointing=False)
-  return Manager(_folder(workdir), options=options)
+  arrays, json = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
+  return Manager(_folder(workdir), options=options, item_handlers={
+      'variables': arrays(), 'training': arrays(), 'data': json(), 'config': json()})
 
 
 def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],

@@ -59,16 +59,18 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 def _check_config_flags(argv: Sequence[str]) -> None:
   """Raises ValueError naming what exists when --config or a --config.field is unknown."""
-  values = dict(arg.lstrip('-').split('=', 1) for arg in argv[1:] if '=' in arg)
-  if 'config' not in values:
-    overrides = [name for name in values if name.startswith('config.')]
-    if overrides:
-      raise ValueError(f'--{overrides[0]} needs --config=FILE before it.')
-    return
-  config = load_config(values['config'])
-  for name in values:
-    if name.startswith('config.'):
+  values = {}
+  for arg, following in zip(argv[1:], [*argv[2:], '']):
+    if arg.startswith('-'):
+      name, assigned, value = arg.lstrip('-').partition('=')
+      values[name] = value if assigned else following
+  overrides = [name for name in values if name.startswith('config.')]
+  if 'config' in values:
+    config = load_config(values['config'])
+    for name in overrides:
       _check_field(config, name)
+  elif overrides:
+    raise ValueError(f'--{overrides[0]} needs --config=FILE too.')
 
 
 def _check_field(config: ConfigDict, name: str) -> None:
@@ -90,10 +92,9 @@ def load_config(path_and_variant: str) -> ConfigDict:
   path, _, variant = path_and_variant.partition(':')
   file = pathlib.Path(path)
   if not file.is_file():
-    known = sorted(str(p) for p in (file.parent if file.parent.is_dir() else pathlib.Path('configs'))
-                   .glob('*.py'))
-    raise FileNotFoundError(f'there is no config file {path}; '
-                            f'the ones there are: {", ".join(known) or "none"}.')
+    known = sorted(map(str, pathlib.Path('configs').glob('*.py')))
+    raise FileNotFoundError(f'there is no config file {path}; the ones here are: '
+                            f'{", ".join(known) or "none"}.')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
   if spec is None:
     raise ValueError(f'{path} is not a Python config file.')

@@ -2,9 +2,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import optax
 
-OPTIMIZERS = ('adam', 'adamw', 'sgd', 'rmsprop')
+OPTIMIZERS = ('adam', 'adamw', 'sgd')
 SCHEDULES = ('constant', 'cosine', 'polynomial')
 
 
@@ -48,8 +49,16 @@ def create_optimizer(config: Mapping[str, Any], num_steps: int) -> optax.Gradien
     steps.append(optax.adamw(schedule, weight_decay=decay))
   elif name == 'sgd':
     steps.append(optax.sgd(schedule, momentum=0.9))
-  elif name == 'rmsprop':
-    steps.append(optax.rmsprop(schedule, decay=0.9, eps=1e-7, eps_in_sqrt=False))
   else:
     raise ValueError(f'config.optimizer.name must be one of {", ".join(OPTIMIZERS)}, not {name!r}.')
-  return optax.chain(*steps)
+  return _with_standard_promotion(optax.chain(*steps))
+
+
+def _with_standard_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+  """Lets optax mix int and float scalars where the caller has set strict dtype promotion."""
+
+  def update(grads, state, params=None):
+    with jax.numpy_dtype_promotion('standard'):
+      return tx.update(grads, state, params)
+
+  return optax.GradientTransformation(tx.init, update)

@@ -21,12 +21,16 @@ PACKAGES = ('spinejax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'g
             'tensorflow-datasets', 'numpy', 'scipy', 'pillow')
 
 
-def open_run(workdir: str, config: ConfigDict, dataset: Mapping[str, Any]) -> None:
-  """Creates the run folder, or checks that the run in it has this config and these data.
+def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
+  """Writes `name`.json into the run folder, or checks that the one there is the same.
+
+  Args:
+    workdir: the run folder, made if absent.
+    name: 'config' or 'dataset'.
+    content: nested dicts of plain values.
 
   Raises:
-    ValueError: the folder holds a run of another config or other data; the differing fields are
-      named, one per line.
+    ValueError: the folder holds a run of another config or of other data.
     OSError: the folder cannot be written.
   """
   folder = pathlib.Path(workdir)
@@ -37,15 +41,19 @@ def open_run(workdir: str, config: ConfigDict, dataset: Mapping[str, Any]) -> No
   except OSError as error:
     raise OSError(f'the run folder {folder} cannot be written ({error.strerror}); '
                   'choose another --workdir.') from error
-  for name, content in (('config', _plain(config)), ('dataset', _plain(dataset))):
-    path = folder / f'{name}.json'
-    if path.exists():
-      different = describe_difference(read_json(path), content)
-      if different:
-        raise ValueError(f'{folder} holds a run of another {name}; use another --workdir, or '
-                         f'restore these fields:\n' + '\n'.join(different))
-    else:
-      write_json(path, content)
+  path = folder / f'{name}.json'
+  if path.exists():
+    check(workdir, name, content)
+  else:
+    write_json(path, content)
+
+
+def check(workdir: str, name: str, content: Mapping[str, Any]) -> None:
+  """Raises ValueError naming each differing field unless `name`.json in the run is `content`."""
+  different = describe_difference(_read_run_file(workdir, name), content)
+  if different:
+    raise ValueError(f'{workdir} holds a run with another {name}; choose another --workdir, or '
+                     'restore:\n' + '\n'.join(different))
 
 
 def load_config(workdir: str) -> ConfigDict:
@@ -68,7 +76,7 @@ def _read_run_file(workdir: str, name: str) -> Any:
 
 def describe_difference(old: Any, new: Any) -> list[str]:
   """Lines 'a.b: old here, new asked' of every field that differs between two nested dicts."""
-  old, new = dict(_flatten(_plain(old))), dict(_flatten(_plain(new)))
+  old, new = dict(_flatten(plain(old))), dict(_flatten(plain(new)))
   absent = 'nothing'
   return [f'  {key}: {_short(old.get(key, absent))} there, {_short(new.get(key, absent))} asked'
           for key in sorted(old.keys() | new.keys())
@@ -80,7 +88,7 @@ def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
   import jax  # the only use of JAX here; reading a run needs none
 
   path = pathlib.Path(workdir) / 'manifest.json'
-  manifest = read_json(path) if path.is_file() else {'starts': []}
+  manifest = read_manifest(workdir)
   manifest['starts'].append({
       'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
       'command': ' '.join([pathlib.Path(sys.executable).name, *sys.argv]),
@@ -91,6 +99,12 @@ def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
   })
   write_json(path, manifest)
   return manifest
+
+
+def read_manifest(workdir: str) -> dict[str, Any]:
+  """The manifest of a run: {'starts': [one dict per start]}, empty where there is none."""
+  path = pathlib.Path(workdir) / 'manifest.json'
+  return read_json(path) if path.is_file() else {'starts': []}
 
 
 def _versions() -> dict[str, str]:
@@ -115,18 +129,18 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
   """Writes JSON atomically: a reader sees the old file or the new one, never half of one."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.writing')
-  temporary.write_text(json.dumps(_plain(content), indent=1, allow_nan=False) + '\n')
+  temporary.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + '\n')
   os.replace(temporary, path)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
   """Nested ConfigDicts, dicts and tuples as JSON has them: dicts and lists."""
   if isinstance(value, ConfigDict):
     value = value.to_dict()
   if isinstance(value, Mapping):
-    return {str(key): _plain(item) for key, item in value.items()}
+    return {str(key): plain(item) for key, item in value.items()}
   if isinstance(value, (list, tuple)):
-    return [_plain(item) for item in value]
+    return [plain(item) for item in value]
   return value.item() if hasattr(value, 'item') else value
 
 

@@ -1,0 +1,107 @@
+"""The papers' test protocol: whole images, at their original size, to tables, figures and masks."""
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from spinejax import logs
+from spinejax import predict
+from spinejax import runs
+from spinejax.data import datasets
+from spinejax.metrics import roc
+from spinejax.metrics import segmentation
+from spinejax.report import html
+from spinejax.report import tables
+
+
+def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> dict[str, Any]:
+  """Tests a run and writes test_metrics.json, predictions/NAME.png and report/index.html.
+
+  Args:
+    config: the run's config; it must be the one in `workdir`.
+    workdir: the run folder.
+    checkpoint: 'best' by validation score (the last one where there are no validation cases), or
+      'last'.
+
+  Returns:
+    What test_metrics.json holds: `per_image` and `pooled` as `segmentation.summarize`, `cases`
+    {name: `segmentation.case_metrics`}, `auc` {class: area} and the `step` of the checkpoint.
+    Without test cases the tables are empty and the report says so.
+
+  Raises:
+    ValueError: the run has another config or its data changed; FileNotFoundError: nothing trained.
+  """
+  console = Console()
+  folder = pathlib.Path(workdir)
+  runs.check(workdir, 'config', config)
+  predictor = predict.load_predictor(workdir, checkpoint=checkpoint)
+  cases = datasets.load_dataset(config.data)
+  runs.check(workdir, 'dataset', {**predictor.info, **datasets.describe(cases)})
+  classes, test = tuple(config.data.classes), cases['test']
+
+  results = {'step': predictor.step, 'per_image': {}, 'pooled': {}, 'cases': {}, 'auc': {}}
+  curves, shown = {}, []
+  if len(test):
+    counts, histograms = _test(predictor, test, classes, folder / 'predictions', console)
+    pixels = counts[:, :, [0, 2]].sum(axis=(1, 2))
+    curves = roc.summarize(histograms)
+    results |= segmentation.summarize(counts, pixels, classes)
+    results['cases'] = {name: segmentation.case_metrics(*case, classes)
+                        for name, case in zip(test.names, zip(counts, pixels))}
+    results['auc'] = {name: curve['auc'] for name, curve in curves.items()}
+    shown = _shown_cases(predictor, test, results['cases'])
+  runs.write_json(folder / 'test_metrics.json', results)
+  page = html.write_report(
+      folder / 'report', title=f'{config.model.name}, step {predictor.step}',
+      config=runs.plain(config), manifest={**runs.read_manifest(workdir), **predictor.info},
+      history=logs.read_metrics(workdir), results=results if len(test) else None,
+      roc=curves, cases=shown, classes=classes)
+  if len(test):
+    tables.print_results(results, classes, console=console)
+  else:
+    console.print('There are no test cases: nothing was tested.')
+  console.print(f'Report: {page}', highlight=False, soft_wrap=True)
+  return results
+
+
+def _test(predictor: predict.Predictor, test: datasets.Source, classes: tuple[str, ...],
+          folder: pathlib.Path, console: Console) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+  """Counts int64 [cases, K, 3] and ROC histograms of the test cases; writes every mask."""
+  folder.mkdir(parents=True, exist_ok=True)
+  counts, histograms = [], {}
+  with logs.progress_of('testing', len(test), console) as progress:
+    for start in range(0, len(test), predictor.batch_size):
+      records = [test[i] for i in range(start, min(start + predictor.batch_size, len(test)))]
+      images = [record['image'] for record in records]
+      for record, prediction in zip(records, predict.predict_images(predictor, images)):
+        label = record['label']
+        counts.append(segmentation.confusion_counts(
+            prediction.mask[None], label[None], len(classes))[0])
+        for name, histogram in roc.class_histograms(prediction.probs, label, classes).items():
+          histograms[name] = histograms.get(name, 0) + histogram
+        Image.fromarray(prediction.mask.astype(np.uint8)).save(folder / f'{record["name"]}.png')
+        progress.advance()
+  return np.stack(counts), histograms
+
+
+def _shown_cases(predictor: predict.Predictor, test: datasets.Source,
+                 metrics: dict[str, Any]) -> list[dict[str, Any]]:
+  """The best, the median and the worst test case by mean Dice of the bones, with their pictures."""
+  dice = [metrics[name]['dice']['mean_bones'] for name in test.names]
+  order = sorted((i for i, value in enumerate(dice) if value is not None), key=lambda i: -dice[i])
+  if not order:
+    return []
+  chosen = {order[0]: 'best', order[-1]: 'worst', order[len(order) // 2]: 'median'}
+  if len(order) < 3:
+    chosen = {index: role for index, role in zip(order, ('best', 'worst'))}
+  shown = []
+  for index, role in sorted(chosen.items(), key=lambda item: -dice[item[0]]):
+    record = test[index]
+    prediction, = predict.predict_images(predictor, [record['image']])
+    shown.append({'name': record['name'], 'role': role, 'image': record['image'][..., 0],
+                  'label': record['label'], 'prediction': prediction.mask,
+                  'probs': prediction.probs, 'dice': dice[index]})
+  return shown

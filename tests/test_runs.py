@@ -1,0 +1,62 @@
+"""The run folder refuses to mix runs and says why."""
+from ml_collections import ConfigDict
+import pytest
+
+from spinejax import runs
+
+
+def make_config(**fields):
+  return ConfigDict({'seed': 0, 'data': {'size': (4, 2), 'mean': None}, **fields})
+
+
+def test_a_config_survives_the_folder(tmp_path):
+  config = make_config()
+  runs.claim(tmp_path / 'run', 'config', config)
+  assert runs.load_config(tmp_path / 'run') == config
+  runs.claim(tmp_path / 'run', 'config', config)  # the same run again
+
+
+def test_a_changed_config_is_refused_with_the_differing_fields(tmp_path):
+  runs.claim(tmp_path, 'config', make_config())
+  changed = make_config(seed=1, extra=True)
+  changed.data.size = (4, 3)
+  with pytest.raises(ValueError) as error:
+    runs.claim(tmp_path, 'config', changed)
+  assert str(error.value).splitlines()[1:] == [
+      '  data.size: [4, 2] there, [4, 3] asked', '  extra: nothing there, True asked',
+      '  seed: 0 there, 1 asked']
+  assert runs.load_config(tmp_path) == make_config()
+
+
+def test_long_values_are_shortened():
+  line, = runs.describe_difference({'names': ['case'] * 99}, {'names': ['other'] * 99})
+  assert len(line) < 200 and '...' in line
+
+
+def test_an_unwritable_folder_is_one_sentence(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(OSError, match='cannot be written .*choose another --workdir'):
+    runs.claim(tmp_path / 'file' / 'run', 'config', make_config())
+
+
+def test_no_run_and_a_damaged_run(tmp_path):
+  with pytest.raises(FileNotFoundError, match='holds no run'):
+    runs.load_config(tmp_path)
+  (tmp_path / 'config.json').write_text('{"seed": ')
+  with pytest.raises(ValueError, match='config.json is not readable as JSON'):
+    runs.load_config(tmp_path)
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+  runs.write_json(tmp_path / 'a.json', {'x': 1})
+  with pytest.raises(ValueError):
+    runs.write_json(tmp_path / 'a.json', {'x': float('nan')})
+  assert runs.read_json(tmp_path / 'a.json') == {'x': 1}
+  assert [p.name for p in tmp_path.iterdir()] == ['a.json']
+
+
+def test_every_start_is_recorded(tmp_path):
+  runs.record_start(tmp_path)
+  manifest = runs.record_start(tmp_path, note='again')
+  assert len(manifest['starts']) == 2 and manifest['starts'][1]['note'] == 'again'
+  assert manifest['starts'][0]['versions']['jax'] and manifest['starts'][0]['devices']

@@ -87,6 +87,7 @@ def train_step(
   augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
   if axis_name is not None:
     dropout_key = jax.random.fold_in(dropout_key, jax.lax.axis_index(axis_name))
+    model = model.clone(axis_name=axis_name)
   batch = augment_fn(augment_key, batch)
 
   def objective(params):
@@ -100,7 +101,7 @@ def train_step(
   (loss, (parts, batch_stats)), grads = jax.value_and_grad(objective, has_aux=True)(state.params)
   if axis_name is not None:
     loss, parts, batch_stats, grads = jax.lax.pmean((loss, parts, batch_stats, grads), axis_name)
-  grad_norm = optax.global_norm(grads)
+  grad_norm = optax.tree.norm(grads)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
   ema = state.ema

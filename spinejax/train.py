@@ -4,10 +4,9 @@ import functools
 import signal
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 from rich.console import Console
@@ -27,6 +26,31 @@ from spinejax.metrics import segmentation
 from spinejax.models import create_model
 
 
+class Run(NamedTuple):
+  """All that a config and its data fix before the first step.
+
+  Attributes:
+    info: what dataset.json holds.
+    num_steps: the last step.
+    state: the state at step 0, on the devices of the mesh.
+    batch_at: `batch_at(step)`, the training batch of one step, on the devices.
+    names_at: `names_at(step)`, the names of its cases.
+    train_step: `train_step(state, batch) -> (state, metrics)`, compiled; the state is donated.
+    validate: `validate(state) -> metrics`, empty without validation cases.
+    learning_rate: `learning_rate(step)`.
+    summary: a line for the terminal.
+  """
+  info: dict[str, Any]
+  num_steps: int
+  state: steps.TrainState
+  batch_at: Callable[[int], dict[str, jax.Array]]
+  names_at: Callable[[int], list[str]]
+  train_step: Callable[[steps.TrainState, dict[str, jax.Array]], tuple]
+  validate: Callable[[steps.TrainState], dict[str, float]]
+  learning_rate: Callable[[int], Any]
+  summary: str
+
+
 def train_and_evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
   """Trains (or resumes), tests the best checkpoint, writes the report; returns the test metrics."""
   train(config, workdir)
@@ -36,10 +60,10 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
 def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   """Trains to the last step of the config, resuming what `workdir` holds; returns the state.
 
-  Order: claim the run folder, load the data, restore, then step. Every `eval_every` steps, at the
-  end and on Ctrl-C or SIGTERM the validation cases are scored and a checkpoint is written. Step k
-  is a pure function of (config, data, k): N steps equal N/2 steps, a restore and N/2 steps, to the
-  bit.
+  Order: claim the run folder, load the data, restore, then step. Every `eval_every` steps and at
+  the end the validation cases are scored and a checkpoint is written; Ctrl-C and SIGTERM write one
+  too. Step k is a pure function of (config, data, k): N steps equal N/2 steps, a restore and N/2
+  steps, to the bit.
 
   Raises:
     ValueError: a fault in config or data, or too many non-finite steps in a row.
@@ -51,16 +75,174 @@ def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   run = create_run(config, console)
   runs.claim(workdir, 'dataset', run.info)
   runs.record_start(workdir)
+  console.print(run.summary, highlight=False, soft_wrap=True)
   state = run.state
   with contextlib.closing(checkpoints.create_manager(workdir)) as manager:
     if manager.latest_step() is not None:
       state = checkpoints.restore_state(manager, state)
-      console.print(f'Resuming {workdir} after step {int(state.step)}.', highlight=False)
+      console.print(f'Resuming after step {int(state.step)}.', highlight=False)
     if int(state.step) >= run.num_steps:
-      console.print(f'{workdir} is trained to its last step, {run.num_steps}.', highlight=False)
+      console.print(f'The run is at its last step, {run.num_steps}: nothing left to train.')
       return state
     save = functools.partial(
         checkpoints.save, manager, config=runs.plain(config), dataset=runs.plain(run.info))
     log = logs.MetricsLog(workdir, int(state.step))
     with contextlib.closing(log), _stop_requested() as stop_requested:
       return _loop(config, run, state, log, save, stop_requested, console)
+
+
+def create_run(config: ConfigDict, console: Console) -> Run:
+  """Loads the data and builds model, optimizer and compiled steps of a config."""
+  loss = create_loss(config.loss)
+  model = create_model(config.model)
+  cases = datasets.load_dataset(config.data)
+  with logs.progress_of('loading', len(cases['train']), console) as progress:
+    feed = batches.create_feed(cases['train'], config, cells=needs_cells(config.loss),
+                               progress=progress.advance)
+  info = {**datasets.describe(cases), 'mean': feed.mean, 'std': feed.std}
+  normalize = functools.partial(augment.normalize, mean=feed.mean, std=feed.std)
+  num_steps = config.num_steps or config.num_epochs * feed.steps_per_epoch
+  if num_steps <= 0:
+    raise ValueError('config.num_steps or config.num_epochs must be above 0.')
+
+  tx = optimizers.create_optimizer(config.optimizer, num_steps)
+  mesh = steps.create_mesh(config.batch_size)
+  init_key, train_key = jax.random.split(jax.random.key(config.seed))
+  state = steps.create_train_state(
+      init_key, model, tx, (1, *config.data.patch_size, config.data.channels),
+      ema=config.ema_decay > 0)
+  state = jax.device_put(state, steps.replicated(mesh))
+  train_step = steps.parallelize_train_step(functools.partial(
+      steps.train_step, model=model, loss_fn=loss, tx=tx, ema_decay=config.ema_decay,
+      augment_fn=functools.partial(_augment, config=config, normalize=normalize)),
+      mesh, config.data_parallel)
+  validate = _create_validation(config, cases['validation'], model, loss, normalize)
+  num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
+  summary = (
+      f'{config.model.name}, {num_parameters:,} parameters; {len(cases["train"])} training, '
+      f'{len(cases["validation"])} validation, {len(cases["test"])} test cases; {num_steps} steps '
+      f'of {config.batch_size} ({num_steps / feed.steps_per_epoch:.4g} epochs) on {mesh.size} of '
+      f'{jax.device_count()} {jax.default_backend()} devices')
+  return Run(info, num_steps, state, feed.batch_at, feed.names_at,
+             lambda state, batch: train_step(state, batch, train_key), validate,
+             optimizers.create_schedule(config.optimizer, num_steps), summary)
+
+
+def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.MetricsLog,
+          save: Callable, stop_requested: Callable[[], bool], console: Console) -> steps.TrainState:
+  """Steps from `state.step` to the last one, logging, validating and saving on the way."""
+  start = int(state.step)
+  window, window_start = [], time.perf_counter()
+  with logs.progress_of('training', run.num_steps, console, start) as progress:
+    for step in range(start + 1, run.num_steps + 1):
+      state, metrics = run.train_step(state, run.batch_at(step - 1))
+      window.append(metrics)
+      progress.advance()
+      last, stop = step == run.num_steps, stop_requested()
+      evaluating = step % config.eval_every == 0 or last
+      if step % config.log_every == 0 or evaluating or stop:
+        values = _mean_of(window)
+        images = len(window) * config.batch_size
+        values |= {'learning_rate': float(run.learning_rate(step - 1)),
+                   'images_per_second': images / (time.perf_counter() - window_start)}
+        log.write(step, 'train', values)
+        progress.note(f'step {step}/{run.num_steps}  loss {values["loss"]:.4f}  '
+                      f'{values["images_per_second"]:.1f} images/s')
+        if values['skipped'] >= config.max_skipped_steps > 0:
+          raise ValueError(
+              f'loss or gradient was not finite in {values["skipped"]:.0f} steps in a row up to '
+              f'step {step} (cases {", ".join(run.names_at(step - 1))}); look at these images or '
+              'lower config.optimizer.learning_rate. The last checkpoint is from before.')
+        window, window_start = [], time.perf_counter()
+      if evaluating or stop:
+        score = None
+        if evaluating:
+          validation = run.validate(state)
+          score = validation.get('dice/mean_bones') if validation else float(step)
+          if validation:
+            log.write(step, 'validation', validation)
+            progress.note(f'step {step}/{run.num_steps}  validation Dice '
+                          + ('undefined' if score is None else f'{score:.3f} (mean of bones)'))
+        save(state, score=score)
+        window_start = time.perf_counter()
+      if stop and not last:
+        raise cli.Interrupted(f'Stopped after step {step}; the state is saved, the same command '
+                              'resumes.')
+  return state
+
+
+def _augment(key: jax.Array, batch: dict[str, jax.Array], *, config: ConfigDict,
+             normalize: Callable) -> dict[str, jax.Array]:
+  batch = augment.augment(key, batch, config.augment, tuple(config.data.patch_size))
+  return {**batch, 'image': normalize(batch['image'])}
+
+
+def _create_validation(config: ConfigDict, cases: datasets.Source, model, loss: Callable,
+                       normalize: Callable) -> Callable[[steps.TrainState], dict[str, float]]:
+  """`validate(state)`: loss and per-image metrics at the network's size, the batch padded."""
+  if not len(cases):
+    return lambda state: {}
+  size = config.eval_batch_size
+  mesh = steps.create_mesh(size)
+  prepared = [batches.prepare_case(cases[i], config.data, cells=needs_cells(config.loss))
+              for i in range(len(cases))]
+  num_classes = config.model.num_classes
+  eval_step = steps.parallelize_eval_step(functools.partial(
+      steps.eval_step, model=model, loss_fn=loss, normalize_fn=normalize,
+      num_classes=num_classes), mesh)
+  classes = tuple(config.data.classes)
+
+  def validate(state):
+    losses, counts = [], []
+    variables = jax.device_put(state.variables, steps.replicated(mesh))
+    for start in range(0, len(prepared), size):
+      chunk = prepared[start:start + size]
+      padded = chunk + chunk[:1] * (size - len(chunk))
+      batch = {name: np.stack([case[name] for case in padded]) for name in padded[0]}
+      batch['label'] = batch['label'].astype(np.int32)
+      batch['valid'] = np.float32([1] * len(chunk) + [0] * (size - len(chunk)))
+      outputs = jax.device_get(eval_step(variables, batch))
+      losses.extend(outputs['loss'][:len(chunk)])
+      counts.extend(outputs['counts'][:len(chunk)])
+    counts = np.asarray(counts, np.int64)
+    table = segmentation.summarize(counts, counts[:, :, [0, 2]].sum((1, 2)), classes)['per_image']
+    return {'loss': float(np.mean(losses)),
+            **{f'{metric}/{name}': value for metric in ('dice', 'iou')
+               for name, value in table[metric].items()}}
+
+  return validate
+
+
+def _mean_of(window: list[dict[str, jax.Array]]) -> dict[str, float]:
+  """Means over the finite steps of a window; `skipped` is that of its last step."""
+  window = jax.device_get(window)
+  values = {name: np.array([metrics[name] for metrics in window], np.float64)
+            for name in window[0]}
+  skipped = values.pop('skipped')
+  finite = np.isfinite(values['loss']) & np.isfinite(values['grad_norm'])
+  means = {name: float(np.mean(value[finite])) if finite.any() else float('nan')
+           for name, value in values.items()}
+  return {**means, 'skipped': float(skipped[-1])}
+
+
+@contextlib.contextmanager
+def _stop_requested() -> Iterator[Callable[[], bool]]:
+  """Turns the first Ctrl-C or SIGTERM into a request that the loop answers; a second one acts."""
+  received = []
+
+  def request(number, frame):
+    del frame
+    if received:
+      raise KeyboardInterrupt
+    received.append(number)
+
+  try:
+    previous = {number: signal.signal(number, request)
+                for number in (signal.SIGINT, signal.SIGTERM)}
+  except ValueError:  # not in the main thread (a notebook's worker): signals stay as they are
+    previous = {}
+  try:
+    yield lambda: bool(received)
+  finally:
+    for number, handler in previous.items():
+      signal.signal(number, handler)

@@ -1,0 +1,146 @@
+"""Steps: one device equals two, both data-parallel forms agree, a NaN leaves no trace."""
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from spinejax import losses
+from spinejax import optimizers
+from spinejax import steps
+
+LOSS = losses.create_loss({'name': 'cross_entropy'})
+
+
+class Net(nn.Module):
+  """A convolution, batch norm over the global batch and a classifier of three classes."""
+  axis_name: str | None = None
+
+  @nn.compact
+  def __call__(self, image, *, train):
+    x = nn.Conv(4, (3, 3), use_bias=False)(image)
+    x = nn.relu(nn.BatchNorm(use_running_average=not train, axis_name=self.axis_name)(x))
+    return {'logits': nn.Conv(3, (1, 1))(x)}
+
+
+def identity_augment(key, batch):
+  del key
+  return batch
+
+
+def make_batch(n=4, seed=0):
+  rng = np.random.default_rng(seed)
+  return {'image': rng.normal(size=(n, 8, 8, 1)).astype(np.float32),
+          'label': rng.integers(0, 3, (n, 8, 8)).astype(np.int32)}
+
+
+def make_state(tx, ema=False):
+  return steps.create_train_state(jax.random.key(0), Net(), tx, (1, 8, 8, 1), ema=ema)
+
+
+def run(data_parallel='mesh', devices=None, num_steps=2, batch=None, tx=optax.sgd(0.1), ema=0.0):
+  batch = batch or make_batch()
+  mesh = steps.create_mesh(len(batch['label']), devices)
+  step = steps.parallelize_train_step(functools.partial(
+      steps.train_step, model=Net(), loss_fn=LOSS, tx=tx, augment_fn=identity_augment,
+      ema_decay=ema), mesh, data_parallel)
+  state, history = make_state(tx, ema > 0), []
+  for _ in range(num_steps):
+    state, metrics = step(state, batch, jax.random.key(1))
+    history.append(jax.device_get(metrics))
+  return jax.device_get(state), history
+
+
+def assert_close(a, b, tolerance=2e-6):
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+def test_two_devices_equal_one_in_both_forms():
+  one, one_metrics = run(devices=jax.devices()[:1])
+  assert len(jax.devices()) == 2
+  for form in ('mesh', 'pmap'):
+    two, metrics = run(form)
+    assert_close(one, two)
+    assert_close(one_metrics, metrics)
+
+
+def test_an_unknown_form_is_one_sentence():
+  with pytest.raises(ValueError, match="data_parallel must be 'mesh' or 'pmap', not 'ddp'"):
+    run('ddp')
+
+
+def test_the_gradient_step_is_that_of_the_mean_loss():
+  state, metrics = run(num_steps=1)
+  before = make_state(optax.sgd(0.1))
+  batch = make_batch()
+
+  def objective(params):
+    outputs, _ = Net().apply({'params': params, 'batch_stats': before.batch_stats}, batch['image'],
+                             train=True, mutable=['batch_stats'])
+    return jnp.mean(LOSS(outputs, batch)[0])
+
+  loss, grads = jax.value_and_grad(objective)(before.params)
+  assert_close(state.params, jax.tree.map(lambda p, g: p - 0.1 * g, before.params, grads))
+  assert metrics[0]['loss'] == pytest.approx(float(loss), rel=1e-6)
+  assert metrics[0]['grad_norm'] == pytest.approx(float(optax.tree.norm(grads)), rel=1e-5)
+
+
+@pytest.mark.parametrize('form', ['mesh', 'pmap'])
+def test_a_nan_changes_nothing_but_the_counters(form):
+  bad = make_batch()
+  bad['image'][0, 0, 0, 0] = np.nan
+  tx = optimizers.create_optimizer({
+      'name': 'adam', 'learning_rate': 0.1, 'schedule': 'constant', 'final_learning_rate': 0.0,
+      'warmup_steps': 0, 'weight_decay': 1e-6, 'gradient_clip': 0.0}, 10)
+  state, metrics = run(form, batch=bad, tx=tx, ema=0.5, num_steps=3)
+  before = jax.device_get(make_state(tx, ema=True))
+  for name in ('params', 'batch_stats', 'opt_state', 'ema'):
+    jax.tree.map(np.testing.assert_array_equal, getattr(state, name), getattr(before, name))
+  assert int(state.step) == 3
+  assert [int(m['skipped']) for m in metrics] == [1, 2, 3]
+
+
+def test_skips_are_counted_in_a_row():
+  good, bad = make_batch(), make_batch()
+  bad['image'][:] = np.inf
+  mesh = steps.create_mesh(4)
+  step = steps.parallelize_train_step(functools.partial(
+      steps.train_step, model=Net(), loss_fn=LOSS, tx=optax.sgd(0.1),
+      augment_fn=identity_augment), mesh, 'mesh')
+  state, skipped = make_state(optax.sgd(0.1)), []
+  for batch in (bad, bad, good, bad):
+    state, metrics = step(state, batch, jax.random.key(1))
+    skipped.append(int(metrics['skipped']))
+  assert skipped == [1, 2, 0, 1]
+
+
+def test_moving_average_by_hand():
+  start = jax.device_get(make_state(optax.sgd(0.1)).params)
+  state, _ = run(num_steps=1, ema=0.9)
+  assert_close(state.ema['params'],
+               jax.tree.map(lambda old, new: 0.9 * old + 0.1 * new, start, state.params))
+  assert state.variables is state.ema
+  assert run(num_steps=1)[0].ema is None
+
+
+@pytest.mark.parametrize('batch, expected', [(4, 2), (3, 1), (1, 1), (12, 2)])
+def test_the_mesh_takes_the_devices_that_divide_the_batch(batch, expected):
+  assert steps.create_mesh(batch).size == expected
+
+
+def test_evaluation_ignores_padding():
+  variables = make_state(optax.sgd(0.1)).variables
+  batch = make_batch(4)
+  step = functools.partial(steps.eval_step, model=Net(), loss_fn=LOSS, num_classes=3,
+                           normalize_fn=lambda image: image)
+  compiled = steps.parallelize_eval_step(step, steps.create_mesh(4))
+  full = compiled(variables, {**batch, 'valid': np.ones(4, np.float32)})
+  batch['image'][3] = np.nan
+  padded = compiled(variables, {**batch, 'valid': np.float32([1, 1, 1, 0])})
+  assert not padded['counts'][3].any() and padded['loss'][3] == 0
+  np.testing.assert_array_equal(padded['counts'][:3], full['counts'][:3])
+  np.testing.assert_allclose(padded['loss'][:3], full['loss'][:3], rtol=1e-6)
+  assert full['counts'].sum() - full['counts'][:, :, 1].sum() == 4 * 64

@@ -65,7 +65,7 @@ def center_regression(
   classes = jnp.arange(1, num_bones + 1, dtype=label.dtype)
   bones = resize_nearest(label, size)[..., None] == classes[None, None, None, :]
 
-  segments = jnp.broadcast_to(jnp.arange(num_bones), probs.shape)
+  segments = jnp.broadcast_to(jnp.arange(num_bones, dtype=jnp.int32), probs.shape)
   num_segments = num_bones
   if center == 'component':
     if cells is None:

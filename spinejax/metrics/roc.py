@@ -1,8 +1,9 @@
 """ROC curves and areas from histograms that add up over batches, cases and hosts.
 
-Bins are uniform in the logit of the probability, log p - log(1 - p), from LOWEST to HIGHEST. The
-range is that of float32, so a saturated network, whose probabilities crowd within 1e-4 of 0 or 1,
-is resolved as well as an undecided one; bins uniform in p would hold nearly all of it in one.
+Bins are uniform in asinh(l) of the logit l = log p - log(1 - p), from LOWEST to HIGHEST: steps of
+3e-4 in the logit about p = 1/2, of 0.03 % of the logit far from it. The range is that of
+float32, so an undecided network and a saturated one, whose probabilities crowd within 1e-4 of 0
+or 1, are both resolved; bins uniform in p would hold nearly all of the latter in one.
 Probabilities of exactly 0 and 1 fall in the end bins. Scores of one bin count as ties.
 """
 from collections.abc import Mapping, Sequence
@@ -11,14 +12,14 @@ from typing import Any
 import numpy as np
 
 BINS = 2 ** 15
-LOWEST, HIGHEST = -104.0, 24.0  # logits; the least float32 above 0 has -103.3, the last below 1 16.6
+LOWEST, HIGHEST = np.arcsinh(-104.0), np.arcsinh(24.0)  # float32 in (0, 1): logits -103.3 to 16.6
 
 
 def score_histogram(scores: np.ndarray, positive: np.ndarray, bins: int = BINS) -> np.ndarray:
   """Counts of negatives and of positives by score.
 
   Args:
-    scores: float [...], probabilities in [0, 1]; float32 loses nothing.
+    scores: float [...], probabilities; 1e-5 beyond [0, 1], as resizing leaves, is cut off.
     positive: bool, shape of `scores`, the truth.
     bins: number of bins.
 
@@ -26,15 +27,16 @@ def score_histogram(scores: np.ndarray, positive: np.ndarray, bins: int = BINS) 
     int64 [2, bins], negatives then positives; the sum over cases is the histogram of all.
 
   Raises:
-    ValueError: a score outside [0, 1] or not finite.
+    ValueError: a score further outside [0, 1], or not a number.
   """
   scores = np.asarray(scores, np.float64).ravel()
-  if not np.all((scores >= 0) & (scores <= 1)):
+  if not np.all((scores >= -1e-5) & (scores <= 1 + 1e-5)):
     raise ValueError('scores of a ROC curve must be probabilities in [0, 1], got '
                      f'{scores.min()}..{scores.max()}')
+  scores = np.clip(scores, 0, 1)
   with np.errstate(divide='ignore'):
     logits = np.log(scores) - np.log1p(-scores)
-  position = (logits - LOWEST) * (bins / (HIGHEST - LOWEST))
+  position = (np.arcsinh(logits) - LOWEST) * (bins / (HIGHEST - LOWEST))
   index = np.clip(position, 0, bins - 1).astype(np.int64)
   index += bins * np.asarray(positive, bool).ravel()
   return np.bincount(index, minlength=2 * bins).reshape(2, bins)
@@ -98,7 +100,7 @@ def class_histograms(
   Returns:
     {name: int64 [2, bins]}.
   """
-  bone = np.clip(np.sum(probs[..., 1:], axis=-1), 0, 1)
+  bone = np.sum(probs[..., 1:], axis=-1)
   if len(classes) == 2:
     return {classes[1]: score_histogram(bone, label > 0, bins)}
   histograms = {name: score_histogram(probs[..., index], label == index, bins)

@@ -70,7 +70,7 @@ def confusion_counts(
     prediction: int [N, ...], jax or numpy, as of `predict_labels`.
     label: int [N, ...] of the same kind.
     num_classes: K of the logits. 1 is a binary problem: label > 0 is the bone.
-    valid: [N] or None; examples with 0 count nothing.
+    valid: bool, or a number 0 or 1, [N]; an example of 0 counts nothing. None is all 1.
 
   Returns:
     int [N, max(K, 2), 3]; numpy int64, or jax int32: add batches up on the host.
@@ -94,7 +94,7 @@ def confusion_counts(
                             xp.sum(predicted, axis=pixels, dtype=dtype) - hits,
                             xp.sum(true, axis=pixels, dtype=dtype) - hits], axis=-1))
   counts = xp.stack(counts, axis=1)
-  return counts if valid is None else counts * (valid > 0).astype(dtype)[:, None, None]
+  return counts if valid is None else counts * valid.astype(dtype)[:, None, None]
 
 
 def case_metrics(

@@ -1,0 +1,144 @@
+"""ROC: areas against a sort of every score, curves, and what has none."""
+import json
+
+import numpy as np
+import pytest
+import scipy.special
+import scipy.stats
+
+from spinejax.metrics import roc
+
+
+def sorted_auc(scores, positive):
+  """The rank statistic of Mann and Whitney, ties at their mean rank."""
+  ranks = scipy.stats.rankdata(scores)
+  count, others = positive.sum(), (~positive).sum()
+  return (ranks[positive].sum() - count * (count + 1) / 2) / (count * others)
+
+
+def scored(negative_logits, positive_logits):
+  logits = np.concatenate([negative_logits, positive_logits])
+  return (scipy.special.expit(logits).astype(np.float32),
+          np.arange(len(logits)) >= len(negative_logits))
+
+
+def networks():
+  """Scores and truth of networks that put their probabilities in very different places."""
+  random = np.random.default_rng(0)
+  normal = lambda mean, sd, size: random.normal(mean, sd, size)
+  scores, positive = scored(normal(-1, 1, 20_000), normal(1, 1, 2_000))
+  return {
+      'separable': scored(normal(-4, 1, 20_000), normal(3, 1, 2_000)),
+      'overlapping': scored(normal(-1, 2, 20_000), normal(1, 2, 2_000)),
+      'untrained': scored(normal(-1.1, 0.02, 20_000), normal(-1.09, 0.02, 2_000)),
+      'saturated at 0': scored(
+          np.append(normal(-14, 2, 19_900), normal(0, 2, 100)), normal(-10, 6, 2_000)),
+      'saturated beyond 1e-30': scored(normal(-80, 3, 20_000), normal(-78, 3, 2_000)),
+      'saturated at 1': scored(normal(14, 2, 2_000), normal(15, 2, 20_000)),
+      'at the ends': scored(random.choice([-200, 0, 200], 5_000),
+                            random.choice([-200, 0, 0, 200], 5_000)),
+      'rounded to tenths': (np.round(scores, 1), positive),
+      'inverted': (1 - scores, positive),
+      'all equal': (np.full_like(scores, 0.3), positive),
+      'random': (scores, random.uniform(size=len(scores)) < 0.1),
+  }
+
+
+@pytest.mark.parametrize('name', list(networks()))
+def test_auc_equals_that_of_sorted_scores(name):
+  scores, positive = networks()[name]
+  if name == 'saturated at 0':
+    assert np.mean(scores[~positive] < 1e-4) > 0.98
+  assert abs(roc.auc(roc.score_histogram(scores, positive)) - sorted_auc(scores, positive)) < 1e-4
+
+
+def test_auc_by_hand():
+  """Pairs: 0.8 beats both, 0.4 beats 0.1 and ties 0.4."""
+  scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])
+  histogram = roc.score_histogram(scores, positive)
+  assert roc.auc(histogram) == 3.5 / 4
+  fpr, tpr = roc.roc_curve(histogram)
+  np.testing.assert_array_equal(fpr, [0, 0, 0.5, 1])
+  np.testing.assert_array_equal(tpr, [0, 0.5, 1, 1])
+
+
+def test_histograms_add_up():
+  random = np.random.default_rng(1)
+  scores, positive = random.uniform(size=(6, 50)), random.uniform(size=(6, 50)) < 0.3
+  whole = roc.score_histogram(scores, positive)
+  parts = sum(roc.score_histogram(*case) for case in zip(scores, positive))
+  assert whole.dtype == np.int64
+  np.testing.assert_array_equal(parts, whole)
+  np.testing.assert_array_equal(whole.sum(axis=1), [np.sum(~positive), np.sum(positive)])
+
+
+@pytest.mark.parametrize('max_points', [None, 200])
+def test_curve_never_falls_and_holds_the_area(max_points):
+  random = np.random.default_rng(2)
+  scores, positive = scored(random.normal(-6, 3, 20_000), random.normal(-3, 3, 2_000))
+  histogram = roc.score_histogram(scores, positive)
+  fpr, tpr = roc.roc_curve(histogram, max_points)
+  assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
+  assert (np.diff(fpr) >= 0).all() and (np.diff(tpr) >= 0).all()
+  area = np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2)
+  assert abs(area - roc.auc(histogram)) < (1e-9 if max_points is None else 1e-3)
+  if max_points:
+    assert 0.8 * max_points < len(fpr) <= max_points
+
+
+@pytest.mark.parametrize('truth', [True, False])
+def test_one_kind_of_truth_has_no_curve(truth):
+  histogram = roc.score_histogram(np.array([0.2, 0.7]), np.array([truth, truth]))
+  assert roc.auc(histogram) is None and roc.roc_curve(histogram) is None
+  assert roc.summarize({'rib': histogram}) == {'rib': {'fpr': [], 'tpr': [], 'auc': None}}
+
+
+def test_no_score_at_all():
+  histogram = roc.score_histogram(np.empty(0), np.empty(0, bool))
+  assert histogram.sum() == 0 and roc.auc(histogram) is None
+
+
+def test_class_histograms_are_one_against_the_rest():
+  random = np.random.default_rng(3)
+  classes = ('background', 'rib', 'thoracic process', 'lump')
+  probs = scipy.special.softmax(random.normal(size=(8, 9, 4)), axis=-1).astype(np.float32)
+  label = random.integers(0, 4, (8, 9))
+  histograms = roc.class_histograms(probs, label, classes)
+  assert list(histograms) == ['rib', 'thoracic process', 'lump', 'bone']
+  for index, name in enumerate(classes[1:], start=1):
+    expected = sorted_auc(probs[..., index].ravel(), (label == index).ravel())
+    assert roc.auc(histograms[name]) == pytest.approx(expected, abs=1e-3)
+  expected = sorted_auc(-probs[..., 0].ravel(), (label > 0).ravel())
+  assert roc.auc(histograms['bone']) == pytest.approx(expected, abs=1e-3)
+
+
+def test_bone_score_near_zero_keeps_its_order():
+  """1 - p_background is 0 in float32 at all three pixels; the bones' probabilities are not."""
+  probs = np.array([[1, 1e-9, 1e-9], [1, 1e-12, 1e-10], [1, 3e-9, 0]], np.float32)
+  histogram = roc.class_histograms(probs, np.array([0, 0, 2]), ('background', 'rib', 'lump'))
+  assert roc.auc(histogram['bone']) == 1.0
+
+
+def test_two_classes_have_one_curve():
+  probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.4, 0.6]], np.float32)
+  histograms = roc.class_histograms(probs, np.array([0, 1, 3]), ('background', 'bone'))
+  assert list(histograms) == ['bone'] and roc.auc(histograms['bone']) == 1.0
+
+
+def test_summary_is_json():
+  random = np.random.default_rng(4)
+  scores, positive = scored(random.normal(-2, 2, 3000), random.normal(2, 2, 300))
+  summary = roc.summarize({'rib': roc.score_histogram(scores, positive)}, max_points=50)
+  assert json.loads(json.dumps(summary, allow_nan=False)) == summary
+  assert len(summary['rib']['fpr']) == len(summary['rib']['tpr']) <= 50
+
+
+def test_rounding_beyond_the_ends_is_cut_off():
+  histogram = roc.score_histogram(np.array([-1e-7, 1 + 1e-6]), np.array([False, True]))
+  assert histogram[0, 0] == 1 and histogram[1, -1] == 1
+
+
+@pytest.mark.parametrize('value', [-0.1, 1.1, np.nan, np.inf])
+def test_scores_that_are_no_probabilities(value):
+  with pytest.raises(ValueError, match=r'must be probabilities in \[0, 1\], got'):
+    roc.score_histogram(np.array([0.5, value]), np.array([True, False]))

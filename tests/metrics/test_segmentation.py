@@ -1,0 +1,200 @@
+"""Overlap metrics: numbers by hand, and independence of batches, padding and array kind."""
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.special
+
+from spinejax.metrics import segmentation
+
+CLASSES = ('background', 'rib', 'lump')
+LABEL = np.array([[[0, 0, 1], [0, 1, 1]], [[0, 0, 0], [0, 0, 2]]], np.int32)
+PREDICTION = np.array([[[0, 1, 1], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]], np.int32)
+# Case 0: rib hits 2, false positives 1, misses 1. Case 1: the lump is missed, no rib anywhere.
+COUNTS = np.array([[[2, 1, 1], [2, 1, 1], [0, 0, 0]], [[5, 1, 0], [0, 0, 0], [0, 0, 1]]])
+PIXELS = np.array([6, 6])
+
+
+def random_case(seed, shape=(5, 6, 7), num_classes=4):
+  random = np.random.default_rng(seed)
+  return random.integers(0, num_classes, (2, *shape)).astype(np.int32)
+
+
+def test_counts_by_hand():
+  counts = segmentation.confusion_counts(PREDICTION, LABEL, 3)
+  assert counts.dtype == np.int64
+  np.testing.assert_array_equal(counts, COUNTS)
+
+
+def test_counts_of_jax_arrays_are_those_of_numpy():
+  prediction, label = random_case(0)
+  valid = np.array([1, 0, 1, 1, 0], np.float32)
+  on_device = jax.jit(segmentation.confusion_counts, static_argnums=2)(
+      jnp.asarray(prediction), jnp.asarray(label), 4, jnp.asarray(valid))
+  on_host = segmentation.confusion_counts(prediction, label, 4, valid)
+  assert isinstance(on_device, jax.Array) and on_device.dtype == jnp.int32
+  assert isinstance(on_host, np.ndarray) and on_host.dtype == np.int64
+  np.testing.assert_array_equal(on_device, on_host)
+  np.testing.assert_array_equal(on_host[[1, 4]], np.zeros((2, 4, 3)))
+
+
+def test_counts_equal_explicit_loops():
+  prediction, label = random_case(1, (2, 4, 3))
+  counts = np.zeros((2, 4, 3), np.int64)
+  for case in range(2):
+    for predicted, true in zip(prediction[case].ravel(), label[case].ravel()):
+      if predicted == true:
+        counts[case, true, 0] += 1
+      else:
+        counts[case, predicted, 1] += 1
+        counts[case, true, 2] += 1
+  np.testing.assert_array_equal(segmentation.confusion_counts(prediction, label, 4), counts)
+
+
+def test_batches_and_padding_do_not_change_the_table():
+  prediction, label = random_case(2)
+  pixels = np.full(5, 42)
+  table = segmentation.summarize(
+      segmentation.confusion_counts(prediction, label, 4), pixels, 'abcd')
+  parts = []
+  for start in (0, 2, 4):
+    stop = min(start + 2, 5)
+    pad = ((0, 2 - (stop - start)), (0, 0), (0, 0))
+    valid = np.arange(2) < stop - start
+    counts = segmentation.confusion_counts(
+        jnp.asarray(np.pad(prediction[start:stop], pad, mode='edge')),
+        jnp.asarray(np.pad(label[start:stop], pad, mode='edge')), 4, jnp.asarray(valid))
+    parts.append(np.asarray(counts)[valid])
+  assert segmentation.summarize(np.concatenate(parts), pixels, 'abcd') == table
+
+
+def test_sharding_does_not_change_counts():
+  prediction, label = random_case(3, (4, 6, 7))
+  mesh = jax.sharding.Mesh(jax.devices()[:2], ('data',))
+  batch = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
+  counts = jax.jit(segmentation.confusion_counts, static_argnums=2)(
+      jax.device_put(prediction, batch), jax.device_put(label, batch), 4)
+  np.testing.assert_array_equal(counts, segmentation.confusion_counts(prediction, label, 4))
+
+
+def test_one_logit_counts_every_bone_as_one():
+  label = np.array([[0, 1, 2, 3]], np.int32)
+  prediction = np.array([[0, 1, 1, 0]], np.int32)
+  expected = [[[1, 1, 0], [2, 0, 1]]]
+  for kind in (np.asarray, jnp.asarray):
+    np.testing.assert_array_equal(
+        segmentation.confusion_counts(kind(prediction), kind(label), 1), expected)
+
+
+@pytest.mark.parametrize('value', [3, 255, -1])
+def test_label_outside_the_classes(value):
+  label = LABEL.copy()
+  label[0, 0, 0] = value
+  with pytest.raises(ValueError, match=r'labels must be in 0\.\.2, got'):
+    segmentation.confusion_counts(PREDICTION, label, 3)
+
+
+def test_case_metrics_by_hand():
+  metrics = segmentation.case_metrics(COUNTS[0], 6, CLASSES)
+  assert metrics == {
+      'dice': {'background': 4 / 6, 'rib': 4 / 6, 'lump': None,
+               'mean_bones': 4 / 6, 'mean_all': 4 / 6},
+      'iou': {'background': 2 / 4, 'rib': 2 / 4, 'lump': None, 'mean_bones': 0.5, 'mean_all': 0.5},
+      'recall': {'background': 2 / 3, 'rib': 2 / 3, 'lump': None,
+                 'mean_bones': 2 / 3, 'mean_all': 2 / 3},
+      'precision': {'background': 2 / 3, 'rib': 2 / 3, 'lump': None,
+                    'mean_bones': 2 / 3, 'mean_all': 2 / 3},
+      'accuracy': {'mean_bones': 2 / 3, 'mean_all': 4 / 6},
+  }
+
+
+def test_undefined_ratios_of_a_case():
+  """Case 1 misses its lump: Dice 0 and recall 0, but nothing was predicted to be precise about."""
+  metrics = segmentation.case_metrics(COUNTS[1], 6, CLASSES)
+  assert metrics['dice'] == {'background': 10 / 11, 'rib': None, 'lump': 0.0,
+                             'mean_bones': 0.0, 'mean_all': 5 / 11}
+  assert metrics['recall']['lump'] == 0.0 and metrics['precision']['lump'] is None
+  assert metrics['precision']['mean_bones'] is None
+  assert metrics['precision']['mean_all'] == metrics['precision']['background'] == 5 / 6
+  assert metrics['accuracy'] == {'mean_bones': 0.0, 'mean_all': 5 / 6}
+
+
+def test_summary_by_hand():
+  table = segmentation.summarize(COUNTS, PIXELS, CLASSES)
+  per_image, pooled = table['per_image'], table['pooled']
+  background = (4 / 6 + 10 / 11) / 2
+  assert per_image['dice'] == pytest.approx({
+      'background': background, 'rib': 4 / 6, 'lump': 0.0,
+      'mean_bones': (4 / 6 + 0) / 2, 'mean_all': (background + 4 / 6 + 0) / 3})
+  assert per_image['dice_sd']['background'] == pytest.approx((10 / 11 - 4 / 6) / np.sqrt(2))
+  assert per_image['dice_sd']['rib'] is None
+  assert per_image['dice_sd']['mean_bones'] == pytest.approx((4 / 6) / np.sqrt(2))
+  assert per_image['accuracy'] == pytest.approx(
+      {'mean_bones': (2 / 3 + 0) / 2, 'mean_all': (4 / 6 + 5 / 6) / 2})
+  assert pooled['dice'] == pytest.approx({
+      'background': 14 / 17, 'rib': 4 / 6, 'lump': 0.0,
+      'mean_bones': 1 / 3, 'mean_all': (14 / 17 + 4 / 6) / 3})
+  assert pooled['accuracy'] == pytest.approx({'mean_bones': 2 / 4, 'mean_all': 9 / 12})
+  assert pooled['precision']['lump'] is None
+
+
+def test_pooled_dice_and_iou_obey_their_identity():
+  prediction, label = random_case(4)
+  pooled = segmentation.summarize(
+      segmentation.confusion_counts(prediction, label, 4), np.full(5, 42), 'abcd')['pooled']
+  for name in 'abcd':
+    iou = pooled['iou'][name]
+    assert pooled['dice'][name] == pytest.approx(2 * iou / (1 + iou))
+
+
+def test_one_case_has_no_deviation_and_agrees_with_pooled():
+  table = segmentation.summarize(COUNTS[:1], PIXELS[:1], CLASSES)
+  for metric, values in table['pooled'].items():
+    assert table['per_image'][metric] == values
+    assert set(table['per_image'][metric + '_sd'].values()) == {None}
+
+
+@pytest.mark.parametrize('cases', [0, 1, 2])
+def test_summary_is_json_without_nan(cases):
+  table = segmentation.summarize(COUNTS[:cases], PIXELS[:cases], CLASSES)
+  assert json.loads(json.dumps(table, allow_nan=False)) == table
+  if not cases:
+    values = [value for part in table.values() for row in part.values() for value in row.values()]
+    assert set(values) == {None}
+
+
+def test_counts_beyond_32_bits_are_exact():
+  counts = np.array([[[3_000_000_000, 1, 0], [1, 0, 1]]] * 2)
+  pooled = segmentation.summarize(counts, np.array([3_000_000_002] * 2), ('background', 'bone'))
+  assert pooled['pooled']['accuracy']['mean_all'] == 3_000_000_001 / 3_000_000_002
+
+
+def test_errors():
+  with pytest.raises(ValueError, match=r'counts of 2 classes must be \[2, 3\], got \[3, 3\]'):
+    segmentation.case_metrics(COUNTS[0], 6, ('background', 'bone'))
+  with pytest.raises(ValueError, match='the classes hold 6 of 7 pixels'):
+    segmentation.case_metrics(COUNTS[0], 7, CLASSES)
+
+
+@pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
+def test_class_probs(kind):
+  logits = np.random.default_rng(0).normal(0, 3, (2, 3, 4)).astype(np.float32)
+  probs = segmentation.class_probs(kind(logits))
+  assert isinstance(probs, type(kind(logits))) and probs.dtype == np.float32
+  np.testing.assert_allclose(probs, scipy.special.softmax(logits, axis=-1), rtol=1e-5)
+  binary = segmentation.class_probs(kind(logits[..., :1]))
+  np.testing.assert_allclose(binary[..., 1], scipy.special.expit(logits[..., 0]), rtol=1e-5)
+  np.testing.assert_allclose(binary[..., 0], scipy.special.expit(-logits[..., 0]), rtol=1e-5)
+  huge = segmentation.class_probs(kind(np.array([[1e4, -1e4, 0]], np.float32)))
+  np.testing.assert_array_equal(huge, [[1, 0, 0]])
+
+
+@pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])
+def test_predict_labels(kind):
+  several = segmentation.predict_labels(kind(np.array([[0.1, 0.3, 0.2], [1, 1, 0]], np.float32)))
+  np.testing.assert_array_equal(several, [1, 0])
+  one = segmentation.predict_labels(kind(np.array([[-0.1], [0.0], [5.0]], np.float32)))
+  np.testing.assert_array_equal(one, [0, 1, 1])
+  assert several.dtype == one.dtype == np.int32

@@ -183,7 +183,8 @@ def test_create_loss_reads_any_mapping(make):
 @pytest.mark.parametrize('config, sentence', [
     ({'name': 'focal'}, r"loss.name must be one of bce_tv, .*, seam; got 'focal'"),
     ({'lam': 0.4}, r'loss.name must be one of .*; got None'),
-    ({'name': 'seam', 'gamma': 1.0}, r"loss 'seam' has no weight gamma; it takes lam, beta, center"),
+    ({'name': 'seam', 'gamma': 1.0},
+     r"loss 'seam' has no weight gamma; it takes lam, beta, center"),
     ({'name': 'weighted_bce'}, r"loss 'weighted_bce' needs a value for loss.positive_weight")])
 @pytest.mark.parametrize('function', [losses.create_loss, losses.needs_cells])
 def test_config_errors(function, config, sentence):

@@ -1,0 +1,4 @@
+"""Images and masks on their way to the network: files -> datasets -> batches -> augment."""
+from spinejax.data.datasets import DATASETS, load_dataset
+
+__all__ = ['DATASETS', 'load_dataset']

@@ -1,0 +1,139 @@
+"""Random crops, flips and affine maps on the device, image, label, cells and landmarks together."""
+import functools
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.scipy import ndimage
+
+Example = dict[str, jax.Array]
+
+
+def normalize(image: jax.Array, mean: float, std: float) -> jax.Array:
+  """(image - mean) / std as float32; image of any shape in gray levels, std floored at 1e-6."""
+  return (image.astype(jnp.float32) - mean) / max(std, 1e-6)
+
+
+def augment(
+    key: jax.Array, batch: Example, config: Mapping[str, Any], patch_size: Sequence[int]
+) -> Example:
+  """Cuts one random patch out of every example: x_in = A (x - c) + c + corner - shift.
+
+  x is a pixel of the patch, c its center, A = R F / zoom with a rotation R and flips F, so crop,
+  flips, rotation, scale and translation are one resampling: order 1 for the image, order 0 for the
+  label and the cells, 0 (background) outside. Pixels around the patch move in; nothing is lost to
+  black corners where the image goes on. Without rotation, scale and translation pixels are copied,
+  not resampled. Works in two dimensions and in three.
+
+  What example i gets depends on `key`, its slot and nothing else, so neither the number of devices
+  nor that of processes changes a batch.
+
+  Args:
+    key: of the step.
+    batch: image [N,H,W,C] in gray levels; label [N,H,W]; optional cells [N,H,W,K-1] (see
+      `regions.component_cells`); landmarks float32 [N,P,2], pixel coordinates (row, column), whole
+      at pixel centers; position int32 [N,2], first pixel of the patch, drawn uniformly if absent;
+      slot int32 [N], place of the example in the global batch, 0..N-1 if absent. In three
+      dimensions read [N,D,H,W,C] and so on. Other entries pass through.
+    config: flip_horizontal and flip_vertical, probabilities (axes 1 and 0 of the image); rotation,
+      degrees either way, in every plane; translation, fraction of the patch either way; scale,
+      (low, high) magnification.
+    patch_size: (h, w), at most the size of the image.
+
+  Returns:
+    batch without position and slot: image float32 [N,h,w,C]; label int32 [N,h,w]; cells
+    [N,h,w,K-1]; landmarks [N,P,2] in pixels of the patch, also where they fall outside of it.
+  """
+  batch = dict(batch)
+  slot = batch.pop('slot', jnp.arange(len(batch['image']), dtype=jnp.int32))
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, slot)
+  moved = {name: batch.pop(name) for name in
+           ('image', 'label', 'cells', 'landmarks', 'position') if name in batch}
+  patch = functools.partial(_patch, config=config, patch_size=tuple(patch_size))
+  return {**batch, **jax.vmap(patch)(keys, moved)}
+
+
+def _patch(
+    key: jax.Array, example: Example, config: Mapping[str, Any], patch_size: tuple[int, ...]
+) -> Example:
+  """`augment` of one example, arrays without the leading axis."""
+  size = example['image'].shape[:-1]
+  dims = len(size)
+  crop_key, flip_key, rotation_key, shift_key, zoom_key = jax.random.split(key, 5)
+  room = jnp.array(size, jnp.int32) - jnp.array(patch_size, jnp.int32)
+  corner = example.get('position', jax.random.randint(crop_key, (dims,), 0, room + 1))
+  chance = jnp.array([config['flip_vertical'], config['flip_horizontal']] + [0.0] * (dims - 2))
+  flipped = jax.random.uniform(flip_key, (dims,)) < chance
+  low, high = config['scale']
+  exact = config['rotation'] == 0 and config['translation'] == 0 and low == high == 1
+  rotation = _rotation(jnp.deg2rad(config['rotation']) * jax.random.uniform(
+      rotation_key, (dims * (dims - 1) // 2,), minval=-1.0))
+  shift = config['translation'] * jax.random.uniform(shift_key, (dims,), minval=-1.0)
+  zoom = jax.random.uniform(zoom_key, minval=low, maxval=high)
+
+  extent = jnp.array(patch_size, jnp.float32)
+  center = (extent - 1) / 2
+  matrix = rotation * jnp.where(flipped, -1.0, 1.0)[None] / zoom
+  offset = center + corner.astype(jnp.float32) - shift * extent
+  if exact:
+    cut = functools.partial(_copy, corner=corner, flipped=flipped, patch_size=patch_size)
+    result = {name: cut(example[name]) for name in ('image', 'label', 'cells') if name in example}
+  else:
+    coordinates = _coordinates(matrix, center, offset, patch_size)
+    result = {name: _resample(example[name], coordinates, order=int(name == 'image'))
+              for name in ('image', 'label', 'cells') if name in example}
+  result['image'] = result['image'].astype(jnp.float32)
+  result['label'] = result['label'].astype(jnp.int32)
+  if 'landmarks' in example:
+    inverse = matrix.T * zoom**2  # R F / zoom is orthogonal but for the zoom
+    moved = example['landmarks'] - offset[None]
+    result['landmarks'] = jnp.sum(inverse[None] * moved[:, None], -1) + center[None]
+  return result
+
+
+def _rotation(angles: jax.Array) -> jax.Array:
+  """Product of the rotations by angles [d (d-1) / 2] in the planes of every two axes: [d,d]."""
+  dims = 2 if len(angles) == 1 else 3
+  rotation = jnp.eye(dims)
+  for angle, (i, j) in zip(angles, itertools.combinations(range(dims), 2)):
+    cos, sin = jnp.cos(angle), jnp.sin(angle)
+    plane = jnp.eye(dims).at[i, i].set(cos).at[j, j].set(cos).at[i, j].set(-sin).at[j, i].set(sin)
+    rotation = rotation @ plane
+  return rotation
+
+
+def _coordinates(
+    matrix: jax.Array, center: jax.Array, offset: jax.Array, patch_size: tuple[int, ...]
+) -> list[jax.Array]:
+  """matrix (x - center) + offset at every pixel x of the patch: d arrays of the patch's shape."""
+  dims = len(patch_size)
+  relative = [
+      (jnp.arange(n, dtype=jnp.float32) - center[k]).reshape([-1 if j == k else 1
+                                                              for j in range(dims)])
+      for k, n in enumerate(patch_size)]
+  return [sum((matrix[i, j] * relative[j] for j in range(dims)), offset[i]) for i in range(dims)]
+
+
+def _resample(array: jax.Array, coordinates: list[jax.Array], order: int) -> jax.Array:
+  """Values of [*size] or [*size,C] at the coordinates, 0 outside; keeps the dtype at order 0."""
+  sample = functools.partial(
+      ndimage.map_coordinates, coordinates=coordinates, order=order, mode='constant')
+  for _ in range(array.ndim - len(coordinates)):
+    sample = jax.vmap(sample, -1, -1)
+  values = sample(array.astype(jnp.float32))
+  return values if order else values.astype(array.dtype)
+
+
+def _copy(
+    array: jax.Array, corner: jax.Array, flipped: jax.Array, patch_size: tuple[int, ...]
+) -> jax.Array:
+  """The patch of [*size] or [*size,C] at `corner`, reversed along the flipped axes."""
+  dims = len(patch_size)
+  rest = array.shape[dims:]
+  start = [*corner, *(jnp.int32(0) for _ in rest)]
+  patch = jax.lax.dynamic_slice(array, start, (*patch_size, *rest))
+  for axis in range(dims):
+    patch = jnp.where(flipped[axis], jnp.flip(patch, axis), patch)
+  return patch

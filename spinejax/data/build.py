@@ -1,0 +1,244 @@
+"""Checks a folder of images and masks and turns it into a dataset (TFDS, array_record).
+
+  python -m spinejax.data.build --input=DIR --classes=background,nerve,vessel [--output=DIR]
+
+DIR holds images/NAME.png and masks/NAME.png, or dataset/{train,test}/NAME.png and
+groundtruth/{train,test}/NAME_bone_3.png; PNG, JPEG or TIFF of 8 or 16 bits. Masks hold class
+indices, 0 and 255 for two classes, or colors (--palette). An optional DIR/cases.csv with the
+columns name,patient,spacing_y_mm,spacing_x_mm says which images share a patient and the size of
+their pixels. Every file is decoded first; each fault is one line and nothing is written unless there
+is none. Without --output the folder is only checked.
+"""
+import contextlib
+import io
+import json
+import os
+import pathlib
+import re
+import shlex
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+
+from absl import flags
+import numpy as np
+from rich import progress as rich_progress
+from rich.console import Console
+from rich.table import Table
+
+from spinejax import cli
+from spinejax.data import datasets
+from spinejax.data import files
+from spinejax.data import splits
+
+SPLITS_FILE = 'splits.json'
+
+
+def build(
+    directory: str | os.PathLike,
+    output: str | os.PathLike,
+    classes: Sequence[str],
+    *,
+    palette: files.Palette = (),
+    channels: int = 1,
+    split_file: str = '',
+    num_validation: float = 0.1,
+    num_test: float = 0.2,
+    split_seed: int = 0,
+    overwrite: bool = False,
+    console: Console | None = None,
+) -> None:
+  """Builds the dataset `datasets.load_built` reads, or nothing at all.
+
+  The images are stored at their original size with the source labels of the masks (a label_map is
+  applied when loading). The sets are those of `splits.make_split`, stored as splits.json, which is a
+  split file. Every record is read back and compared before the folder appears under its name.
+
+  Args:
+    directory: folder of images and masks, see `files.find_pairs`.
+    output: folder to make; '' only checks.
+    classes: names of the source labels, background first.
+    palette, channels: as `files.read_mask` and `files.read_image`.
+    split_file, num_validation, num_test, split_seed: as `splits.make_split`.
+    overwrite: replace an existing dataset.
+    console: where the summary goes; standard output if None.
+
+  Raises:
+    FileNotFoundError, ValueError: an unsound folder, one line a fault; an output that exists.
+    OSError: the output cannot be written.
+  """
+  console = console or Console()
+  directory = pathlib.Path(directory).expanduser()
+  if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
+    raise ValueError(f'classes must be two or more different names, background first, not '
+                     f'{tuple(classes)}.')
+  files.check_palette(palette, len(classes))
+  if output:
+    output = pathlib.Path(output).expanduser().absolute()
+    _check_output(output, directory, overwrite)
+  pairs, faults = files.find_pairs(directory)
+  with _progress('checking', len(pairs)) as advance:
+    pairs, found = files.check_pairs(
+        pairs, len(classes), channels=channels, palette=palette, progress=advance)
+  faults += found
+  if faults:
+    count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
+    raise ValueError(f'{count} in {directory}, nothing was written:\n' + '\n'.join(faults))
+  names, patients, own = zip(*((pair.name, pair.patient, pair.split) for pair in pairs))
+  split = splits.make_split(
+      names, patients, own, split_file=split_file, num_validation=num_validation,
+      num_test=num_test, seed=split_seed)
+  members = {name: [pairs[i] for i in split[name]] for name in splits.SPLITS if split[name]}
+  console.print(_summary(members, classes))
+  if not output:
+    console.print(f'{directory} is sound. Give --output to build the dataset.', soft_wrap=True)
+    return
+  with _progress('writing', 2 * sum(map(len, members.values()))) as advance:
+    _write(output, members, splits.patients_of(split, patients), classes, palette, channels,
+           advance)
+  console.print('Train on it:', _train_command(output, classes, channels), sep='\n  ',
+                soft_wrap=True, highlight=False, markup=False)
+
+
+def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool) -> None:
+  """Raises ValueError where building would destroy something."""
+  if not output.exists():
+    return
+  if not output.is_dir():
+    raise ValueError(f'{output} is a file; name a new folder with --output.')
+  if not any(output.iterdir()):
+    return
+  built = all((output / name).is_file() for name in (datasets.INFO_FILE, datasets.METADATA_FILE))
+  if not built or directory.resolve().is_relative_to(output.resolve()):
+    raise ValueError(f'{output} is not empty and not a built dataset; name a new folder with '
+                     '--output.')
+  if not overwrite:
+    raise ValueError(f'{output} holds a dataset already; replace it with --overwrite or name a new '
+                     'folder with --output.')
+
+
+def _write(
+    output: pathlib.Path,
+    members: dict[str, list[files.Pair]],
+    patients: dict[str, list[str]],
+    classes: Sequence[str],
+    palette: files.Palette,
+    channels: int,
+    advance: Callable[[], None],
+) -> None:
+  """Writes and verifies the dataset beside `output`, then renames it."""
+  import tensorflow_datasets as tfds  # late, so that --help is immediate
+
+  from spinejax.data import builder
+
+  mixed = any(pair.sixteen_bits for pairs in members.values() for pair in pairs)
+  dtype = np.dtype(np.float32 if mixed else np.uint8)
+
+  def records(pairs):
+    for pair in pairs:
+      record = files.read_pair(pair, channels, palette, num_classes=len(classes))
+      yield {**record, 'image': record['image'].astype(dtype)}
+      advance()
+
+  metadata = dict(
+      classes=list(classes), channels=channels,
+      cases={split: [dict(name=pair.name, patient=pair.patient, digest=pair.digest)
+                     for pair in pairs] for split, pairs in members.items()})
+  with _sibling_folder(output) as folder:
+    dataset = builder.SpinePairs(
+        folder, {split: records(pairs) for split, pairs in members.items()}, channels=channels,
+        image_dtype=dtype, metadata=metadata)
+    tfds.disable_progress_bar()
+    with contextlib.redirect_stdout(io.StringIO()):
+      dataset.download_and_prepare()
+    for split, pairs in members.items():
+      for pair, record in zip(pairs, dataset.as_data_source(split), strict=True):
+        if files.digest_record({**record, 'name': pair.name, 'patient': pair.patient}) != pair.digest:
+          raise OSError(f'{output} cannot be written: {pair.name} was not read back as it was '
+                        'written; is its file changing, or the disk failing?')
+        advance()
+    content = json.dumps(patients, indent=2, ensure_ascii=False) + '\n'
+    (dataset.data_path / SPLITS_FILE).write_text(content, encoding='utf-8')
+    if output.exists() and any(output.iterdir()):
+      os.rename(output, folder / 'replaced')
+    os.rename(dataset.data_path, output)
+
+
+@contextlib.contextmanager
+def _sibling_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary folder beside `output`, gone afterwards; OSError is one sentence."""
+  folder = None
+  try:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    folder = tempfile.mkdtemp(prefix=f'.{output.name}.', dir=output.parent)
+    yield pathlib.Path(folder)
+  except OSError as error:
+    if not error.strerror:
+      raise
+    raise OSError(f'{output} cannot be written ({error.strerror}); nothing was left there.') from error
+  finally:
+    if folder:
+      shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
+  """Yields advance(); a bar on a terminal, nothing elsewhere."""
+  console = Console(stderr=True)
+  with rich_progress.Progress(console=console, transient=True,
+                              disable=not console.is_terminal) as bar:
+    task = bar.add_task(what, total=total)
+    yield lambda: bar.advance(task)
+
+
+def _summary(members: dict[str, list[files.Pair]], classes: Sequence[str]) -> Table:
+  """Cases, patients, sizes and share of pixels of every class by set."""
+  table = Table('set', 'cases', 'patients', 'height x width', 'share of pixels')
+  for split, pairs in members.items():
+    heights, widths = zip(*(pair.size for pair in pairs))
+    counts = [sum(column) for column in zip(*(pair.counts for pair in pairs))]
+    size = ' x '.join(str(min(n)) if min(n) == max(n) else f'{min(n)}..{max(n)}'
+                      for n in (heights, widths))
+    shares = (f'{name} {count / sum(counts):.2%}' for name, count in zip(classes, counts))
+    table.add_row(split, str(len(pairs)), str(len({pair.patient for pair in pairs})), size,
+                  '\n'.join(shares))
+  return table
+
+
+def _train_command(output: pathlib.Path, classes: Sequence[str], channels: int) -> str:
+  """The command as one would type it: classes in double quotes, paths quoted where needed."""
+  literal = re.sub(r'(["$`\\])', r'\\\1', str(tuple(classes)))
+  settings = [shlex.quote(f'--workdir=runs/{output.name}'), '--config.data.name=built',
+              shlex.quote(f'--config.data.directory={output}'),
+              f'--config.data.classes="{literal}"', f'--config.model.num_classes={len(classes)}']
+  settings += [f'--config.data.channels={channels}'] if channels != 1 else []
+  return ' '.join(['python -m spinejax.main --config=configs/seam.py', *settings])
+
+
+def _define_flags() -> None:
+  """Flags of the command; not at import, where they would meet those of other commands."""
+  flags.DEFINE_string('input', None, 'Folder of images and masks.', required=True)
+  flags.DEFINE_string('output', '', 'Folder of the dataset; empty: only check.')
+  flags.DEFINE_list('classes', None, 'Names of the labels in order, background first.',
+                    required=True)
+  flags.DEFINE_string('palette', '', "Colors of the labels in colored masks: '000000,ff0000,...'.")
+  flags.DEFINE_integer('channels', 1, 'Channels to keep: 1 gray, 3 color.')
+  flags.DEFINE_string('split_file', '', 'JSON file {"train": [ids], "validation": [], "test": []}.')
+  flags.DEFINE_float('num_validation', 0.1, 'Patients for validation: a number, or a fraction.')
+  flags.DEFINE_float('num_test', 0.2, 'Patients for test: a number, or a fraction.')
+  flags.DEFINE_integer('split_seed', 0, 'Seed of the split.')
+  flags.DEFINE_bool('overwrite', False, 'Replace the dataset in --output.')
+
+
+def main(argv: Sequence[str]) -> None:
+  del argv
+  args = flags.FLAGS
+  build(args.input, args.output, [name.strip() for name in args.classes],
+        palette=files.parse_palette(args.palette), channels=args.channels,
+        split_file=args.split_file, num_validation=args.num_validation, num_test=args.num_test,
+        split_seed=args.split_seed, overwrite=args.overwrite)
+
+
+if __name__ == '__main__':
+  _define_flags()
+  cli.run(main)

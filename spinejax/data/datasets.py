@@ -1,0 +1,246 @@
+"""Datasets by name: sequences of records for training, validation and test, apart by patient.
+
+A record is a dict: name, patient (str); image uint8 or float32 [H,W,C] in 0..255; label uint8
+[H,W], classes from 0 (background); spacing float32 [2] mm per pixel, NaN where unknown. Sizes may
+differ from record to record, the dtype may not.
+"""
+import dataclasses
+import functools
+import hashlib
+import json
+import pathlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from spinejax.data import files
+from spinejax.data import splits
+
+Config = Mapping[str, Any]
+Record = dict[str, Any]
+
+INFO_FILE = 'dataset_info.json'  # written by TFDS
+METADATA_FILE = 'metadata.json'  # written by TFDS from what build gives it
+_PHANTOM_SEEDS = 1_000_000  # of each set; a split seed has three times as many
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """A sequence of records that are read when asked for.
+
+  Attributes:
+    names, patients: of every case.
+    read: record of an index; safe to call from several threads.
+    fingerprint: hexadecimal; changes with any name, patient or pixel.
+  """
+  names: tuple[str, ...]
+  patients: tuple[str, ...]
+  read: Callable[[int], Record] = dataclasses.field(repr=False)
+  fingerprint: str
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def __getitem__(self, index: int) -> Record:
+    return self.read(range(len(self))[index])
+
+
+Dataset = dict[str, Source]
+
+
+def load_dataset(config: Config) -> Dataset:
+  """The sets of `config.data`: dict(train=..., validation=..., test=...) of sources.
+
+  The sets share no patient and are the same on every machine; validation and test may be empty.
+
+  Args:
+    config: config.data: name (see DATASETS), directory, classes, label_map (class of each source
+      label, () for none), palette (RGB tuples or 'RRGGBB,...'), channels, split_file, split_seed,
+      num_train, num_validation, num_test (see `splits.make_split`); for phantoms also render_size
+      and difficulty.
+
+  Raises:
+    FileNotFoundError: the directory or the split file is missing.
+    ValueError: an unknown name, faults in the files, sizes that do not fit, no training case.
+  """
+  if config['name'] not in DATASETS:
+    raise ValueError(f'data.name must be one of {", ".join(DATASETS)}, not {config["name"]!r}.')
+  num_classes, label_map = len(config['classes']), _label_map(config)
+  if label_map and not all(0 <= label < num_classes for label in label_map):
+    raise ValueError(f'data.label_map {label_map} leads outside the {num_classes} classes '
+                     f'{tuple(config["classes"])}.')
+  dataset = DATASETS[config['name']](config)
+  if not len(dataset['train']):
+    raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} has no training '
+                     'case; look at its split.')
+  return dataset
+
+
+def describe(dataset: Dataset) -> dict[str, Any]:
+  """JSON-safe identity of a dataset: its patients and cases by set, and the hash of its data."""
+  return dict(
+      split={name: list(source.names) for name, source in dataset.items()},
+      patients={name: sorted(set(source.patients)) for name, source in dataset.items()},
+      fingerprint={name: source.fingerprint for name, source in dataset.items()})
+
+
+def _label_map(config: Config) -> tuple[int, ...]:
+  return tuple(config.get('label_map') or ())
+
+
+def _palette(config: Config) -> files.Palette:
+  palette = config.get('palette') or ()
+  return files.parse_palette(palette) if isinstance(palette, str) else tuple(palette)
+
+
+def _fingerprint(parts: Iterable[Any]) -> str:
+  return hashlib.blake2b(repr(list(parts)).encode(), digest_size=16).hexdigest()
+
+
+def _directory(config: Config) -> pathlib.Path:
+  if not config['directory']:
+    raise ValueError(f'data.name={config["name"]} needs data.directory, the folder of the data.')
+  return pathlib.Path(config['directory']).expanduser()
+
+
+def _make_sources(
+    cases: Sequence[tuple[str, str, str, str]], read: Callable[[int], Record], config: Config,
+) -> Dataset:
+  """Sources of cases (name, patient, own split, digest); `read` takes an index into them."""
+  names, patients, own, digests = zip(*cases)
+  split = splits.make_split(
+      names, patients, own, split_file=config.get('split_file', ''),
+      num_train=config['num_train'], num_validation=config['num_validation'],
+      num_test=config['num_test'], seed=config.get('split_seed', 0))
+  options = _label_map(config), config['channels']
+  return {
+      name: Source(
+          names=tuple(names[i] for i in indices), patients=tuple(patients[i] for i in indices),
+          read=functools.partial(lambda chosen, i: read(chosen[i]), indices),
+          fingerprint=_fingerprint([options, *(digests[i] for i in indices)]))
+      for name, indices in split.items()}
+
+
+def load_folder(config: Config) -> Dataset:
+  """The user's own folder (see `files.find_pairs`); every file is decoded and checked first.
+
+  Raises:
+    FileNotFoundError, ValueError: faults in the folder; the first one, and how to see them all.
+  """
+  directory = _directory(config)
+  num_classes = len(config['classes'])
+  options = dict(channels=config['channels'], palette=_palette(config),
+                 label_map=_label_map(config))
+  files.check_palette(options['palette'], len(options['label_map']) or num_classes)
+  pairs, faults = files.find_pairs(directory)
+  if not faults:
+    pairs, faults = files.check_pairs(pairs, num_classes, **options)
+  if faults:
+    more = (f' There are {len(faults) - 1} more faults; python -m spinejax.data.build '
+            f'--input={directory} --classes=... lists them.')
+    raise ValueError(faults[0] + more * (len(faults) > 1))
+  promote = any(pair.sixteen_bits for pair in pairs)
+
+  def read(index):
+    record = files.read_pair(pairs[index], num_classes=num_classes, **options)
+    image = record['image']
+    return {**record, 'image': image.astype(np.float32) if promote else image}
+
+  return _make_sources([(p.name, p.patient, p.split, p.digest) for p in pairs], read, config)
+
+
+def load_built(config: Config) -> Dataset:
+  """A dataset of `python -m spinejax.data.build`; it keeps its own sets unless split_file is given.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: not such a dataset, other classes, a damaged file.
+  """
+  import tensorflow_datasets as tfds  # half a second that other datasets need not spend
+
+  directory = _directory(config)
+  if not directory.exists():
+    raise FileNotFoundError(f'{directory}: there is no such folder.')
+  try:
+    metadata = json.loads((directory / METADATA_FILE).read_text(encoding='utf-8'))
+    classes = tuple(metadata['classes'])
+    cases = [(case['name'], case['patient'], split, case['digest'])
+             for split, members in metadata['cases'].items() for case in members]
+    built = tfds.builder_from_directory(directory)
+    stored = {split: built.as_data_source(split) for split in metadata['cases']}
+  except Exception:  # whatever a foreign or damaged folder makes of it
+    raise ValueError(f'{directory}: this is not a dataset of python -m spinejax.data.build; build '
+                     'it (again), or set data.name=folder for a folder of images.') from None
+  label_map, asked = _label_map(config), tuple(config['classes'])
+  if (len(label_map) != len(classes)) if label_map else (asked != classes):
+    raise ValueError(f'{directory} has the classes {classes}, the config asks for {asked}'
+                     + (f' with data.label_map={label_map}' if label_map else '')
+                     + f'; set --config.data.classes="{classes}", or a label_map of '
+                     f'{len(classes)} entries.')
+  places = [(split, i) for split, members in metadata['cases'].items()
+            for i in range(len(members))]
+
+  def read(index):
+    split, i = places[index]
+    try:
+      record = stored[split][i]
+    except Exception:
+      raise ValueError(f'{directory}: the {split} set is damaged at {cases[index][0]}; build it '
+                       'again.') from None
+    label = record['label']
+    return dict(name=cases[index][0], patient=cases[index][1],
+                image=files.set_channels(record['image'], config['channels']),
+                label=np.asarray(label_map, np.uint8)[label] if label_map else label,
+                spacing=record['spacing'])
+
+  return _make_sources(cases, read, config)
+
+
+def load_vpi_phantom(config: Config) -> Dataset:
+  """Synthetic VPI images (see `spinejax.data.phantoms.vpi`), one patient each, rendered when asked.
+
+  The set and the number of a case make its seed, so the test set does not depend on the size of the
+  training set. Rendered cases stay in memory.
+
+  Raises:
+    ValueError: num_* are not whole numbers; classes that do not fit.
+  """
+  from spinejax.data.phantoms import vpi
+
+  label_map, num_classes = _label_map(config), len(config['classes'])
+  if (label_map and len(label_map) != 4) or not (label_map or num_classes == 4):
+    raise ValueError('the phantom has 4 labels (background, rib, thoracic process, lump): give 4 '
+                     'classes, or a label_map of 4 entries such as (0, 1, 1, 1).')
+  sizes = {name: config[f'num_{name}'] for name in splits.SPLITS}
+  for name, size in sizes.items():
+    if size < 0 or size != int(size) or size > _PHANTOM_SEEDS:
+      raise ValueError(f'data.num_{name} must be a whole number of phantoms, not {size}.')
+  shape, difficulty = tuple(config['render_size']), config['difficulty']
+
+  def source(part, name):
+    first = (config['split_seed'] * len(splits.SPLITS) + part) * _PHANTOM_SEEDS
+    seeds = range(first, first + int(sizes[name]))
+    names = tuple(f'phantom_{seed:07d}' for seed in seeds)
+
+    @functools.cache
+    def read(index):
+      phantom = vpi(seeds[index], shape=shape, difficulty=difficulty)
+      spacing = np.asarray(phantom['truth'].get('spacing', np.nan), np.float32)
+      label = phantom['label']
+      return dict(name=names[index], patient=names[index],
+                  image=files.set_channels(phantom['image'][..., None], config['channels']),
+                  label=np.asarray(label_map, np.uint8)[label] if label_map else label,
+                  spacing=np.broadcast_to(spacing, (2,)))
+
+    probe = files.digest_record(read(0)) if names else ''
+    return Source(names, names, read, _fingerprint([names, shape, difficulty, probe]))
+
+  return {name: source(part, name) for part, name in enumerate(splits.SPLITS)}
+
+
+DATASETS: dict[str, Callable[[Config], Dataset]] = {
+    'vpi_phantom': load_vpi_phantom,
+    'folder': load_folder,
+    'built': load_built,
+}

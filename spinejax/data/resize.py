@@ -1,0 +1,57 @@
+"""Resizing on the host, with half-pixel centers: position p of the output is (p + 1/2) s - 1/2."""
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def _taps(old: int, new: int, antialias: bool) -> tuple[np.ndarray, np.ndarray]:
+  """Input indices int [new,T] and weights float32 [new,T] of a triangle filter, rows sum to 1."""
+  scale = old / new
+  support = max(scale, 1.0) if antialias else 1.0
+  center = (np.arange(new) + 0.5) * scale - 0.5
+  index = np.floor(center - support)[:, None].astype(int) + np.arange(1, math.ceil(2 * support) + 1)
+  weight = np.maximum(0.0, 1.0 - np.abs(index - center[:, None]) / support)
+  weight *= (index >= 0) & (index < old)
+  weight /= weight.sum(-1, keepdims=True)
+  return np.clip(index, 0, old - 1), weight.astype(np.float32)
+
+
+def resize_bilinear(
+    array: np.ndarray, size: Sequence[int], antialias: bool = False) -> np.ndarray:
+  """Resizes by linear interpolation along each axis.
+
+  Equal to PyTorch's interpolate(mode='bilinear', align_corners=False) and jax.image.resize; with
+  antialias, an axis that shrinks is filtered by a triangle as wide as the scale, as pillow does.
+
+  Args:
+    array: [H,W,...] of integers or floats.
+    size: (height, width) of the result.
+    antialias: filter where shrinking.
+
+  Returns:
+    [height,width,...]: float32, or uint8 rounded half up if the input is uint8.
+  """
+  array = np.asarray(array)
+  result = array.astype(np.float32)
+  for axis in (0, 1):
+    if size[axis] == result.shape[axis]:
+      continue
+    index, weight = _taps(result.shape[axis], size[axis], antialias)
+    weight = weight.reshape(*(-1 if k == axis else 1 for k in range(result.ndim)), index.shape[1])
+    result = sum(np.take(result, index[:, tap], axis) * weight[..., tap]
+                 for tap in range(index.shape[1]))
+  return np.floor(result + np.float32(0.5)).astype(np.uint8) if array.dtype == np.uint8 else result
+
+
+def resize_nearest(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
+  """Resizes [H,W,...] to [height,width,...] by the pixel under each new center; keeps the dtype."""
+  array = np.asarray(array)
+  rows, columns = (((2 * np.arange(new) + 1) * old) // (2 * new)
+                   for old, new in zip(array.shape, size))
+  return array[rows[:, None], columns]
+
+
+def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
+  """Brings an image [H,W,C] to the network's size: bilinear, antialiased; keeps uint8 or float32."""
+  return resize_bilinear(image, size, antialias=True)

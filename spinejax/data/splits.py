@@ -1,0 +1,159 @@
+"""Training, validation and test sets that share no patient."""
+import hashlib
+import json
+import os
+import pathlib
+from collections.abc import Iterable, Sequence
+
+SPLITS = ('train', 'validation', 'test')
+
+Split = dict[str, list[int]]
+
+
+def patients_of(split: Split, patients: Sequence[str]) -> dict[str, list[str]]:
+  """The patients of each set in order: what a split file holds."""
+  return {name: sorted({patients[i] for i in split[name]}) for name in SPLITS}
+
+
+def _shuffled(patients: Iterable[str], seed: int) -> list[str]:
+  """Patients in an order that depends on the seed and each id alone, on every platform."""
+  return sorted(set(patients),
+                key=lambda patient: hashlib.sha256(f'{seed}/{patient}'.encode()).digest())
+
+
+def _count(amount: float, total: int, field: str) -> int:
+  """Number of patients of a count (whole) or a fraction of the total (below 1)."""
+  if 0 < amount < 1:
+    return max(1, round(amount * total))
+  if amount < 0 or amount != int(amount):
+    raise ValueError(f'{field} must be a number of patients or a fraction below 1, '
+                     f'not {amount}.')
+  return int(amount)
+
+
+def _check_disjoint(split: Split, patients: Sequence[str], where: str) -> Split:
+  """Returns the split, or names the patients that are in two sets."""
+  seen = {}
+  for name in SPLITS:
+    for index in split[name]:
+      other = seen.setdefault(patients[index], name)
+      if other != name:
+        raise ValueError(f'{where}: patient {patients[index]} is in {other} and in {name}; '
+                         'a patient belongs to one set.')
+  return split
+
+
+def read_split(path: str | os.PathLike, names: Sequence[str], patients: Sequence[str]) -> Split:
+  """Reads {"train": [ids], "validation": [ids], "test": [ids]}; a set left out is empty.
+
+  An id is a patient (all of its cases) or else the name of a case. Cases that no set names are not
+  used.
+
+  Args:
+    path: JSON file.
+    names, patients: of every case.
+
+  Returns:
+    Indices of the cases of each set, in order.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: not such a file, unknown ids, a patient in two sets.
+  """
+  path = pathlib.Path(path)
+  if not path.is_file():
+    raise FileNotFoundError(f'{path}: there is no such split file.')
+  try:
+    content = json.loads(path.read_text(encoding='utf-8'))
+    ids = {name: [str(i) for i in content.pop(name, [])] for name in SPLITS}
+    if content:
+      raise TypeError
+  except (ValueError, TypeError, AttributeError, OSError):
+    raise ValueError(f'{path}: expected JSON of the form {{"train": [ids], "validation": [ids], '
+                     '"test": [ids]}.') from None
+  cases = {name: [index] for index, name in enumerate(names)}
+  for patient in set(patients):
+    cases[patient] = [index for index, other in enumerate(patients) if other == patient]
+  unknown = [i for name in SPLITS for i in ids[name] if i not in cases]
+  if unknown:
+    raise ValueError(f'{path}: no patient or case is called {", ".join(unknown[:5])}'
+                     + (f' (and {len(unknown) - 5} more).' if len(unknown) > 5 else '.'))
+  split = {name: sorted({index for i in ids[name] for index in cases[i]}) for name in SPLITS}
+  return _check_disjoint(split, patients, str(path))
+
+
+def split_patients(
+    patients: Sequence[str], num_train: float, num_validation: float, num_test: float,
+    seed: int) -> Split:
+  """Draws the sets by patient.
+
+  The test set is drawn first, then validation, then training, so that the size of one never changes
+  the sets before it.
+
+  Args:
+    patients: patient of every case.
+    num_train, num_validation, num_test: numbers of patients, or fractions below 1 of all (at least
+      one patient); num_train = 0 takes all that are left.
+    seed: of the draw.
+
+  Returns:
+    Indices of the cases of each set, in order.
+
+  Raises:
+    ValueError: fewer patients than asked for.
+  """
+  order = _shuffled(patients, seed)
+  test = _count(num_test, len(order), 'num_test')
+  validation = _count(num_validation, len(order), 'num_validation')
+  train = _count(num_train, len(order), 'num_train')
+  if test + validation + max(train, 1) > len(order):
+    asked = f'{train or "at least 1"} for training, {validation} for validation and {test} for test'
+    raise ValueError(f'{len(order)} patients do not give {asked}; set num_train=0 (all that are '
+                     'left) and num_validation and num_test to fractions or to smaller numbers.')
+  rest = order[test + validation:]
+  chosen = dict(train=set(rest[:train or None]), validation=set(order[test:test + validation]),
+                test=set(order[:test]))
+  return {name: [i for i, patient in enumerate(patients) if patient in chosen[name]]
+          for name in SPLITS}
+
+
+def make_split(
+    names: Sequence[str],
+    patients: Sequence[str],
+    own: Sequence[str] = (),
+    *,
+    split_file: str = '',
+    num_train: float = 0,
+    num_validation: float = 0,
+    num_test: float = 0,
+    seed: int = 0,
+) -> Split:
+  """The sets of a dataset, by the first of these that applies.
+
+  1. `split_file`, see `read_split`.
+  2. The dataset's own sets: `own` names the set of every case. num_train and num_test are not
+     looked at; without a validation set of its own, num_validation patients leave training for it.
+  3. A seeded draw, see `split_patients`.
+
+  Args:
+    names, patients: of every case.
+    own: 'train', 'validation' or 'test' for every case, or empty.
+    split_file, num_train, num_validation, num_test, seed: fields of config.data.
+
+  Returns:
+    Indices of the cases of each set, in order; no patient is in two sets.
+
+  Raises:
+    FileNotFoundError, ValueError: sizes that do not fit, a faulty file, a patient in two sets.
+  """
+  if split_file:
+    return read_split(split_file, names, patients)
+  if not any(own):
+    return split_patients(patients, num_train, num_validation, num_test, seed)
+  split = {name: [i for i, other in enumerate(own) if other == name] for name in SPLITS}
+  _check_disjoint(split, patients, 'the sets of the dataset')
+  if num_validation and not split['validation']:
+    train = split['train']
+    drawn = split_patients([patients[i] for i in train], 0, num_validation, 0, seed)
+    split.update({name: [train[i] for i in drawn[name]] for name in ('train', 'validation')})
+  return split

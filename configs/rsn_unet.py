@@ -21,7 +21,7 @@ VARIANTS = {
     'quick': {
         'num_epochs': 0, 'num_steps': 300, 'batch_size': 4, 'eval_every': 150, 'log_every': 20,
         'model.features': 12,
-        'data.num_validation': 8, 'data.render_size': (768, 192), 'data.image_size': (512, 128),
+        'data.num_validation': 8.0, 'data.render_size': (768, 192), 'data.image_size': (512, 128),
         'data.patch_size': (256, 128),
         'optimizer.schedule': 'cosine', 'optimizer.final_learning_rate': 1e-4,
     },
@@ -63,9 +63,9 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
       image_size=(1000, 250),
       patch_size=(512, 250),
       patch_stride=(0, 0),        # (0, 0): random crops
-      num_train=80,
-      num_validation=0,
-      num_test=29,
+      num_train=80.0,             # patients; 0: all that are left
+      num_validation=0.0,         # patients, or a fraction below 1
+      num_test=29.0,              # patients, or a fraction below 1
       split_file='',
       split_seed=0,
       difficulty=1.0,             # of the phantom

@@ -34,7 +34,7 @@ VARIANTS = {
     'quick': {
         'num_steps': 400, 'batch_size': 8, 'eval_every': 200, 'log_every': 20,
         'model.backbone_width': 16, 'model.neck_features': 64, 'model.head_features': 48,
-        'data.num_validation': 8, 'data.render_size': (768, 192), 'data.image_size': (512, 128),
+        'data.num_validation': 8.0, 'data.render_size': (768, 192), 'data.image_size': (512, 128),
         'data.patch_size': (256, 128), 'data.patch_stride': (64, 128),
         'optimizer.learning_rate': 2e-3, 'optimizer.final_learning_rate': 2e-5,
         'optimizer.warmup_steps': 20,
@@ -86,9 +86,9 @@ def get_config(variant: str = 'ours') -> ConfigDict:
       image_size=(1024, 256),
       patch_size=(512, 256),
       patch_stride=(128, 256),    # (0, 0): random crops
-      num_train=80,
-      num_validation=0,
-      num_test=29,
+      num_train=80.0,             # patients; 0: all that are left
+      num_validation=0.0,         # patients, or a fraction below 1
+      num_test=29.0,              # patients, or a fraction below 1
       split_file='',
       split_seed=0,
       difficulty=1.0,             # of the phantom

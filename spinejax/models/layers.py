@@ -5,7 +5,7 @@ the names, and up to an axis order the shapes, of the PyTorch modules they mirro
 [*window, in, out] and `bias` of a convolution, `scale`, `bias`, `mean` and `var` of a norm.
 """
 from collections.abc import Sequence
-import itertools
+import functools
 import math
 from typing import Any
 
@@ -98,14 +98,20 @@ class ConvTranspose(nn.Module):
 
 
 class BatchNorm(nn.Module):
-  """Batch norm y = scale (x - mean) / sqrt(var + epsilon) + bias over all axes but the last."""
+  """Batch norm y = scale (x - mean) / sqrt(var + epsilon) + bias over all axes but the last.
+
+  In training mean and variance are those of the whole batch: of the global batch where it is
+  sharded under `jit`, and of all devices along `axis_name` under `pmap`. As in PyTorch, the
+  running variance is the unbiased one; `momentum` 0.9 is PyTorch's 0.1. Statistics are float32
+  whatever `dtype` is.
+  """
   axis_name: str | None = None
   momentum: float = 0.9
   epsilon: float = 1e-5
   dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool, shift: Array | None = None) -> Array:
+  def __call__(self, x: Array, *, train: bool) -> Array:
     features = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (features,), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (features,), jnp.float32)
@@ -114,19 +120,56 @@ class BatchNorm(nn.Module):
     x = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
     if train:
-      mean = jnp.mean(x, axes)
-      square = jnp.mean(lax.square(x), axes)
+      mean, square = jnp.mean(x, axes), jnp.mean(lax.square(x), axes)
+      count = math.prod(x.shape[:-1])
+      if self.axis_name is not None and not self.is_initializing():
+        mean, square = lax.pmean((mean, square), self.axis_name)
+        count *= lax.axis_size(self.axis_name)
       var = jnp.maximum(square - lax.square(mean), 0.0)
+      if not self.is_initializing():
+        rest = 1 - self.momentum
+        unbiased = var * (count / max(count - 1, 1))
+        running_mean.value = self.momentum * running_mean.value + rest * mean
+        running_var.value = self.momentum * running_var.value + rest * unbiased
     else:
       mean, var = running_mean.value, running_var.value
-    mul = scale * lax.rsqrt(var + self.epsilon)
-    off = bias - mean * mul
-    y = x * jnp.expand_dims(mul, axes) + jnp.expand_dims(off, axes)
-    if train and not self.is_initializing():
-      n = math.prod(x.shape[:-1])
-      running_mean.value = self.momentum * running_mean.value + (1 - self.momentum) * mean
-      running_var.value = self.momentum * running_var.value + (1 - self.momentum) * var * (n / max(n - 1, 1))
+    factor = scale * lax.rsqrt(var + self.epsilon)
+    offset = bias - mean * factor
+    y = x * jnp.expand_dims(factor, axes) + jnp.expand_dims(offset, axes)
     return y.astype(self.dtype)
+
+
+class ConvNorm(nn.Module):
+  """Convolution, batch norm and, by default, ReLU; the convolution has no bias by default."""
+  features: int
+  window: int = 3
+  stride: int = 1
+  dilation: int = 1
+  use_bias: bool = False
+  relu: bool = True
+  kernel_init: Initializer = kaiming_fan_out
+  axis_name: str | None = None
+  dtype: Dtype = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array | Sequence[Array], *, train: bool) -> Array:
+    x = Conv(self.features, self.window, self.stride, self.dilation, self.use_bias,
+             self.kernel_init, self.dtype, name='conv')(x)
+    x = BatchNorm(self.axis_name, dtype=self.dtype, name='bn')(x, train=train)
+    return nn.relu(x) if self.relu else x
+
+
+class Classifier(nn.Module):
+  """Dropout of whole channels and a 1x1 convolution to logits, in float32 whatever comes in."""
+  num_classes: int
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Array:
+    axes = tuple(range(1, x.ndim - 1))
+    x = nn.Dropout(self.dropout, broadcast_dims=axes, deterministic=not train)(
+        x.astype(jnp.float32))
+    return Conv(self.num_classes, window=1, kernel_init=classifier_init, name='conv')(x)
 
 
 @jax.custom_jvp
@@ -141,14 +184,56 @@ def _maximum_jvp(primals, tangents):
 
 
 def max_pool(x: Array, window: int = 2, stride: int = 2, pad: int = 0) -> Array:
+  """Maximum over windows, padded with -inf: [N,*S,C] -> [N,*S',C] as PyTorch's MaxPool.
+
+  Taken axis by axis as the maximum of strided slices. Of equal values in a window the first one,
+  in row-major order, gets the whole gradient.
+  """
   if pad:
-    low = jnp.array(-jnp.inf, x.dtype)
-    x = lax.pad(x, low, [(0, 0, 0)] + [(pad, pad, 0)] * (x.ndim - 2) + [(0, 0, 0)])
+    lowest = jnp.array(-jnp.inf, x.dtype)
+    x = lax.pad(x, lowest, [(0, 0, 0)] + [(pad, pad, 0)] * (x.ndim - 2) + [(0, 0, 0)])
   for axis in range(x.ndim - 2, 0, -1):
     size = (x.shape[axis] - window) // stride + 1
     taps = [lax.slice_in_dim(x, i, i + stride * (size - 1) + 1, stride, axis)
             for i in range(window)]
-    x = taps[0]
-    for tap in taps[1:]:
-      x = _maximum(x, tap)
+    x = functools.reduce(_maximum, taps)
   return x
+
+
+def upsample_bilinear(x: Array) -> Array:
+  """Bilinear interpolation [N,*S,C] -> [N,*2S,C], half-pixel centers, as a blend of two shifts."""
+  for axis in range(1, x.ndim - 1):
+    size = x.shape[axis]
+    padded = jnp.concatenate([lax.slice_in_dim(x, 0, 1, axis=axis), x,
+                              lax.slice_in_dim(x, size - 1, size, axis=axis)], axis)
+    before = lax.slice_in_dim(padded, 0, size, axis=axis)
+    after = lax.slice_in_dim(padded, 2, size + 2, axis=axis)
+    pair = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
+    x = pair.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1:])
+  return x
+
+
+def upsample_nearest(x: Array, factor: int = 2) -> Array:
+  """Every value repeated `factor` times along each axis: [N,*S,C] -> [N,*factor S,C]."""
+  for axis in range(1, x.ndim - 1):
+    x = jnp.repeat(x, factor, axis)
+  return x
+
+
+def resize_bilinear(x: Array, size: Sequence[int]) -> Array:
+  """Bilinear resize [N,*S,C] -> [N,*size,C], half-pixel centers, no antialiasing."""
+  return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'bilinear', antialias=False)
+
+
+def pad_to_multiple(x: Array, multiple: int) -> Array:
+  """Repeats the last row and column (and slice) until each axis of [N,*S,C] is a multiple.
+
+  Cropping the result to the first S pixels undoes it; sizes that fit already are not touched.
+  """
+  pads = [(0, 0)] + [(0, -size % multiple) for size in x.shape[1:-1]] + [(0, 0)]
+  return jnp.pad(x, pads, mode='edge') if any(after for _, after in pads) else x
+
+
+def crop(x: Array, size: Sequence[int]) -> Array:
+  """The first `size` pixels of [N,*S,C]."""
+  return x[(slice(None), *(slice(n) for n in size))]

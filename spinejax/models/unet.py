@@ -1,34 +1,53 @@
-import flax.linen as nn
-import jax.numpy as jnp
+"""U-Net in two or three dimensions: one code, the rank of the image decides."""
 from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
 from spinejax.models import layers
-class Block(nn.Module):
-  features:int
-  @nn.compact
-  def __call__(self,x,train):
-    for i in (1,2):
-      x=layers.Conv(self.features,name=f'conv{i}',kernel_init=layers.kaiming_fan_in)(x)
-      x=nn.relu(layers.BatchNorm(name=f'bn{i}')(x,train=train))
-    return x
-class Up(nn.Module):
-  features:int
-  @nn.compact
-  def __call__(self,x,skip,train):
-    x=layers.ConvTranspose(self.features,name='upsample')(x)
-    for i in (1,2):
-      x=layers.Conv(self.features,name=f'conv{i}',kernel_init=layers.kaiming_fan_in)([skip,x] if i==1 else x)
-      x=nn.relu(layers.BatchNorm(name=f'bn{i}')(x,train=train))
-    return x
+
+
 class UNet(nn.Module):
-  num_classes:int
-  features:int=64
-  levels:int=4
+  """U-Net (Ronneberger et al., 2015) as RSN-U-net (Huang et al., 2020, section II.A) uses it.
+
+  An encoder of `levels` stacks (two 3x3 convolutions with batch norm and ReLU, 2x2 max-pool), a
+  bottleneck, a decoder of as many (2x2 transposed convolution, the encoder's features
+  concatenated, two convolutions) and a 1x1 classifier; the width doubles from `features` down.
+
+  Takes image [N,H,W,C] or [N,D,H,W,C], normalized; returns {'logits': float32 [N,(D,)H,W,K]}.
+
+  Deviations: the paper crops the encoder's features; here convolutions are padded, and an image
+  whose size is not a multiple of 2^levels is extended by its last row and column and the logits
+  are cropped. The paper names neither batch norm nor the kind of upsampling.
+  """
+  num_classes: int
+  features: int = 64
+  levels: int = 4
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
   @nn.compact
-  def __call__(self,x,*,train):
-    sk=[]
-    for i in range(self.levels):
-      x=Block(self.features*2**i,name=f'down_{i}')(x,train); sk.append(x); x=layers.max_pool(x)
-    x=Block(self.features*2**self.levels,name=f'down_{self.levels}')(x,train)
-    for i in reversed(range(self.levels)):
-      x=Up(self.features*2**i,name=f'up_{i}')(x,sk[i],train)
-    return {'logits':layers.Conv(self.num_classes,1,name='classifier',kernel_init=layers.classifier_init)(x)}
+  def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    x = layers.pad_to_multiple(image, 2 ** self.levels)
+    skips = []
+    for level in range(self.levels):
+      x = self._stack(x, level, 'encoder', train)
+      skips.append(x)
+      x = layers.max_pool(x)
+    x = self._stack(x, self.levels, 'encoder', train)
+    for level in reversed(range(self.levels)):
+      x = layers.ConvTranspose(self.features * 2 ** level, dtype=self.dtype,
+                               name=f'upsample_{level}')(x)
+      x = self._stack([skips[level], x], level, 'decoder', train)
+    logits = layers.Classifier(self.num_classes, name='classifier')(x, train=train)
+    return {'logits': layers.crop(logits, image.shape[1:-1])}
+
+  def _stack(self, x, level: int, side: str, train: bool) -> jax.Array:
+    """Two convolutions at one level; a list is the concatenation of its arrays."""
+    for part in (1, 2):
+      x = layers.ConvNorm(
+          self.features * 2 ** level, use_bias=True, kernel_init=layers.kaiming_fan_in,
+          axis_name=self.axis_name, dtype=self.dtype, name=f'{side}_{level}_{part}')(
+              x, train=train)
+    return x

@@ -1,0 +1,94 @@
+"""Panoptic FPN: a feature pyramid on a ResNet and its semantic head."""
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spinejax.models import layers
+from spinejax.models import resnet
+
+
+class FPNNeck(nn.Module):
+  """Feature pyramid (Lin et al., 2017): 1x1 laterals, nearest top-down sums, 3x3 outputs.
+
+  Takes features [N,h_i,w_i,C_i], fine to coarse; returns as many [N,h_i,w_i,features]. The
+  convolutions have biases and neither norm nor activation.
+  """
+  features: int = 256
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, inputs: Sequence[jax.Array]) -> list[jax.Array]:
+    init = nn.initializers.xavier_uniform()
+    laterals = [
+        layers.Conv(self.features, 1, kernel_init=init, dtype=self.dtype,
+                    name=f'lateral_convs_{i}')(x) for i, x in enumerate(inputs)]
+    for i in range(len(laterals) - 1, 0, -1):
+      factor = laterals[i - 1].shape[1] // laterals[i].shape[1]
+      laterals[i - 1] += layers.upsample_nearest(laterals[i], factor)
+    return [layers.Conv(self.features, 3, kernel_init=init, dtype=self.dtype,
+                        name=f'fpn_convs_{i}')(x) for i, x in enumerate(laterals)]
+
+
+class FPNHead(nn.Module):
+  """Semantic head of panoptic FPN (Kirillov et al., 2019): every level to stride 4, summed.
+
+  Level i is convolved (3x3, batch norm, ReLU) and doubled bilinearly as often as its size asks,
+  once without doubling at the finest. Takes [N,h_i,w_i,C], fine to coarse; returns
+  [N,h_0,w_0,features].
+  """
+  features: int = 128
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, inputs: Sequence[jax.Array], *, train: bool) -> jax.Array:
+    total = None
+    for level, x in enumerate(inputs):
+      doublings = (inputs[0].shape[1] // x.shape[1]).bit_length() - 1
+      for step in range(max(doublings, 1)):
+        x = layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype,
+                            name=f'scale_heads_{level}_{2 * step}')(x, train=train)
+        if doublings:
+          x = layers.upsample_bilinear(x)
+      total = x if total is None else total + x
+    return total
+
+
+class FPN(nn.Module):
+  """Vanilla panoptic FPN, the baseline of SEAM (Zhao et al., 2021, table 1).
+
+  ResNet, `FPNNeck`, `FPNHead`, dropout of whole channels and a 1x1 classifier, as in
+  MMSegmentation. Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]}, resized
+  bilinearly from stride 4. An image whose size is not a multiple of 32 is extended by its last row
+  and column and the logits are cropped.
+  """
+  num_classes: int
+  backbone: str = 'resnet50_v1c'
+  backbone_width: int = 64
+  output_stride: int = 32
+  neck_features: int = 256
+  head_features: int = 128
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    return self._classify(self._features(image, train), image, train)
+
+  def _features(self, image: jax.Array, train: bool) -> jax.Array:
+    """The fused map [N,h,w,head_features] at stride 4 of the padded image."""
+    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
+    stages = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
+                           name='backbone')(layers.pad_to_multiple(image, 32), train=train)
+    levels = FPNNeck(self.neck_features, self.dtype, name='neck')(stages)
+    return FPNHead(self.head_features, **shared, name='decode_head')(levels, train=train)
+
+  def _classify(self, x: jax.Array, image: jax.Array, train: bool) -> dict[str, jax.Array]:
+    """Logits of the fused map, at the size of the image."""
+    logits = layers.Classifier(self.num_classes, self.dropout, name='classifier')(x, train=train)
+    logits = layers.resize_bilinear(logits, [4 * n for n in x.shape[1:-1]])
+    return {'logits': layers.crop(logits, image.shape[1:-1])}

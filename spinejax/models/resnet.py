@@ -1,0 +1,100 @@
+"""ResNet backbones as MMSegmentation and torchvision build them."""
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spinejax.models import layers
+
+# (blocks of each stage, deep stem)
+BACKBONES = {
+    'resnet50_v1c': ((3, 4, 6, 3), True),
+    'resnet101_v1c': ((3, 4, 23, 3), True),
+    'resnet50': ((3, 4, 6, 3), False),
+    'resnet101': ((3, 4, 23, 3), False),
+}
+# Stride and dilation of the four stages by output stride.
+_STAGES = {
+    8: ((1, 2, 1, 1), (1, 1, 2, 4)),
+    16: ((1, 2, 2, 1), (1, 1, 1, 2)),
+    32: ((1, 2, 2, 2), (1, 1, 1, 1)),
+}
+
+
+class Bottleneck(nn.Module):
+  """relu(x + conv1x1(conv3x3(conv1x1(x)))), the stride on the 3x3 ("pytorch style").
+
+  [N,H,W,C] -> [N,H/stride,W/stride,4 width]; the shortcut is a 1x1 convolution and batch norm
+  where the shape changes.
+  """
+  width: int
+  stride: int = 1
+  dilation: int = 1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def conv_norm(y, features, window, stride, dilation, conv_name, norm_name):
+      y = layers.Conv(features, window, stride, dilation, use_bias=False, dtype=self.dtype,
+                      name=conv_name)(y)
+      return layers.BatchNorm(self.axis_name, dtype=self.dtype, name=norm_name)(y, train=train)
+
+    y = nn.relu(conv_norm(x, self.width, 1, 1, 1, 'conv1', 'bn1'))
+    y = nn.relu(conv_norm(y, self.width, 3, self.stride, self.dilation, 'conv2', 'bn2'))
+    y = conv_norm(y, 4 * self.width, 1, 1, 1, 'conv3', 'bn3')
+    if self.stride > 1 or x.shape[-1] != y.shape[-1]:
+      x = conv_norm(x, 4 * self.width, 1, self.stride, 1, 'downsample_0', 'downsample_1')
+    return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+  """ResNet (He et al., 2016) of bottlenecks, as MMSegmentation's ResNet and ResNetV1c.
+
+  A "V1c" stem is three 3x3 convolutions (width/2, width/2, width channels; the first at stride 2),
+  a plain one a 7x7 at stride 2; a 3x3 max-pool at stride 2 follows. At output stride 16 or 8 the
+  last stages are dilated instead of strided, the first block of a dilated stage by half.
+
+  Takes image [N,H,W,C]; returns the four stages' features: [N,H/4,W/4,4 width] and twice the
+  channels each time, at strides 4, 8, 16 and 32 or at most `output_stride`.
+  """
+  backbone: str = 'resnet50_v1c'
+  width: int = 64
+  output_stride: int = 32
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
+    if self.backbone not in BACKBONES:
+      raise ValueError(f'config.model.backbone must be one of {", ".join(BACKBONES)}, '
+                       f'not {self.backbone!r}.')
+    if self.output_stride not in _STAGES:
+      raise ValueError(f'config.model.output_stride must be one of {tuple(_STAGES)}, '
+                       f'not {self.output_stride}.')
+    blocks, deep_stem = BACKBONES[self.backbone]
+    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
+
+    def stem(x, features, window, stride, conv_name, norm_name):
+      x = layers.Conv(features, window, stride, use_bias=False, dtype=self.dtype,
+                      name=conv_name)(x)
+      return nn.relu(layers.BatchNorm(**shared, name=norm_name)(x, train=train))
+
+    if deep_stem:
+      x = stem(image, self.width // 2, 3, 2, 'stem_0', 'stem_1')
+      x = stem(x, self.width // 2, 3, 1, 'stem_3', 'stem_4')
+      x = stem(x, self.width, 3, 1, 'stem_6', 'stem_7')
+    else:
+      x = stem(image, self.width, 7, 2, 'conv1', 'bn1')
+    x = layers.max_pool(x, window=3, stride=2, pad=1)
+    features = []
+    for stage, (count, stride, dilation) in enumerate(zip(blocks, *_STAGES[self.output_stride])):
+      for block in range(count):
+        first = block == 0
+        x = Bottleneck(
+            self.width * 2 ** stage, stride if first else 1,
+            max(dilation // 2, 1) if first else dilation, **shared,
+            name=f'layer{stage + 1}_{block}')(x, train=train)
+      features.append(x)
+    return features

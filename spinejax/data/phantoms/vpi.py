@@ -3,7 +3,8 @@
 Everything is laid out on the scanner's grid of 2560 x 640 pixels of 0.2 mm and evaluated at the
 centers of the pixels asked for. Anatomy, texture, speckle and sweep come from four separate
 random streams, and only speckle and sweep are drawn per pixel: one seed is one patient at every
-resolution and difficulty. A phantom is not clinical data.
+resolution and difficulty. Shapes, depths and textures were fitted to one public image with an
+expert's labels. A phantom is not clinical data.
 """
 
 from collections.abc import Callable, Sequence
@@ -123,8 +124,8 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, int] = (1024, 256),
     seed: a non-negative integer or several, such as (base, split, index); trailing zeros do not
       count, (7, 0, 0) is 7.
     shape: (H, W) of the picture, at least 64 x 16.
-    difficulty: 0 clean, 1 default, 2 hard, at most 4. Scales speckle, gain and mottling, and the numbers of
-      false bones, nearly invisible bones and sweep gaps; anatomy and truth stay as they are.
+    difficulty: 0 clean, 1 default, 2 hard, at most 4. Scales speckle, gain and mottling, and the
+      numbers of false bones, nearly invisible bones and sweep gaps; anatomy and truth stay.
     family: curve pattern, a key of curves.FAMILIES; drawn by probability when None.
     speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `projection_speckle`;
       amplitude is float32 [H,W], spacing mm per pixel (y, x).
@@ -437,7 +438,7 @@ def _holes(sweep: Sweep, shape: tuple[int, int]) -> np.ndarray:
 
 def _row_gain(rng: np.random.Generator, sweep: Sweep, shape: tuple[int, int],
               difficulty: float) -> np.ndarray:
-  """Gain of the frames, 3.5 % from row to row and as much again in streaks of 40 px."""
+  """Gain along the frames, float32 [H,W]: 2 % a row and 4.5 % in streaks, more where sparse."""
   height, width = shape
   spacing = np.interp(np.arange(height), sweep.rows[1:], np.diff(sweep.rows)).astype(np.float32)
   gain = 0.02 * rng.standard_normal((height, 1), dtype=np.float32)

@@ -1,7 +1,7 @@
 """Batches of training examples: what step k sees is a pure function of (seed, k).
 
-An example is a case and a position in it: small sets lie on the device and are gathered there, large
-ones are read by threads while the device works. Both give the same arrays to the bit.
+An example is a case and a position in it: small sets lie on the device and are gathered there,
+large ones are read by threads while the device works. Both give the same arrays to the bit.
 """
 import concurrent.futures
 import functools
@@ -193,7 +193,7 @@ def stream(
     positions: np.ndarray | None, cells: bool = False, start_step: int = 0,
     process_index: int = 0, process_count: int = 1
 ) -> Iterator[Arrays]:
-  """Batches from start_step on, read ahead by threads: gather(load_to_memory(...), index_batch(...)).
+  """Batches from start_step on, read ahead by threads; gathering from memory gives the same.
 
   Args:
     source, config, cells: as `load_to_memory`.
@@ -220,7 +220,8 @@ def stream(
 
 def size_in_memory(source: Source, config: Config, cells: bool = False) -> int:
   """Bytes of `load_to_memory`, from the first case."""
-  return len(source) * sum(array.nbytes for array in prepare_case(source[0], config, cells).values())
+  case = prepare_case(source[0], config, cells)
+  return len(source) * sum(array.nbytes for array in case.values())
 
 
 def _fits_on_device(num_bytes: int) -> bool:

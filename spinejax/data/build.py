@@ -6,8 +6,8 @@ DIR holds images/NAME.png and masks/NAME.png, or dataset/{train,test}/NAME.png a
 groundtruth/{train,test}/NAME_bone_3.png; PNG, JPEG or TIFF of 8 or 16 bits. Masks hold class
 indices, 0 and 255 for two classes, or colors (--palette). An optional DIR/cases.csv with the
 columns name,patient,spacing_y_mm,spacing_x_mm says which images share a patient and the size of
-their pixels. Every file is decoded first; each fault is one line and nothing is written unless there
-is none. Without --output the folder is only checked.
+their pixels. Every file is decoded first; each fault is one line and nothing is written unless
+there is none. Without --output the folder is only checked.
 """
 import contextlib
 import io
@@ -51,7 +51,7 @@ def build(
   """Builds the dataset `datasets.load_built` reads, or nothing at all.
 
   The images are stored at their original size with the source labels of the masks (a label_map is
-  applied when loading). The sets are those of `splits.make_split`, stored as splits.json, which is a
+  applied when loading). The sets are those of `splits.make_split`, stored in splits.json, itself a
   split file. Every record is read back and compared before the folder appears under its name.
 
   Args:
@@ -153,7 +153,8 @@ def _write(
       dataset.download_and_prepare()
     for split, pairs in members.items():
       for pair, record in zip(pairs, dataset.as_data_source(split), strict=True):
-        if files.digest_record({**record, 'name': pair.name, 'patient': pair.patient}) != pair.digest:
+        record.update(name=pair.name, patient=pair.patient)
+        if files.digest_record(record) != pair.digest:
           raise OSError(f'{output} cannot be written: {pair.name} was not read back as it was '
                         'written; is its file changing, or the disk failing?')
         advance()
@@ -175,7 +176,11 @@ def _sibling_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
   except OSError as error:
     if not error.strerror:
       raise
-    raise OSError(f'{output} cannot be written ({error.strerror}); nothing was left there.') from error
+    raise OSError(f'{output} cannot be written ({error.strerror}); nothing was left there.'
+                  ) from error
+  except RuntimeError as error:  # array_record's own
+    raise OSError(f'{output} cannot be written, perhaps the disk is full; nothing was left there.'
+                  ) from error
   finally:
     if folder:
       shutil.rmtree(folder, ignore_errors=True)

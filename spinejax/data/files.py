@@ -100,8 +100,8 @@ def set_channels(image: np.ndarray, channels: int) -> np.ndarray:
 def read_image(path: str | os.PathLike, channels: int = 1) -> np.ndarray:
   """Reads a PNG, JPEG or TIFF image as gray levels 0..255.
 
-  The content decides the format, not the extension. Pixels are taken as stored: an EXIF orientation
-  is not applied, here as in `read_mask`, so that a pair stays a pair. Transparency is dropped.
+  The content decides the format, not the extension. Pixels are taken as stored: an orientation in
+  EXIF is not applied, here as in `read_mask`, so that a pair stays a pair. Transparency is dropped.
 
   Args:
     path: file of 8 or 16 bits: gray, RGB, RGBA or palette.
@@ -139,7 +139,7 @@ def parse_palette(text: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def check_palette(palette: Palette, num_labels: int) -> None:
-  """Raises ValueError unless the palette is empty or has one color for each label, all different."""
+  """Raises ValueError unless the palette is empty or has a color for each label, all different."""
   if palette and len(palette) != num_labels:
     raise ValueError(f'the palette has {len(palette)} colors for {num_labels} labels; give one for '
                      'each, background first.')
@@ -291,7 +291,7 @@ def _groups(directory: pathlib.Path, faults: list[str]) -> list[tuple[str, pathl
 
 
 def _spacing(text: str) -> float:
-  """Millimetres per pixel, NaN of an empty text."""
+  """Millimeters per pixel; NaN of an empty text or nan."""
   spacing = float(text) if text.strip() else math.nan
   if spacing <= 0 or math.isinf(spacing):
     raise ValueError
@@ -335,7 +335,7 @@ def read_cases(
     try:
       spacing = tuple(_spacing(cell.get(f'spacing_{axis}_mm', '')) for axis in 'yx')
     except ValueError:
-      faults.append(f'{where}: spacings are positive numbers of millimetres, such as 0.25.')
+      faults.append(f'{where}: spacings are positive numbers of millimeters, such as 0.25.')
       continue
     if name not in known:
       faults.append(f'{where}: there is no image called {name!r}.')

@@ -53,5 +53,5 @@ def resize_nearest(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Brings an image [H,W,C] to the network's size: bilinear, antialiased; keeps uint8 or float32."""
+  """Brings an image [H,W,C] to the network's size, bilinear and antialiased; keeps its dtype."""
   return resize_bilinear(image, size, antialias=True)

@@ -108,8 +108,9 @@ def split_patients(
   train = _count(num_train, len(order), 'num_train')
   if test + validation + max(train, 1) > len(order):
     asked = f'{train or "at least 1"} for training, {validation} for validation and {test} for test'
-    raise ValueError(f'{len(order)} patients do not give {asked}; set num_train=0 (all that are '
-                     'left) and num_validation and num_test to fractions or to smaller numbers.')
+    raise ValueError(f'there are too few patients, {len(order)}, for {asked}; set num_train=0 (all '
+                     'that are left) and num_validation and num_test to 0, fractions or smaller '
+                     'numbers.')
   rest = order[test + validation:]
   chosen = dict(train=set(rest[:train or None]), validation=set(order[test:test + validation]),
                 test=set(order[:test]))

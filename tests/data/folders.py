@@ -1,0 +1,114 @@
+"""Tiny folders of images and masks as users have them, written for tests."""
+import json
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+PALETTE = ((0, 0, 0), (230, 60, 40), (40, 200, 90), (50, 80, 220), (240, 220, 60), (120, 40, 160))
+
+
+def draw_case(
+    rng: np.random.Generator, size: tuple[int, int], num_classes: int, bits: int = 8,
+    channels: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+  """An image of speckle with one bright ellipse per class, and its mask.
+
+  Class n stands in the n-th of num_classes - 1 bands from top to bottom; the higher the class, the
+  brighter. Returns uint8 (or uint16) [H,W] or [H,W,3] and uint8 [H,W].
+  """
+  height, width = size
+  rows, columns = np.mgrid[:height, :width]
+  label = np.zeros(size, np.uint8)
+  band = height / (num_classes - 1)
+  for n in range(1, num_classes):
+    center = (n - 0.5 + rng.uniform(-0.1, 0.1)) * band, rng.uniform(0.35, 0.65) * width
+    axes = 0.35 * band, rng.uniform(0.2, 0.3) * width
+    label[((rows - center[0]) / axes[0])**2 + ((columns - center[1]) / axes[1])**2 <= 1] = n
+  levels = np.linspace(40, 220, num_classes)
+  image = np.clip(levels[label] + rng.normal(0, 12, size), 0, 255)
+  image = (image * 257).astype(np.uint16) if bits == 16 else image.astype(np.uint8)
+  return (np.repeat(image[..., None], 3, -1) if channels == 3 else image), label
+
+
+def save_mask(path: pathlib.Path, label: np.ndarray, coding: str) -> None:
+  """Saves a mask as 'index', '255' (two classes), 'color' (RGB of PALETTE) or 'palette' (PNG P)."""
+  if coding == 'index':
+    Image.fromarray(label).save(path)
+  elif coding == '255':
+    Image.fromarray(label * np.uint8(255)).save(path)
+  elif coding == 'color':
+    Image.fromarray(np.array(PALETTE, np.uint8)[label]).save(path)
+  elif coding == 'palette':
+    image = Image.fromarray(label)
+    image.putpalette([level for color in PALETTE for level in color])
+    image.save(path)
+  else:
+    raise ValueError(coding)
+
+
+def write_folder(
+    path: str | pathlib.Path,
+    n: int = 6,
+    size: tuple[int, int] = (64, 32),
+    num_classes: int = 4,
+    *,
+    layout: str = 'images',
+    num_test: int = 0,
+    coding: str = 'index',
+    suffix: str = '.png',
+    bits: int = 8,
+    channels: int = 1,
+    patients: Sequence[str] = (),
+    spacing: float | None = None,
+    seed: int = 0,
+) -> list[str]:
+  """Writes a folder of n learnable cases that `find_pairs` accepts; returns the names in order.
+
+  Args:
+    path: folder to make.
+    n: number of cases, called case_00, case_01, ...
+    size: (height, width) of every image.
+    num_classes: background included; every case shows every class.
+    layout: 'images' (images/, masks/) or 'dataset' (dataset/SPLIT, groundtruth/SPLIT).
+    num_test: the last cases go to test; for layout 'dataset'.
+    coding: see `save_mask`; '255' needs num_classes=2.
+    suffix: of the image files: .png, .tif, .jpg.
+    bits, channels: of the image files: 8 or 16, 1 or 3.
+    patients, spacing: written to cases.csv if given; spacing in mm.
+    seed: of the drawing.
+  """
+  path = pathlib.Path(path)
+  rng = np.random.default_rng(seed)
+  names = [f'case_{i:02d}' for i in range(n)]
+  for i, name in enumerate(names):
+    split = 'test' if i >= n - num_test else 'train'
+    images, masks, end = ((path / 'images', path / 'masks', '') if layout == 'images' else
+                          (path / 'dataset' / split, path / 'groundtruth' / split, '_bone_3'))
+    image, label = draw_case(rng, size, num_classes, bits, channels)
+    for folder in (images, masks):
+      folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(images / f'{name}{suffix}')
+    save_mask(masks / f'{name}{end}.png', label, coding)
+  if patients or spacing:
+    lines = [f'{name},{patient},{spacing or ""},{spacing or ""}'
+             for name, patient in zip(names, patients or names)]
+    (path / 'cases.csv').write_text(
+        'name,patient,spacing_y_mm,spacing_x_mm\n' + '\n'.join(lines) + '\n')
+  return names
+
+
+def write_split(path: str | pathlib.Path, **sets: Sequence[str]) -> str:
+  """Writes a split file of train=[...], validation=[...], test=[...]; returns its path."""
+  pathlib.Path(path).write_text(json.dumps(sets))
+  return str(path)
+
+
+def data_config(directory: str | pathlib.Path, **fields) -> dict:
+  """config.data of a folder of `write_folder` as a plain dict, every field given a value."""
+  return dict(dict(
+      name='folder', directory=str(directory), classes=('background', 'a', 'b', 'c'), label_map=(),
+      palette='', channels=1, image_size=(64, 32), patch_size=(32, 32), patch_stride=(16, 32),
+      num_train=0, num_validation=0, num_test=0, split_file='', split_seed=0, difficulty=1.0,
+      render_size=(128, 32), mean=None, std=None, cache='auto'), **fields)

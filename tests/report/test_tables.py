@@ -1,0 +1,72 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from spinejax.report import tables
+
+CLASSES = ('background', 'rib', 'thoracic process')
+RESULTS = {
+    'per_image': {
+        'dice': {'background': 0.99, 'rib': 0.71262, 'thoracic process': None,
+                 'mean_bones': 0.71262, 'mean_all': 0.85},
+        'dice_sd': {'background': 0.01, 'rib': 0.03, 'thoracic process': None, 'mean_bones': 0.03},
+        'iou': {'rib': 0.6, 'mean_bones': 0.6}, 'recall': {'rib': 1.0}, 'precision': {'rib': 0.5}},
+    'pooled': {'dice': {'rib': 0.7, 'mean_bones': 0.701}},
+    'cases': {'a': {}}, 'auc': {'rib': 0.9714, 'bone': 0.98}}
+
+
+def printed(*args):
+  out = io.StringIO()
+  tables.print_results(*args, console=Console(file=out, width=80))
+  return out.getvalue()
+
+
+@pytest.mark.parametrize('value, text', [
+    (0.8124, '0.812'), (1, '1.000'), (0.0, '0.000'), (None, '–'), (float('nan'), '–'),
+    (float('inf'), '–')])
+def test_values_have_three_decimals(value, text):
+  assert tables.format_value(value) == text
+
+
+def test_cells_tell_undefined_from_not_rated():
+  per_image = RESULTS['per_image']
+  assert tables.cell(per_image, 'dice', 'thoracic process') == '–'
+  assert tables.cell(per_image, 'accuracy', 'rib') == ''
+  assert tables.spread_cell(per_image, 'dice', 'rib') == '0.713 ± 0.030'
+  assert tables.spread_cell(per_image, 'dice', 'mean_all') == '0.850'
+  assert tables.spread_cell(per_image, 'dice', 'thoracic process') == '–'
+
+
+def test_printed_table_holds_the_numbers_within_80_columns():
+  text = printed(RESULTS, CLASSES)
+  lines = text.splitlines()
+  assert max(map(len, lines)) <= 80
+  rows = {line[:22].strip(): line[22:].split() for line in lines}
+  assert 'Test results, 1 case' in lines[0] and '1 cases' not in lines[0]
+  assert rows['rib'] == ['0.713', '±', '0.030', '0.600', '1.000', '0.500', '0.700', '0.971']
+  assert rows['thoracic process'][0] == '–'
+  assert rows['mean of bones'][-1] == '0.701'
+  assert rows['mean of all classes'] == ['0.850']
+  assert 'any bone against the background: 0.980' in text
+  assert 'undefined: class absent' in ' '.join(text.split())
+  order = [text.index(name) for name in ('rib', 'mean of bones', ' background', 'mean of all')]
+  assert order == sorted(order)
+
+
+def test_nothing_tested():
+  assert printed(None, CLASSES).strip() == 'No test results.'
+  assert '–' not in printed({'per_image': {'dice': {'rib': 0.5}}}, CLASSES)
+
+
+def test_class_names_are_text_and_long_ones_fit():
+  classes = ('background', '[red]rib[/red]', 'a name far too long for one column of a table')
+  text = printed({'per_image': {'dice': {name: 0.5 for name in classes}}}, classes)
+  assert '[red]rib[/red]' in text
+  assert max(map(len, text.splitlines())) <= 80
+
+
+def test_undefined_values_are_found_and_deviations_do_not_count():
+  assert tables.has_undefined(RESULTS)
+  assert tables.has_undefined({'a': {'b': float('nan')}})
+  assert not tables.has_undefined({'dice': {'rib': 0.5}, 'dice_sd': {'rib': None}})

@@ -124,6 +124,13 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
   monkeypatch.setattr(files, 'read_pair', lambda *args, **kwargs: os.open('/dev/null/x', 0))
   with pytest.raises(OSError, match=r'out cannot be written \(Not a directory\)'):
     built(tmp_path, num_validation=0, num_test=0)
+
+  def full_disk(*args, **kwargs):
+    raise RuntimeError('write() failed: No space left on device')
+
+  monkeypatch.setattr(files, 'read_pair', full_disk)
+  with pytest.raises(OSError, match='out cannot be written, perhaps the disk is full'):
+    built(tmp_path, num_validation=0, num_test=0)
   assert os.listdir(tmp_path) == ['in']
 
 

@@ -7,8 +7,8 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
+from spinejax import inference
 from spinejax import logs
-from spinejax import predict
 from spinejax import runs
 from spinejax.data import datasets
 from spinejax.metrics import roc
@@ -37,7 +37,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   console = Console()
   folder = pathlib.Path(workdir)
   runs.check(workdir, 'config', config)
-  predictor = predict.load_predictor(workdir, checkpoint=checkpoint)
+  predictor = inference.load_predictor(workdir, checkpoint=checkpoint)
   cases = datasets.load_dataset(config.data)
   runs.check(workdir, 'dataset', {**predictor.info, **datasets.describe(cases)})
   classes, test = tuple(config.data.classes), cases['test']
@@ -67,7 +67,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   return results
 
 
-def _test(predictor: predict.Predictor, test: datasets.Source, classes: tuple[str, ...],
+def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[str, ...],
           folder: pathlib.Path, console: Console) -> tuple[np.ndarray, dict[str, np.ndarray]]:
   """Counts int64 [cases, K, 3] and ROC histograms of the test cases; writes every mask."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -76,7 +76,7 @@ def _test(predictor: predict.Predictor, test: datasets.Source, classes: tuple[st
     for start in range(0, len(test), predictor.batch_size):
       records = [test[i] for i in range(start, min(start + predictor.batch_size, len(test)))]
       images = [record['image'] for record in records]
-      for record, prediction in zip(records, predict.predict_images(predictor, images)):
+      for record, prediction in zip(records, inference.predict_images(predictor, images)):
         label = record['label']
         counts.append(segmentation.confusion_counts(
             prediction.mask[None], label[None], len(classes))[0])
@@ -87,7 +87,7 @@ def _test(predictor: predict.Predictor, test: datasets.Source, classes: tuple[st
   return np.stack(counts), histograms
 
 
-def _shown_cases(predictor: predict.Predictor, test: datasets.Source,
+def _shown_cases(predictor: inference.Predictor, test: datasets.Source,
                  metrics: dict[str, Any]) -> list[dict[str, Any]]:
   """The best, the median and the worst test case by mean Dice of the bones, with their pictures."""
   dice = [metrics[name]['dice']['mean_bones'] for name in test.names]
@@ -100,7 +100,7 @@ def _shown_cases(predictor: predict.Predictor, test: datasets.Source,
   shown = []
   for index, role in sorted(chosen.items(), key=lambda item: -dice[item[0]]):
     record = test[index]
-    prediction, = predict.predict_images(predictor, [record['image']])
+    prediction, = inference.predict_images(predictor, [record['image']])
     shown.append({'name': record['name'], 'role': role, 'image': record['image'][..., 0],
                   'label': record['label'], 'prediction': prediction.mask,
                   'probs': prediction.probs, 'dice': dice[index]})

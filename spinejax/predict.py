@@ -5,14 +5,10 @@
 Writes NAME_mask.png (class indices) and NAME_overlay.png for every image. A file that cannot be
 read is reported and skipped, and the exit status is then 1.
 """
-import functools
 import pathlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 from absl import flags
-import numpy as np
 
 from spinejax import cli
 
@@ -23,85 +19,39 @@ _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the masks; made if abs
 _CHECKPOINT = flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'), 'Which checkpoint to use.')
 
 
-class Predictor(NamedTuple):
-  """A restored network and how its run prepares and classifies images.
+def main(argv) -> int:
+  del argv
+  source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
+  if source.is_dir():
+    paths = sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith('.'))
+    if not paths:
+      raise ValueError(f'the folder {source} holds no files; --input takes an image or a folder of '
+                       'images.')
+    if output.resolve() == source.resolve():
+      raise ValueError(f'--output must be another folder than --input, both are {source}.')
+  elif source.is_file():
+    paths = [source]
+  else:
+    raise FileNotFoundError(f'there is no file or folder {source}.')
+  cli.configure_jax()
+  from rich.console import Console
 
-  Attributes:
-    config: the run's config.
-    info: the run's dataset.json.
-    step: the step of the checkpoint.
-    batch_size: images per call of `logits`.
-    logits: maps images float32 [batch_size, H, W, C], grey levels at the network's size, to
-      logits float32 [batch_size, H, W, K].
-  """
-  config: Any
-  info: dict[str, Any]
-  step: int
-  batch_size: int
-  logits: Callable[[np.ndarray], np.ndarray]
+  from spinejax import inference, logs
 
-
-class Prediction(NamedTuple):
-  """One image's result at its original size: mask uint8 [H, W], probs float32 [H, W, K]."""
-  mask: np.ndarray
-  probs: np.ndarray
-
-
-def load_predictor(workdir: str, *, checkpoint: str = 'best') -> Predictor:
-  """Restores a run for inference; the config and the grey-level statistics are the run's own."""
-  import jax
-  import jax.numpy as jnp
-
-  from spinejax import checkpoints, runs, steps
-  from spinejax.data import augment
-  from spinejax.models import create_model
-
-  config, info = runs.load_config(workdir), runs.load_dataset_info(workdir)
-  model = create_model(config.model)
-  data = config.data
-  image = jax.ShapeDtypeStruct((1, *data.image_size, data.channels), jnp.float32)
-  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
-  template = dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
-  mesh = steps.create_mesh(config.eval_batch_size)
-  place = steps.replicated(mesh)
-  template = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), template)
-  variables, step = checkpoints.restore_variables(workdir, template, which=checkpoint)
-  run = steps.parallelize_eval_step(
-      functools.partial(steps.predict_step, model=model, normalize_fn=functools.partial(
-          augment.normalize, mean=info['mean'], std=info['std'])), mesh)
-  return Predictor(config, info, step, config.eval_batch_size,
-                   lambda images: np.asarray(run(variables, images)))
+  predictor = inference.load_predictor(_WORKDIR.value, checkpoint=_CHECKPOINT.value)
+  output.mkdir(parents=True, exist_ok=True)
+  faults, console = 0, Console()
+  with logs.progress_of('predicting', len(paths), console) as progress:
+    for path, fault in inference.predict_files(predictor, paths, output):
+      progress.advance()
+      if fault:
+        faults += 1
+        print(f'skipped: {fault}', file=sys.stderr)
+  console.print(f'{len(paths) - faults} of {len(paths)} images predicted with the checkpoint of '
+                f'step {predictor.step}; masks and overlays are in {output}.', highlight=False,
+                soft_wrap=True)
+  return 1 if faults else 0
 
 
-def predict_images(predictor: Predictor, images: Sequence[np.ndarray]) -> Iterator[Prediction]:
-  """Predicts images [H, W, C] of any sizes, in order; resized as the run's protocol says.
-
-  Each is resized to the network's size. `config.evaluation.resize='logits'` brings the logits
-  back to the original size bilinearly and classifies there (SEAM, section 3.1); `'mask'`
-  classifies at the network's size and resizes the mask to the nearest (RSN-U-net, section III.A).
-  """
-  from spinejax.data import resize
-
-  size = tuple(predictor.config.data.image_size)
-  for start in range(0, len(images), predictor.batch_size):
-    chunk = [images[i] for i in range(start, min(start + predictor.batch_size, len(images)))]
-    batch = np.stack([resize.resize_image(image, size) for image in chunk])
-    padded = np.concatenate([batch, np.repeat(batch[:1], predictor.batch_size - len(batch), 0)])
-    for image, logits in zip(chunk, predictor.logits(padded.astype(np.float32))):
-      yield to_original_size(logits, image.shape[:2], predictor.config.evaluation.resize)
-
-
-def to_original_size(logits: np.ndarray, size: tuple[int, int], how: str) -> Prediction:
-  """Mask and probabilities of logits [h, w, K] at `size`; `how` as in `predict_images`."""
-  from spinejax.data import resize
-  from spinejax.metrics import segmentation
-
-  if how == 'logits':
-    logits = resize.resize_bilinear(logits, size)
-    probs = segmentation.class_probs(logits)
-    return Prediction(segmentation.predict_labels(logits), probs)
-  if how != 'mask':
-    raise ValueError(f"config.evaluation.resize must be 'logits' or 'mask', not {how!r}.")
-  mask = resize.resize_nearest(segmentation.predict_labels(logits), size)
-  return Prediction(mask, resize.resize_bilinear(segmentation.class_probs(logits), size))
+if __name__ == '__main__':
+  cli.run(main)

@@ -121,6 +121,8 @@ LOSSES = {
 def create_loss(config: Mapping[str, Any]) -> Callable[[Arrays, Arrays], Objective]:
   """`fn(outputs, batch) -> (loss [N], parts)` of `config`: `name` and the weights it takes.
 
+  A weight of None keeps its default.
+
   Raises:
     ValueError: on an unknown name or weight, or a weight missing that has no default.
   """
@@ -137,7 +139,7 @@ def needs_cells(config: Mapping[str, Any]) -> bool:
 
 def _resolve(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
   """Name and every weight of a loss, defaults filled in."""
-  weights = dict(config)
+  weights = {key: value for key, value in dict(config).items() if value is not None}
   name = weights.pop('name', None)
   if name not in LOSSES:
     raise ValueError(f"loss.name must be one of {', '.join(LOSSES)}; got {name!r}")

@@ -1,0 +1,153 @@
+"""The fast forms equal the plain ones in values and gradients."""
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spinejax.models import layers
+
+
+def random(*shape, seed=0):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def assert_same_function(f, g, *args):
+  """Equal values and equal gradients of a random projection."""
+  y, pull_f = jax.vjp(f, *args)
+  z, pull_g = jax.vjp(g, *args)
+  np.testing.assert_allclose(y, z, rtol=2e-5, atol=2e-5)
+  cotangent = random(*y.shape, seed=9)
+  for a, b in zip(pull_f(cotangent), pull_g(cotangent)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('shape', [(2, 8, 6, 3), (1, 7, 5, 2), (2, 4, 6, 8, 2), (1, 3, 5, 4, 1)])
+def test_max_pool_by_two(shape):
+  rank = len(shape) - 2
+  assert_same_function(lambda x: layers.max_pool(x),
+                       lambda x: nn.max_pool(x, (2,) * rank, (2,) * rank), random(*shape))
+
+
+def test_max_pool_with_padding_of_minus_infinity():
+  x = -1 - jnp.abs(random(2, 9, 7, 3))  # zeros in the padding would win
+  assert_same_function(
+      lambda x: layers.max_pool(x, 3, 2, 1),
+      lambda x: nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))), x)
+
+
+def test_ties_of_the_pool_give_the_first_the_whole_gradient():
+  gradient = jax.grad(lambda x: jnp.sum(layers.max_pool(x)))(jnp.zeros((1, 4, 4, 1)))
+  expected = np.zeros((4, 4))
+  expected[::2, ::2] = 1
+  np.testing.assert_array_equal(gradient[0, ..., 0], expected)
+
+
+@pytest.mark.parametrize('shape', [(2, 5, 4, 3), (1, 3, 2, 4, 3)])
+def test_transposed_convolution(shape):
+  rank = len(shape) - 2
+  x = random(*shape)
+  plain = nn.ConvTranspose(5, (2,) * rank, (2,) * rank)
+  fast = layers.ConvTranspose(5)
+  variables = fast.init(jax.random.key(1), x)
+  window = tuple(range(rank))
+
+  def apply_plain(x, kernel):
+    flipped = {'kernel': jnp.flip(kernel, window), 'bias': jnp.arange(5.0)}
+    return plain.apply({'params': flipped}, x)
+
+  def apply_fast(x, kernel):
+    return fast.apply({'params': {'kernel': kernel, 'bias': jnp.arange(5.0)}}, x)
+
+  assert variables['params']['kernel'].shape == (2,) * rank + (3, 5)
+  assert_same_function(apply_fast, apply_plain, x, variables['params']['kernel'])
+
+
+@pytest.mark.parametrize('window, stride, dilation', [
+    (1, 1, 1), (1, 2, 1), (3, 1, 1), (3, 2, 1), (3, 1, 2), (3, 1, 4), (7, 2, 1)])
+def test_convolution(window, stride, dilation):
+  x = random(2, 9, 8, 3)
+  pad = dilation * (window - 1) // 2
+  plain = nn.Conv(4, (window, window), (stride, stride), ((pad, pad), (pad, pad)),
+                  kernel_dilation=(dilation, dilation))
+  fast = layers.Conv(4, window, stride, dilation)
+  params = plain.init(jax.random.key(1), x)['params']
+  assert_same_function(lambda x, k: fast.apply({'params': {**params, 'kernel': k}}, x),
+                       lambda x, k: plain.apply({'params': {**params, 'kernel': k}}, x),
+                       x, params['kernel'])
+
+
+def test_a_list_is_convolved_as_its_concatenation():
+  parts = random(2, 6, 5, 3), random(2, 6, 5, 2, seed=1)
+  conv = layers.Conv(4)
+  variables = conv.init(jax.random.key(1), list(parts))
+  assert variables['params']['kernel'].shape == (3, 3, 5, 4)
+  assert_same_function(lambda a, b: conv.apply(variables, [a, b]),
+                       lambda a, b: conv.apply(variables, jnp.concatenate([a, b], -1)), *parts)
+
+
+@pytest.mark.parametrize('shape', [(2, 5, 4, 3), (1, 1, 7, 2), (1, 3, 2, 4, 2)])
+def test_bilinear_and_nearest_doubling(shape):
+  doubled = (shape[0], *(2 * n for n in shape[1:-1]), shape[-1])
+  x = random(*shape)
+  assert_same_function(layers.upsample_bilinear,
+                       lambda x: jax.image.resize(x, doubled, 'linear', antialias=False), x)
+  assert_same_function(layers.upsample_nearest,
+                       lambda x: jax.image.resize(x, doubled, 'nearest'), x)
+
+
+def test_batch_norm_by_hand():
+  norm = layers.BatchNorm(momentum=0.9, epsilon=1e-5)
+  x = 3 + 2 * random(2, 4, 3, 5)
+  variables = norm.init(jax.random.key(0), x, train=True)
+  np.testing.assert_array_equal(variables['batch_stats']['var'], np.ones(5))
+  y, updated = norm.apply(variables, x, train=True, mutable=['batch_stats'])
+  flat = np.asarray(x).reshape(-1, 5).astype(np.float64)
+  np.testing.assert_allclose(
+      y.reshape(-1, 5), (flat - flat.mean(0)) / np.sqrt(flat.var(0) + 1e-5), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(updated['batch_stats']['mean'], 0.1 * flat.mean(0), rtol=1e-5)
+  np.testing.assert_allclose(updated['batch_stats']['var'], 0.9 + 0.1 * flat.var(0, ddof=1),
+                             rtol=1e-5)
+  moved = {'params': {'scale': jnp.full(5, 2.0), 'bias': jnp.full(5, 1.0)},
+           'batch_stats': {'mean': jnp.full(5, 3.0), 'var': jnp.full(5, 4.0)}}
+  np.testing.assert_allclose(norm.apply(moved, x, train=False),
+                             1 + 2 * (x - 3) / np.sqrt(4 + 1e-5), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_norm_over_mapped_devices_is_that_of_the_whole_batch():
+  x = random(4, 3, 3, 2)
+  variables = layers.BatchNorm().init(jax.random.key(0), x, train=True)
+  whole = layers.BatchNorm().apply(variables, x, train=True, mutable=['batch_stats'])
+  mapped = jax.pmap(
+      lambda x: layers.BatchNorm('d').apply(variables, x, train=True, mutable=['batch_stats']),
+      axis_name='d', out_axes=(0, None))(x.reshape(2, 2, 3, 3, 2))
+  np.testing.assert_allclose(mapped[0].reshape(x.shape), whole[0], rtol=1e-5, atol=1e-5)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), mapped[1], whole[1])
+
+
+def test_constant_input_has_finite_gradients():
+  norm = layers.BatchNorm()
+  x = jnp.full((2, 4, 4, 3), 7.0)
+  variables = norm.init(jax.random.key(0), x, train=True)
+  gradient = jax.grad(lambda x: jnp.sum(
+      norm.apply(variables, x, train=True, mutable=['batch_stats'])[0] ** 2))(x)
+  assert np.isfinite(gradient).all()
+
+
+def test_the_classifier_drops_whole_channels():
+  x = jnp.ones((8, 5, 4, 1))
+  classifier = layers.Classifier(1, dropout=0.5)
+  variables = classifier.init({'params': jax.random.key(0), 'dropout': jax.random.key(0)}, x,
+                              train=True)
+  y = classifier.apply(variables, x, train=True, rngs={'dropout': jax.random.key(3)})
+  assert len(np.unique(y)) == 2                   # kept (doubled) or dropped
+  assert (np.ptp(np.asarray(y), axis=(1, 2, 3)) == 0).all()  # alike within an example
+
+
+def test_padding_repeats_the_border_and_cropping_undoes_it():
+  x = random(1, 5, 1, 2)
+  padded = layers.pad_to_multiple(x, 4)
+  assert padded.shape == (1, 8, 4, 2)
+  np.testing.assert_array_equal(padded[:, 5:], jnp.repeat(padded[:, 4:5], 3, 1))
+  np.testing.assert_array_equal(layers.crop(padded, (5, 1)), x)
+  assert layers.pad_to_multiple(padded, 4) is padded

@@ -1,0 +1,186 @@
+"""Exact parameter counts, the contract of every network, and SEAM's equations by hand."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from spinejax import models
+from spinejax.models import seam
+
+SMALL = {
+    'unet': dict(name='unet', num_classes=4, features=4, levels=2),
+    'fpn': dict(name='fpn', num_classes=4, backbone_width=4, neck_features=8, head_features=8),
+    'seam': dict(name='seam', num_classes=4, backbone_width=4, neck_features=8, head_features=8,
+                 query_features=4),
+}
+SMALL['wo_al'] = dict(SMALL['seam'], attention=False)
+
+
+def rngs():
+  return {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+
+
+def init(model, shape):
+  return jax.jit(lambda key: model.init({'params': key, 'dropout': key}, jnp.zeros(shape),
+                                        train=True))(jax.random.key(0))
+
+
+@pytest.mark.parametrize('channels, fields, expected', [
+    (1, dict(name='unet', num_classes=1), 31_042_369),
+    (3, dict(name='unet', num_classes=4), 31_043_716),
+    (3, dict(name='fpn'), 28_495_972),
+    (1, dict(name='fpn'), 28_495_972 - 576),
+    (3, dict(name='fpn', backbone='resnet50'), 28_476_740),
+    (1, dict(name='fpn', backbone='resnet50'), 28_476_740 - 6_272),
+    (3, dict(name='fpn', backbone='resnet101_v1c'), 47_488_100),
+    (3, dict(name='seam'), 28_800_008),
+    (3, dict(name='seam', attention=False), 28_495_972 + 128 * 4 + 4),
+])
+def test_parameter_counts(channels, fields, expected):
+  model = models.create_model({'num_classes': 4, **fields})
+  variables = jax.eval_shape(
+      lambda: model.init(rngs(), jnp.zeros((1, 64, 64, channels)), train=True))
+  assert sum(x.size for x in jax.tree.leaves(variables['params'])) == expected
+
+
+@pytest.mark.parametrize('name', SMALL)
+@pytest.mark.parametrize('size', [(64, 32), (33, 1), (50, 47)])
+def test_any_size_gives_logits_of_that_size(name, size):
+  model = models.create_model(SMALL[name])
+  outputs = jax.eval_shape(
+      lambda: model.init_with_output(rngs(), jnp.zeros((2, *size, 1)), train=False)[0])
+  assert outputs['logits'].shape == (2, *size, 4) and outputs['logits'].dtype == jnp.float32
+  assert ('key_logits' in outputs) == (name in ('seam', 'wo_al'))
+  if 'key_logits' in outputs:
+    assert outputs['key_logits'].shape == (2, -(-size[0] // 4), -(-size[1] // 4), 4)
+
+
+@pytest.mark.parametrize('stride, last', [(8, 8), (16, 4), (32, 2)])
+def test_output_strides(stride, last):
+  model = models.create_model({**SMALL['fpn'], 'output_stride': stride})
+  outputs, variables = jax.eval_shape(
+      lambda: model.init_with_output(rngs(), jnp.zeros((1, 64, 64, 1)), train=True))
+  assert outputs['logits'].shape == (1, 64, 64, 4)
+  from spinejax.models import resnet
+  features = jax.eval_shape(lambda: resnet.ResNet(width=4, output_stride=stride).init_with_output(
+      jax.random.key(0), jnp.zeros((1, 64, 64, 1)), train=False)[0])
+  assert features[-1].shape == (1, last, last, 128)
+
+
+def test_padding_does_not_shift_the_image():
+  model = models.create_model(SMALL['unet'])
+  variables = init(model, (1, 16, 16, 1))
+  image = jax.random.normal(jax.random.key(2), (1, 10, 13, 1))
+  extended = jnp.pad(image, ((0, 0), (0, 2), (0, 3), (0, 0)), mode='edge')
+  np.testing.assert_allclose(
+      model.apply(variables, image, train=False)['logits'],
+      model.apply(variables, extended, train=False)['logits'][:, :10, :13], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['unet', 'seam', 'wo_al'])
+def test_gradients_are_finite_and_reach_every_parameter(name):
+  model = models.create_model(SMALL[name])
+  variables = init(model, (1, 32, 32, 1))
+
+  @jax.jit
+  def gradients(image):
+    def objective(params):
+      outputs, _ = model.apply({**variables, 'params': params}, image, train=True,
+                               mutable=['batch_stats'], rngs={'dropout': jax.random.key(5)})
+      return sum(jnp.mean(jnp.square(x)) for x in outputs.values())
+    return jax.grad(objective)(variables['params'])
+
+  for image in (jnp.zeros((2, 32, 32, 1)), jnp.full((2, 32, 32, 1), 1e4)):
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients(image)))
+  noise = gradients(jax.random.normal(jax.random.key(3), (2, 32, 32, 1)))
+  zero = [path for path, x in jax.tree_util.tree_leaves_with_path(noise) if not np.any(x)]
+  assert not zero
+
+
+def test_evaluation_reads_the_running_statistics_alone():
+  model = models.create_model(SMALL['fpn'])
+  variables = init(model, (1, 32, 32, 1))
+  images = jax.random.normal(jax.random.key(2), (2, 32, 32, 1))
+  apply = jax.jit(lambda variables, images: model.apply(variables, images, train=False)['logits'])
+  both, first = apply(variables, images), apply(variables, images[:1])
+  np.testing.assert_allclose(both[:1], first, rtol=1e-4, atol=1e-6)
+  moved = {**variables, 'batch_stats': jax.tree.map(lambda x: x + 1, variables['batch_stats'])}
+  assert np.abs(apply(moved, images) - both).max() > 1e-6
+
+
+def test_bfloat16_computes_in_half_and_keeps_float32_outside():
+  model = models.create_model({**SMALL['seam'], 'dtype': 'bfloat16'})
+  outputs, variables = jax.eval_shape(
+      lambda: model.init_with_output(rngs(), jnp.zeros((1, 32, 32, 1)), train=True))
+  assert {x.dtype for x in jax.tree.leaves((outputs, variables))} == {jnp.dtype('float32')}
+  text = jax.make_jaxpr(lambda: model.init_with_output(
+      rngs(), jnp.zeros((1, 32, 32, 1)), train=True)[0]['logits'])()
+  assert 'bf16' in str(text)
+
+
+def softmax(x):
+  e = np.exp(x - x.max(-1, keepdims=True))
+  return e / e.sum(-1, keepdims=True)
+
+
+@pytest.mark.parametrize('scale', ['sum', 'mean'])
+def test_attention_equals_its_equations(scale):
+  module = seam.StructureEnhancedAttention(num_classes=3, query_features=2, scale=scale)
+  v = jax.random.normal(jax.random.key(0), (2, 4, 3, 5))
+  variables = module.init(jax.random.key(1), v, train=False)
+  z, k = module.apply(variables, v, train=False)
+  p = jax.tree.map(lambda x: np.asarray(x, np.float64), variables['params'])
+  conv = lambda x, name: x @ p[name]['kernel'][0, 0] + p[name]['bias']
+  for example in range(2):
+    flat = np.asarray(v[example], np.float64).reshape(12, 5)
+    key = conv(flat, 'key')
+    np.testing.assert_allclose(k[example].reshape(12, 3), key, rtol=1e-5, atol=1e-5)
+    probabilities = softmax(key)
+    energy = np.zeros((2, 3))
+    for position in range(12):
+      energy += np.outer(conv(flat, 'query')[position], probabilities[position])
+    weights = softmax(energy / (12 if scale == 'mean' else 1))
+    rebuilt = conv(probabilities @ weights.T, 'rebuild').reshape(4, 3, 5)
+    joined = np.pad(np.concatenate([rebuilt, v[example]], -1), ((1, 1), (1, 1), (0, 0)))
+    expected = np.zeros((4, 3, 5))
+    for y in range(4):
+      for x in range(3):
+        expected[y, x] = np.einsum('abc,abcd->d', joined[y:y + 3, x:x + 3],
+                                   p['fuse']['conv']['kernel'])
+    expected = np.maximum(expected / np.sqrt(1 + 1e-5), 0)
+    np.testing.assert_allclose(z[example], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('fields, sentence', [
+    (dict(name='segnet'), 'config.model.name must be one of fpn, seam, unet'),
+    (dict(name='fpn', attention=True), 'config.model.attention: fpn has no such field; it has'),
+    (dict(name='unet', dtype='float16'), 'config.model.dtype must be one of float32, bfloat16'),
+    (dict(name='unet', num_classes=0), 'num_classes must be'),
+])
+def test_a_wrong_config_is_one_sentence(fields, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    models.create_model({'num_classes': 4, **fields})
+
+
+@pytest.mark.parametrize('fields, sentence', [
+    (dict(backbone='resnet18'), 'config.model.backbone must be one of resnet50_v1c'),
+    (dict(output_stride=4), 'config.model.output_stride must be one of'),
+    (dict(attention_scale='max'), "config.model.attention_scale must be 'sum' or 'mean'"),
+])
+def test_a_wrong_field_is_one_sentence(fields, sentence):
+  model = models.create_model({**SMALL['seam'], **fields})
+  with pytest.raises(ValueError, match=sentence):
+    jax.eval_shape(lambda: model.init(rngs(), jnp.zeros((1, 32, 32, 1)), train=True))
+
+
+def test_none_keeps_the_default():
+  assert models.create_model(dict(name='unet', num_classes=1, features=None)).features == 64
+
+
+def test_three_dimensions_are_the_same_code():
+  model = models.create_model(dict(name='unet', num_classes=1, features=4, levels=2))
+  volume = jax.ShapeDtypeStruct((1, 9, 8, 6, 1), jnp.float32)
+  outputs, variables = jax.eval_shape(
+      lambda image: model.init_with_output(rngs(), image, train=True), volume)
+  assert outputs['logits'].shape == (1, 9, 8, 6, 1)
+  assert variables['params']['encoder_0_1']['conv']['kernel'].shape == (3, 3, 3, 1, 4)

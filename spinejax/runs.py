@@ -58,7 +58,7 @@ def check(workdir: str, name: str, content: Mapping[str, Any]) -> None:
 
 def load_config(workdir: str) -> ConfigDict:
   """Reads the config of a run; a sentence when the folder holds none."""
-  return ConfigDict(_tuples(_read_run_file(workdir, 'config')))
+  return ConfigDict(_tuples(_read_run_file(workdir, 'config'))).lock()
 
 
 def load_dataset_info(workdir: str) -> dict[str, Any]:

@@ -1,0 +1,266 @@
+"""Whole runs on tiny phantoms and folders: report, exact resume, faults in one sentence."""
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import jax
+import numpy as np
+from PIL import Image
+import pytest
+
+from spinejax import checkpoints
+from spinejax import cli
+from spinejax import evaluate
+from spinejax import inference
+from spinejax import logs
+from spinejax import runs
+from spinejax import train
+from tests import tiny
+from tests.data import folders
+
+
+def folder_config(directory, **overrides):
+  return tiny.tiny_config(**{
+      'data.name': 'folder', 'data.directory': str(directory), 'data.label_map': (),
+      'data.num_train': 0, 'data.num_validation': 1, 'data.num_test': 2, **overrides})
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  """One run to its end, and its test metrics."""
+  workdir = tmp_path_factory.mktemp('run')
+  config = tiny.tiny_config()
+  return config, workdir, train.train_and_evaluate(config, str(workdir))
+
+
+def assert_states_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def test_a_run_leaves_everything_behind(finished):
+  config, workdir, results = finished
+  stored = json.loads((workdir / 'test_metrics.json').read_text())
+  assert stored == results
+  assert set(stored) >= {'per_image', 'pooled', 'cases', 'auc', 'step'} and stored['step'] in (2, 4)
+  for table in (stored['per_image'], stored['pooled'], *stored['cases'].values()):
+    for metric in ('dice', 'iou', 'recall', 'precision', 'accuracy'):
+      assert {'mean_bones', 'mean_all'} <= set(table[metric])
+  names = json.loads((workdir / 'dataset.json').read_text())['split']['test']
+  assert list(stored['cases']) == names and len(names) == 3
+  for name in names:
+    mask = np.asarray(Image.open(workdir / 'predictions' / f'{name}.png'))
+    assert mask.shape == (96, 48) and mask.max() <= 1
+  page = (workdir / 'report' / 'index.html').read_text()
+  assert 'phantom' in page and 'not a medical device' in page
+  assert runs.load_config(workdir).to_dict() == config.to_dict()
+  steps = [row['step'] for row in logs.read_metrics(workdir) if row['phase'] == 'train']
+  assert steps == [1, 2, 3, 4]
+  assert len([row for row in logs.read_metrics(workdir) if row['phase'] == 'validation']) == 2
+
+
+def test_the_test_table_is_that_of_the_written_masks(finished):
+  config, workdir, results = finished
+  from spinejax.data import datasets
+  test = datasets.load_dataset(config.data)['test']
+  for i, name in enumerate(test.names):
+    mask = np.asarray(Image.open(workdir / 'predictions' / f'{name}.png')) > 0
+    truth = test[i]['label'] > 0
+    dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
+    assert results['cases'][name]['dice']['mean_bones'] == pytest.approx(dice)
+
+
+def test_evaluating_again_gives_the_same(finished):
+  config, workdir, results = finished
+  assert evaluate.evaluate(config, str(workdir)) == results
+  assert train.train(config, str(workdir)).step == 4  # nothing left to do
+
+
+def test_resuming_is_bitwise(tmp_path, finished):
+  config, _, _ = finished
+  whole = train.train(tiny.tiny_config(ema_decay=0.5), str(tmp_path / 'whole'))
+  # Stopped by a signal after step 2, in the middle of an evaluation period of its own.
+  original, calls = train._mean_of, []
+
+  def interrupt_at_step_2(window):
+    calls.append(window)
+    if len(calls) == 2:
+      os.kill(os.getpid(), signal.SIGINT)
+      time.sleep(0.05)
+    return original(window)
+
+  patched = pytest.MonkeyPatch()
+  patched.setattr(train, '_mean_of', interrupt_at_step_2)
+  try:
+    with pytest.raises(cli.Interrupted, match='the same command resumes'):
+      train.train(tiny.tiny_config(ema_decay=0.5), str(tmp_path / 'halves'))
+  finally:
+    patched.undo()
+  halves = train.train(tiny.tiny_config(ema_decay=0.5), str(tmp_path / 'halves'))
+  assert_states_equal(whole, halves)
+  rows = [logs.read_metrics(tmp_path / name) for name in ('whole', 'halves')]
+  without_time = [[{k: v for k, v in row.items() if k != 'images_per_second'} for row in part]
+                  for part in rows]
+  assert [r for r in without_time[0] if r['phase'] == 'train'] == [
+      r for r in without_time[1] if r['phase'] == 'train']
+
+
+def test_streaming_and_device_cache_train_alike(tmp_path):
+  states = [train.train(tiny.tiny_config(**{'data.cache': cache}), str(tmp_path / cache))
+            for cache in ('device', 'stream')]
+  assert_states_equal(*states)
+
+
+def test_pmap_trains_like_the_mesh(tmp_path):
+  mesh = train.train(tiny.tiny_config(), str(tmp_path / 'mesh'))
+  pmap = train.train(tiny.tiny_config(data_parallel='pmap'), str(tmp_path / 'pmap'))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
+               jax.device_get(mesh.params), jax.device_get(pmap.params))
+
+
+def test_a_changed_config_or_dataset_is_refused(tmp_path, finished):
+  config, workdir, _ = finished
+  changed = tiny.tiny_config(seed=5)
+  for function in (train.train, evaluate.evaluate):
+    with pytest.raises(ValueError, match='another config(?s:.)*seed: 0 there, 5 asked'):
+      function(changed, str(workdir))
+  folders.write_folder(tmp_path / 'data', 5, num_classes=2)
+  config = folder_config(tmp_path / 'data', num_steps=2)
+  train.train(config, str(tmp_path / 'run'))
+  image = tmp_path / 'data' / 'images' / 'case_01.png'
+  Image.fromarray(255 - np.asarray(Image.open(image))).save(image)
+  with pytest.raises(ValueError, match='another dataset(?s:.)*fingerprint'):
+    train.train(config, str(tmp_path / 'run'))
+
+
+def test_non_finite_steps_stop_the_run_with_the_cases(tmp_path):
+  config = tiny.tiny_config(max_skipped_steps=2, **{'data.std': 1e-30, 'data.mean': 3e38})
+  with pytest.raises(ValueError, match=r'not finite in 2 steps .* step 2 \(cases phantom_'):
+    train.train(config, str(tmp_path))
+
+
+def test_background_only_masks_train_and_test_without_nan(tmp_path):
+  folders.write_folder(tmp_path / 'data', 5, num_classes=2)
+  for mask in (tmp_path / 'data' / 'masks').iterdir():
+    Image.fromarray(np.zeros((64, 32), np.uint8)).save(mask)
+  results = train.train_and_evaluate(folder_config(tmp_path / 'data'), str(tmp_path / 'run'))
+  losses = [row['loss'] for row in logs.read_metrics(tmp_path / 'run')]
+  assert np.isfinite(losses).all()
+  assert results['pooled']['recall']['bone'] is None
+  assert results['auc']['bone'] is None
+
+
+def test_a_folder_without_test_cases_trains_and_says_so(tmp_path, capsys):
+  folders.write_folder(tmp_path / 'data', 3, num_classes=2)
+  config = folder_config(tmp_path / 'data', num_steps=2, **{
+      'data.num_test': 0, 'data.num_validation': 0})
+  results = train.train_and_evaluate(config, str(tmp_path / 'run'))
+  assert results['cases'] == {} and 'no test cases' in capsys.readouterr().out
+  assert (tmp_path / 'run' / 'report' / 'index.html').is_file()
+
+
+def call(*arguments, module='spinejax.main'):
+  return subprocess.run([sys.executable, '-m', module, *map(str, arguments)], cwd=tiny.ROOT,
+                        capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_prediction_of_a_folder_skips_what_it_cannot_read(tmp_path, finished):
+  _, workdir, _ = finished
+  folder = tmp_path / 'new'
+  folder.mkdir()
+  rng = np.random.default_rng(0)
+  Image.fromarray(rng.integers(0, 255, (70, 30), np.uint8)).save(folder / 'grey.png')
+  Image.fromarray(rng.integers(0, 255, (40, 90, 3), np.uint8)).save(folder / 'color.jpg')
+  Image.fromarray(rng.integers(0, 65535, (33, 21)).astype(np.uint16)).save(folder / 'deep.tif')
+  (folder / 'broken.png').write_bytes((folder / 'grey.png').read_bytes()[:200])
+  (folder / 'notes.txt').write_text('not an image')
+  result = call(f'--workdir={workdir}', f'--input={folder}', f'--output={tmp_path / "out"}',
+                module='spinejax.predict')
+  assert result.returncode == 1
+  assert 'broken.png' in result.stderr and 'notes.txt' in result.stderr
+  assert 'Traceback' not in result.stderr and '3 of 5 images' in ' '.join(result.stdout.split())
+  sizes = {path.name: Image.open(path).size for path in (tmp_path / 'out').iterdir()}
+  assert sizes == {'grey_mask.png': (30, 70), 'grey_overlay.png': (30, 70),
+                   'color_mask.png': (90, 40), 'color_overlay.png': (90, 40),
+                   'deep_mask.png': (21, 33), 'deep_overlay.png': (21, 33)}
+
+
+def test_prediction_equals_evaluation(tmp_path, finished):
+  config, workdir, _ = finished
+  from spinejax.data import datasets
+  record = datasets.load_dataset(config.data)['test'][0]
+  Image.fromarray(record['image'][..., 0]).save(tmp_path / 'case.png')
+  predictor = inference.load_predictor(str(workdir))
+  assert dict(inference.predict_files(predictor, [tmp_path / 'case.png'], tmp_path)) == {
+      tmp_path / 'case.png': ''}
+  np.testing.assert_array_equal(
+      Image.open(tmp_path / 'case_mask.png'),
+      Image.open(workdir / 'predictions' / f'{record["name"]}.png'))
+
+
+@pytest.mark.parametrize('module, arguments, sentence', [
+    ('spinejax.main', ['--mode=evaluate', '--workdir={tmp}/none'], 'holds no run'),
+    ('spinejax.main', ['--workdir={tmp}/none'], '--config=FILE is needed'),
+    ('spinejax.main', ['--config=configs/seam.py:quick', '--workdir=/proc/no/run'],
+     'cannot be written'),
+    ('spinejax.main', ['--config=configs/seam.py:quick', '--config.data.name=folder',
+                       '--workdir={tmp}/a'], 'data.directory'),
+    ('spinejax.main', ['--config=configs/seam.py:quick', '--config.data.name=folder',
+                       '--config.data.directory={tmp}/none', '--workdir={tmp}/b'], 'no such folder'),
+    ('spinejax.main', ['--config=configs/seam.py:quick', '--config.model.name=unet',
+                       '--workdir={tmp}/c'], 'unet has no such field'),
+    ('spinejax.predict', ['--workdir={tmp}', '--input={tmp}/none', '--output={tmp}/o'],
+     'no file or folder'),
+    ('spinejax.predict', ['--workdir={tmp}/none', '--input=pyproject.toml', '--output={tmp}/o'],
+     'holds no run'),
+])
+def test_wrong_input_is_one_sentence(tmp_path, module, arguments, sentence):
+  result = call(*[a.format(tmp=tmp_path) for a in arguments], module=module)
+  assert result.returncode == 1, result.stderr
+  assert result.stderr.startswith('error: ') and sentence in result.stderr
+  assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
+  workdir = tmp_path / 'run'
+  command = [sys.executable, '-m', 'spinejax.main', '--config=configs/rsn_unet.py:quick',
+             f'--workdir={workdir}', '--mode=train', '--config.num_steps=100000',
+             '--config.log_every=1', '--config.model.features=4', '--config.data.num_train=2',
+             '--config.data.num_validation=0', '--config.data.num_test=0',
+             '--config.data.image_size=(64,32)', '--config.data.patch_size=(32,32)',
+             '--config.data.render_size=(64,32)']
+  for _ in range(2):
+    process = subprocess.Popen(command, cwd=tiny.ROOT, stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, text=True)
+    killer = threading.Timer(240, process.kill)
+    killer.start()
+    lines = []
+    for line in process.stdout:
+      lines.append(line)
+      if line.startswith('step ') and not any(l.startswith('step ') for l in lines[:-1]):
+        process.send_signal(signal.SIGINT)
+    killer.cancel()
+    assert process.wait() == cli.INTERRUPTED
+    assert 'the state is saved' in process.stderr.read()
+  assert any(line.startswith('Resuming after step') for line in lines)
+  steps = [row['step'] for row in logs.read_metrics(workdir)]
+  assert steps == list(range(1, len(steps) + 1))
+  assert len(list(pathlib.Path(workdir, 'checkpoints').glob('[0-9]*'))) == 1
+
+
+def test_checkpoint_of_another_network_is_explained(tmp_path, finished):
+  _, workdir, _ = finished
+  config = runs.load_config(workdir)
+  config.model.features = 8
+  copy = tmp_path / 'run'
+  copy.mkdir()
+  for name in ('dataset.json',):
+    (copy / name).write_text((workdir / name).read_text())
+  (copy / 'checkpoints').symlink_to(workdir / 'checkpoints')
+  runs.write_json(copy / 'config.json', config)
+  with pytest.raises(ValueError, match=r'differing arrays:\n  variables/.*float32\[.* in the model'):
+    inference.load_predictor(str(copy))

@@ -242,8 +242,9 @@ def create_feed(
   Args:
     source: training set, not empty.
     config: the whole config; used are seed, batch_size and of data: image_size, patch_size,
-      patch_stride, classes, mean, std (None: of the training images at the network's size) and
-      cache ('auto': 'device' if the arrays take at most a quarter of its memory, else 'stream').
+      patch_stride, classes, mean, std (None, or a std of 0: of the training images at the network's
+      size) and cache ('auto': 'device' if the arrays take at most a quarter of its memory, else
+      'stream').
     cells: add cells, see `regions.component_cells`.
     progress: called once a case while loading.
     process_index, process_count: this process makes its contiguous part of each batch.
@@ -262,7 +263,7 @@ def create_feed(
   if cache == 'auto':
     fits = _fits_on_device(size_in_memory(source, data, cells))
     cache = 'device' if fits else 'stream'
-  given = data['mean'], data['std']
+  given = (data['mean'], data['std']) if data['std'] else (None, None)
   if cache == 'device':
     arrays = load_to_memory(source, data, cells, progress)
     computed = given if None not in given else image_statistics(arrays['image'])

@@ -41,8 +41,8 @@ def make_state(tx, ema=False):
   return steps.create_train_state(jax.random.key(0), Net(), tx, (1, 8, 8, 1), ema=ema)
 
 
-def run(data_parallel='mesh', devices=None, num_steps=2, batch=None, tx=optax.sgd(0.1), ema=0.0):
-  batch = batch or make_batch()
+def run(data_parallel='mesh', devices=None, num_steps=2, batch=None, tx=None, ema=0.0):
+  batch, tx = batch or make_batch(), tx or optax.sgd(0.1)
   mesh = steps.create_mesh(len(batch['label']), devices)
   step = steps.parallelize_train_step(functools.partial(
       steps.train_step, model=Net(), loss_fn=LOSS, tx=tx, augment_fn=identity_augment,

@@ -13,7 +13,6 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from spinejax import checkpoints
 from spinejax import cli
 from spinejax import evaluate
 from spinejax import inference
@@ -210,7 +209,8 @@ def test_prediction_equals_evaluation(tmp_path, finished):
     ('spinejax.main', ['--config=configs/seam.py:quick', '--config.data.name=folder',
                        '--workdir={tmp}/a'], 'data.directory'),
     ('spinejax.main', ['--config=configs/seam.py:quick', '--config.data.name=folder',
-                       '--config.data.directory={tmp}/none', '--workdir={tmp}/b'], 'no such folder'),
+                       '--config.data.directory={tmp}/none', '--workdir={tmp}/b'],
+     'no such folder'),
     ('spinejax.main', ['--config=configs/seam.py:quick', '--config.model.name=unet',
                        '--workdir={tmp}/c'], 'unet has no such field'),
     ('spinejax.predict', ['--workdir={tmp}', '--input={tmp}/none', '--output={tmp}/o'],
@@ -241,7 +241,7 @@ def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
     lines = []
     for line in process.stdout:
       lines.append(line)
-      if line.startswith('step ') and not any(l.startswith('step ') for l in lines[:-1]):
+      if line.startswith('step ') and not any(old.startswith('step ') for old in lines[:-1]):
         process.send_signal(signal.SIGINT)
     killer.cancel()
     assert process.wait() == cli.INTERRUPTED
@@ -258,9 +258,9 @@ def test_checkpoint_of_another_network_is_explained(tmp_path, finished):
   config.model.features = 8
   copy = tmp_path / 'run'
   copy.mkdir()
-  for name in ('dataset.json',):
-    (copy / name).write_text((workdir / name).read_text())
+  (copy / 'dataset.json').write_text((workdir / 'dataset.json').read_text())
   (copy / 'checkpoints').symlink_to(workdir / 'checkpoints')
   runs.write_json(copy / 'config.json', config)
-  with pytest.raises(ValueError, match=r'differing arrays:\n  variables/.*float32\[.* in the model'):
+  sentence = r'differing arrays:\n  variables/.*float32\[.* in the model'
+  with pytest.raises(ValueError, match=sentence):
     inference.load_predictor(str(copy))

@@ -42,7 +42,7 @@ def main(argv) -> int:
   output.mkdir(parents=True, exist_ok=True)
   faults, console = 0, Console()
   with logs.progress_of('predicting', len(paths), console) as progress:
-    for path, fault in inference.predict_files(predictor, paths, output):
+    for _, fault in inference.predict_files(predictor, paths, output):
       progress.advance()
       if fault:
         faults += 1

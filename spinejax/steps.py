@@ -67,7 +67,8 @@ def create_train_state(
 def train_step(
     state: TrainState, batch: Batch, key: jax.Array, *, model: nn.Module,
     loss_fn: Callable, tx: optax.GradientTransformation, augment_fn: Callable,
-    ema_decay: float = 0.0, axis_name: str | None = None) -> tuple[TrainState, dict[str, jax.Array]]:
+    ema_decay: float = 0.0, axis_name: str | None = None
+) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimizer step; a non-finite loss or gradient leaves the state as it was and is counted.
 
   Args:
@@ -169,8 +170,8 @@ def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Ca
                    out_shardings=replicated(mesh), donate_argnums=0)
   if data_parallel != 'pmap':
     raise ValueError(f"data_parallel must be 'mesh' or 'pmap', not {data_parallel!r}.")
-  mapped = jax.pmap(functools.partial(step, axis_name=AXIS), axis_name=AXIS, in_axes=(None, 0, None),
-                    out_axes=None, devices=list(mesh.devices.flat))
+  mapped = jax.pmap(functools.partial(step, axis_name=AXIS), axis_name=AXIS,
+                    in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices.flat))
 
   def stepped(state, batch, key):
     split = lambda x: x.reshape(mesh.size, x.shape[0] // mesh.size, *x.shape[1:])

@@ -1,4 +1,4 @@
-"""Strict settings for every test: two CPU devices, no silent promotion, a compile cache per session."""
+"""Strict settings for every test: two CPU devices, no silent promotion, one compile cache."""
 import atexit
 import os
 import pathlib
@@ -26,7 +26,8 @@ jax.config.update('jax_numpy_rank_promotion', 'raise')
 @pytest.fixture(scope='session')
 def shared() -> pathlib.Path:
   """Folder of reference outputs and real images beside the checkout; tests skip without it."""
-  folder = pathlib.Path(os.environ.get('SPINEJAX_SHARED', pathlib.Path(__file__).parents[2] / 'shared'))
+  beside = pathlib.Path(__file__).parents[2] / 'shared'
+  folder = pathlib.Path(os.environ.get('SPINEJAX_SHARED', beside))
   if not folder.is_dir():
     pytest.skip('the folder of reference data beside the checkout is absent')
   return folder

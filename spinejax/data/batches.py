@@ -3,7 +3,6 @@
 An example is a case and a position in it: small sets lie on the device and are gathered there,
 large ones are read by threads while the device works. Both give the same arrays to the bit.
 """
-import concurrent.futures
 import functools
 import itertools
 import os

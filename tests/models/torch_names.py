@@ -10,7 +10,7 @@ _LEAVES = {'running_mean': ('batch_stats', 'mean'), 'running_var': ('batch_stats
 
 
 def to_variables(arrays: Mapping[str, np.ndarray], template) -> dict:
-  """{'layer1.0.bn1.weight': ...} as variables with the structure of `template`, all of them used."""
+  """{'layer1.0.bn1.weight': ...} as variables with the structure of `template`, none left."""
   flat_template = traverse_util.flatten_dict(template)
   flat = {}
   for name, array in arrays.items():

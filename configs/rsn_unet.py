@@ -19,7 +19,7 @@ VARIANTS = {
     'rsn': {},
     'unet': {'loss.lam': 0.0},
     'quick': {
-        'num_epochs': 0, 'num_steps': 300, 'batch_size': 4, 'eval_every': 150, 'log_every': 20,
+        'num_epochs': 0, 'num_steps': 300, 'batch_size': 4, 'eval_every': 150, 'log_every': 50,
         'model.features': 12,
         'data.num_validation': 8.0, 'data.render_size': (768, 192), 'data.image_size': (512, 128),
         'data.patch_size': (256, 128),

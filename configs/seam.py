@@ -32,7 +32,7 @@ VARIANTS = {
     'class_center': {'loss.center': 'class'},
     'resnet101': {'model.backbone': 'resnet101_v1c'},
     'quick': {
-        'num_steps': 400, 'batch_size': 8, 'eval_every': 200, 'log_every': 20,
+        'num_steps': 700, 'batch_size': 4, 'eval_every': 350, 'log_every': 50,
         'model.backbone_width': 16, 'model.neck_features': 64, 'model.head_features': 48,
         'data.num_validation': 8.0, 'data.render_size': (768, 192), 'data.image_size': (512, 128),
         'data.patch_size': (256, 128), 'data.patch_stride': (64, 128),

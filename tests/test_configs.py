@@ -80,7 +80,10 @@ def test_one_step_of_a_variant_on_phantoms(name):
   metrics = jax.device_get(metrics)
   assert all(np.isfinite(value) for value in metrics.values()) and metrics['skipped'] == 0
   moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, jax.device_get(state.params))
-  assert all(jax.tree.leaves(moved))
+  # Batch norm takes the bias before it away, so that bias alone may stay at zero.
+  still = [path for path, any_moved in jax.tree_util.tree_leaves_with_path(moved) if not any_moved]
+  assert all([key.key for key in path[-2:]] == ['conv', 'bias'] for path in still)
+  assert len(still) < len(jax.tree.leaves(moved)) / 4
 
 
 def test_protocols_of_the_papers():

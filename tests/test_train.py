@@ -115,10 +115,11 @@ def test_streaming_and_device_cache_train_alike(tmp_path):
 
 
 def test_pmap_trains_like_the_mesh(tmp_path):
-  mesh = train.train(tiny.tiny_config(), str(tmp_path / 'mesh'))
-  pmap = train.train(tiny.tiny_config(data_parallel='pmap'), str(tmp_path / 'pmap'))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4),
-               jax.device_get(mesh.params), jax.device_get(pmap.params))
+  # By SGD: Adam makes full steps of the rounding noise where a gradient is zero.
+  mesh, pmap = (train.train(tiny.tiny_config(data_parallel=form, **{'optimizer.name': 'sgd'}),
+                            str(tmp_path / form)) for form in ('mesh', 'pmap'))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
+               jax.device_get(mesh.variables), jax.device_get(pmap.variables))
 
 
 def test_a_changed_config_or_dataset_is_refused(tmp_path, finished):

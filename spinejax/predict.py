@@ -21,18 +21,12 @@ _CHECKPOINT = flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'), 'Which c
 
 def main(argv) -> int:
   del argv
+  from spinejax.data import files  # late: --help needs none of this
+
   source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
-  if source.is_dir():
-    paths = sorted(p for p in source.iterdir() if p.is_file() and not p.name.startswith('.'))
-    if not paths:
-      raise ValueError(f'the folder {source} holds no files; --input takes an image or a folder of '
-                       'images.')
-    if output.resolve() == source.resolve():
-      raise ValueError(f'--output must be another folder than --input, both are {source}.')
-  elif source.is_file():
-    paths = [source]
-  else:
-    raise FileNotFoundError(f'there is no file or folder {source}.')
+  paths = files.list_images(source)
+  if output.resolve() == source.resolve():
+    raise ValueError(f'--output must be another folder than --input, both are {source}.')
   cli.configure_jax()
   from rich.console import Console
 

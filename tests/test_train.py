@@ -202,6 +202,16 @@ def test_prediction_equals_evaluation(tmp_path, finished):
       Image.open(workdir / 'predictions' / f'{record["name"]}.png'))
 
 
+def test_the_command_evaluates_a_run_without_its_config(finished):
+  _, workdir, results = finished
+  (workdir / 'test_metrics.json').unlink()
+  result = call('--mode=evaluate', f'--workdir={workdir}')
+  assert result.returncode == 0, result.stderr
+  assert 'mean of bones' in result.stdout and 'Report: ' in result.stdout
+  stored = json.loads((workdir / 'test_metrics.json').read_text())
+  assert stored['pooled']['dice'] == pytest.approx(results['pooled']['dice'], abs=1e-3)
+
+
 @pytest.mark.parametrize('module, arguments, sentence', [
     ('spinejax.main', ['--mode=evaluate', '--workdir={tmp}/none'], 'holds no run'),
     ('spinejax.main', ['--workdir={tmp}/none'], '--config=FILE is needed'),
@@ -215,7 +225,7 @@ def test_prediction_equals_evaluation(tmp_path, finished):
     ('spinejax.main', ['--config=configs/seam.py:quick', '--config.model.name=unet',
                        '--workdir={tmp}/c'], 'unet has no such field'),
     ('spinejax.predict', ['--workdir={tmp}', '--input={tmp}/none', '--output={tmp}/o'],
-     'no file or folder'),
+     'no such file or folder'),
     ('spinejax.predict', ['--workdir={tmp}/none', '--input=pyproject.toml', '--output={tmp}/o'],
      'holds no run'),
 ])

@@ -8,6 +8,7 @@ Each step holds four items, so that inference restores only what it needs:
 import contextlib
 import logging
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from spinejax.steps import TrainState
 
 Manager = ocp.CheckpointManager
 _SCORE = 'score'
+_SPARE_BYTES = 2 ** 20  # for metadata
 
 
 def create_manager(workdir: str) -> Manager:
@@ -45,19 +47,22 @@ def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],
   before stay valid.
   """
   step = int(state.step)
+  items = {'variables': state.variables, 'training': _training_item(state)}
+  needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
+  free = shutil.disk_usage(manager.directory).free
+  if free < needed + _SPARE_BYTES:  # before Orbax starts: its threads report a full disk at length
+    raise OSError(_not_saved(manager, step, f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB '
+                                            'are free'))
   try:
     manager.save(
         step, force=True, metrics=None if score is None else {_SCORE: score},
         args=ocp.args.Composite(
-            variables=ocp.args.StandardSave(state.variables),
-            training=ocp.args.StandardSave(_training_item(state)),
+            **{name: ocp.args.StandardSave(item) for name, item in items.items()},
             data=ocp.args.JsonSave(dict(dataset)),
             config=ocp.args.JsonSave(dict(config))))
     manager.wait_until_finished()
   except Exception as error:  # Orbax and TensorStore raise many kinds; the cause is in the text
-    raise OSError(f'the checkpoint of step {step} could not be written to {manager.directory} '
-                  f'({_first_line(error)}); earlier checkpoints are intact: make room and run the '
-                  'same command to resume.') from error
+    raise OSError(_not_saved(manager, step, _first_line(error))) from error
 
 
 def restore_state(manager: Manager, template: TrainState) -> TrainState:
@@ -163,11 +168,16 @@ def _describe(array: tuple[tuple[int, ...], str]) -> str:
   return f'{dtype}[{",".join(map(str, shape))}]'
 
 
+def _not_saved(manager: Manager, step: int, cause: str) -> str:
+  return (f'the checkpoint of step {step} could not be written to {manager.directory} ({cause}); '
+          'earlier checkpoints are intact: make room and run the same command to resume.')
+
+
 def _first_line(error: Exception) -> str:
   text = str(error).strip() or type(error).__name__
   return text.splitlines()[0][:200]
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:
-  """Keeps Orbax's routine warnings off the terminal; its errors pass."""
-  return record.levelno >= logging.ERROR or 'orbax' not in record.pathname
+  """Keeps Orbax's log off the terminal: what goes wrong there comes as an exception too."""
+  return 'orbax' not in record.pathname

@@ -124,6 +124,15 @@ def test_a_failing_save_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
   assert checkpoints.restore_variables(tmp_path, make_state().variables)[1] == 1
 
 
+def test_a_full_disk_is_refused_before_anything_is_written(tmp_path, monkeypatch):
+  save(tmp_path, make_state(1), 1)
+  usage = shutil.disk_usage(tmp_path)
+  monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=1000))
+  with pytest.raises(OSError, match=r'step 2 could not be written .* MB are needed, 0 MB are free'):
+    save(tmp_path, make_state(2), 2)
+  assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['1']
+
+
 def test_a_leftover_of_a_killed_save_is_ignored(tmp_path):
   save(tmp_path, make_state(1), 1)
   leftover = pathlib.Path(tmp_path) / 'checkpoints' / '2.orbax-checkpoint-tmp-1'

@@ -32,10 +32,9 @@ def main(argv) -> None:
     if _MODE.value != 'evaluate':
       raise ValueError('--config=FILE is needed, such as --config=configs/seam.py:quick.')
     config = runs.load_config(_WORKDIR.value)
-  if _MODE.value != 'evaluate':
-    train.train(config, _WORKDIR.value)
-  if _MODE.value != 'train':
-    evaluate.evaluate(config, _WORKDIR.value)
+  run = {'train_and_evaluate': train.train_and_evaluate, 'train': train.train,
+         'evaluate': evaluate.evaluate}[_MODE.value]
+  run(config, _WORKDIR.value)
 
 
 if __name__ == '__main__':

@@ -74,7 +74,7 @@ def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   runs.claim(workdir, 'config', config)
   run = create_run(config, console)
   runs.claim(workdir, 'dataset', run.info)
-  runs.record_start(workdir)
+  runs.record_start(workdir, num_parameters=count_parameters(run.state.params))
   console.print(run.summary, highlight=False, soft_wrap=True)
   state = run.state
   with contextlib.closing(checkpoints.create_manager(workdir)) as manager:
@@ -117,15 +117,19 @@ def create_run(config: ConfigDict, console: Console) -> Run:
       augment_fn=functools.partial(_augment, config=config, normalize=normalize)),
       mesh, config.data_parallel)
   validate = _create_validation(config, cases['validation'], model, loss, normalize)
-  num_parameters = sum(x.size for x in jax.tree.leaves(state.params))
   summary = (
-      f'{config.model.name}, {num_parameters:,} parameters; {len(cases["train"])} training, '
+      f'{config.model.name}, {count_parameters(state.params):,} parameters; {len(cases["train"])} training, '
       f'{len(cases["validation"])} validation, {len(cases["test"])} test cases; {num_steps} steps '
       f'of {config.batch_size} ({num_steps / feed.steps_per_epoch:.4g} epochs) on {mesh.size} of '
       f'{jax.device_count()} {jax.default_backend()} devices')
   return Run(info, num_steps, state, feed.batch_at, feed.names_at,
              lambda state, batch: train_step(state, batch, train_key), validate,
              optimizers.create_schedule(config.optimizer, num_steps), summary)
+
+
+def count_parameters(params: Any) -> int:
+  """Number of trainable numbers in a tree of arrays."""
+  return sum(x.size for x in jax.tree.leaves(params))
 
 
 def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.MetricsLog,

@@ -6,6 +6,7 @@ the names, and up to an axis order the shapes, of the PyTorch modules they mirro
 """
 from collections.abc import Sequence
 import functools
+import itertools
 import math
 from typing import Any
 
@@ -28,9 +29,10 @@ class Conv(nn.Module):
 
   Takes one array [N,*S,C] or a sequence of arrays that agree in all but C; a sequence gives the
   convolution of its concatenation along C, computed with the kernel split instead of the arrays
-  joined. A 1x1 convolution is a slice and a matrix product. Padding defaults to
-  dilation * (window - 1) / 2: 'same' at stride 1, and PyTorch's usual choice at stride 2, which
-  XLA's 'SAME' is not.
+  joined. The window is odd and the padding dilation * (window - 1) / 2: 'same' at stride 1, and
+  PyTorch's usual choice at stride 2, which XLA's 'SAME' is not.
+
+  With `defer_bias` the bias is returned beside the output and not added: see `BatchNorm`.
   """
   features: int
   window: int = 3
@@ -39,37 +41,117 @@ class Conv(nn.Module):
   use_bias: bool = True
   kernel_init: Initializer = kaiming_fan_out
   dtype: Dtype = jnp.float32
+  defer_bias: bool = False
 
   @nn.compact
-  def __call__(self, x: Array | Sequence[Array]) -> Array:
-    parts = list(x) if isinstance(x, (list, tuple)) else [x]
+  def __call__(self, x: Array | Sequence[Array]) -> Array | tuple[Array, Array | None]:
+    parts = [part.astype(self.dtype) for part in (x if isinstance(x, (list, tuple)) else [x])]
     rank = parts[0].ndim - 2
     channels = sum(part.shape[-1] for part in parts)
     kernel = self.param('kernel', self.kernel_init,
                         (self.window,) * rank + (channels, self.features), jnp.float32)
-    kernel = kernel.astype(self.dtype)
-    y, start = None, 0
-    for part in parts:
-      stop = start + part.shape[-1]
-      term = self._convolve(part.astype(self.dtype), kernel[..., start:stop, :])
-      y = term if y is None else y + term
-      start = stop
+    ends = list(itertools.accumulate(part.shape[-1] for part in parts))
+    kernels = jnp.split(kernel.astype(self.dtype), ends[:-1], axis=-2)
+    y = functools.reduce(jnp.add, [convolve(part, kernel, self.stride, self.dilation)
+                                   for part, kernel in zip(parts, kernels)])
+    bias = None
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
-      y = y + jnp.expand_dims(bias.astype(self.dtype), range(rank + 1))
-    return y
+    if self.defer_bias:
+      return y, bias
+    return y if bias is None else y + jnp.expand_dims(bias.astype(self.dtype), range(rank + 1))
 
-  def _convolve(self, x: Array, kernel: Array) -> Array:
-    rank = x.ndim - 2
-    if self.window == 1:
-      x = x[(slice(None),) + (slice(None, None, self.stride),) * rank]
-      return lax.dot_general(x, kernel.reshape(kernel.shape[-2:]), (((rank + 1,), (0,)), ((), ())))
-    pad = self.dilation * (self.window - 1) // 2
-    spatial = 'DHW'[-rank:]
-    layout = ('N' + spatial + 'C', spatial + 'IO', 'N' + spatial + 'C')
-    return lax.conv_general_dilated(
-        x, kernel, (self.stride,) * rank, ((pad, pad),) * rank,
-        rhs_dilation=(self.dilation,) * rank, dimension_numbers=layout)
+
+def convolve(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Array:
+  """Convolution of x [N,*S,C] with kernel [*window,C,features], padded as in `Conv`.
+
+  A 1x1 convolution is a slice and a matrix product. On CPU, where XLA's convolution for the
+  gradient of a kernel reaches a quarter of the speed of the others, that gradient of a 2-D
+  convolution at stride 1 is made of matrix products too.
+  """
+  rank = x.ndim - 2
+  if kernel.shape[0] == 1:
+    x = x[(slice(None),) + (slice(None, None, stride),) * rank]
+    y = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[-2:])
+    return y.reshape(*x.shape[:-1], -1)
+  if (jax.default_backend() == 'cpu' and rank == 2 and stride == 1
+      and min(kernel.shape[-2:]) >= _MIN_CHANNELS):
+    return _convolve_on_cpu(x, kernel, dilation)
+  return _convolve(x, kernel, stride, dilation)
+
+
+def _convolve(x: Array, kernel: Array, stride: int, dilation: int) -> Array:
+  rank = x.ndim - 2
+  pad = dilation * (kernel.shape[0] - 1) // 2
+  spatial = 'DHW'[-rank:]
+  layout = ('N' + spatial + 'C', spatial + 'IO', 'N' + spatial + 'C')
+  return lax.conv_general_dilated(
+      x, kernel, (stride,) * rank, ((pad, pad),) * rank,
+      rhs_dilation=(dilation,) * rank, dimension_numbers=layout)
+
+
+# Fewer channels than this make matrix products too thin to win.
+_MIN_CHANNELS = 8
+# The gradient of a kernel is summed over blocks of about so many pixels, which stay in the cache,
+_BLOCK_PIXELS = 512
+# if an example has at least so many numbers; below, all examples make one block.
+_LARGE_EXAMPLE = 2 ** 19
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def _convolve_on_cpu(x: Array, kernel: Array, dilation: int) -> Array:
+  return _convolve(x, kernel, 1, dilation)
+
+
+def _convolve_forward(x, kernel, dilation):
+  return _convolve(x, kernel, 1, dilation), (x, kernel)
+
+
+def _convolve_backward(dilation, saved, dy):
+  x, kernel = saved
+  dx, = jax.linear_transpose(lambda x: _convolve(x, kernel, 1, dilation), x)(dy)
+  return dx, _kernel_gradient(x, dy, kernel.shape[0], dilation)
+
+
+_convolve_on_cpu.defvjp(_convolve_forward, _convolve_backward)
+
+
+def _kernel_gradient(x: Array, dy: Array, window: int, dilation: int) -> Array:
+  """dk_ij = sum_pq x_(p + d (i - r), q + d (j - r)) dy_pq with r = (window - 1) / 2.
+
+  Takes x [N,H,W,C] and dy [N,H,W,F]; returns [window,window,C,F]. The shifts of dy along W stand
+  side by side as [pixels, window F], so each row i of taps is one matrix product.
+  """
+  n, height, width, channels = x.shape
+  features = dy.shape[-1]
+  reach = dilation * (window - 1) // 2
+  x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0)))
+  zero = jnp.zeros((), dy.dtype)
+
+  def products(x, dy, examples):
+    shifts = range(reach, -reach - 1, -dilation)
+    columns = jnp.stack([lax.pad(dy, zero, ((0, 0, 0), (0, 0, 0), (-shift, shift, 0), (0, 0, 0)))
+                         for shift in shifts], -2).reshape(examples, -1, window * features)
+    rows = [x[:, start:start + dy.shape[1]].reshape(examples, -1, channels)
+            for start in range(0, window * dilation, dilation)]
+    return jnp.stack([jnp.einsum('npc,npf->ncf', row, columns,
+                                 preferred_element_type=jnp.float32) for row in rows])
+
+  if height * width * max(channels, features) < _LARGE_EXAMPLE:
+    total = products(x, dy, 1)
+  else:
+    block = max(size for size in range(1, height + 1)
+                if height % size == 0 and (size * width <= _BLOCK_PIXELS or size == 1))
+
+    def add_block(i, total):
+      return total + products(lax.dynamic_slice_in_dim(x, i * block, block + 2 * reach, 1),
+                              lax.dynamic_slice_in_dim(dy, i * block, block, 1), n)
+
+    # One sum per example keeps a sharded batch from being reduced in every turn of the loop.
+    total = lax.fori_loop(0, height // block, add_block,
+                          jnp.zeros((window, n, channels, window * features), jnp.float32))
+  total = total.sum(1).reshape(window, channels, window, features)
+  return total.transpose(0, 2, 1, 3).astype(dy.dtype)
 
 
 class ConvTranspose(nn.Module):
@@ -85,16 +167,17 @@ class ConvTranspose(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    rank = x.ndim - 2
-    kernel = self.param('kernel', self.kernel_init,
-                        (2,) * rank + (x.shape[-1], self.features), jnp.float32)
+    n, *size, channels = x.shape
+    rank = len(size)
+    kernel = self.param('kernel', self.kernel_init, (2,) * rank + (channels, self.features),
+                        jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
-    y = lax.dot_general(x.astype(self.dtype), kernel.astype(self.dtype),
-                        (((rank + 1,), (rank,)), ((), ())))
+    kernel = jnp.moveaxis(kernel.astype(self.dtype), -2, 0).reshape(channels, -1)
+    y = x.astype(self.dtype).reshape(-1, channels) @ kernel
+    y = y.reshape(n, *size, *(2,) * rank, self.features)
     y = y + jnp.expand_dims(bias.astype(self.dtype), range(2 * rank + 1))
-    order = [0] + [axis for i in range(rank) for axis in (1 + i, 1 + rank + i)] + [2 * rank + 1]
-    shape = (x.shape[0],) + tuple(2 * n for n in x.shape[1:-1]) + (self.features,)
-    return y.transpose(order).reshape(shape)
+    pairs = [axis for i in range(1, rank + 1) for axis in (i, i + rank)]
+    return y.transpose(0, *pairs, 2 * rank + 1).reshape(n, *(2 * s for s in size), self.features)
 
 
 class BatchNorm(nn.Module):
@@ -104,6 +187,10 @@ class BatchNorm(nn.Module):
   sharded under `jit`, and of all devices along `axis_name` under `pmap`. As in PyTorch, the
   running variance is the unbiased one; `momentum` 0.9 is PyTorch's 0.1. Statistics are float32
   whatever `dtype` is.
+
+  `shift` [C] is a bias of x not yet added to it: what is normalized is x + shift. In training the
+  mean takes it away again, so only the running mean sees it, and its gradient is exactly zero
+  where PyTorch's is rounding noise that Adam turns into full steps.
   """
   axis_name: str | None = None
   momentum: float = 0.9
@@ -111,7 +198,7 @@ class BatchNorm(nn.Module):
   dtype: Dtype = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
+  def __call__(self, x: Array, *, train: bool, shift: Array | None = None) -> Array:
     features = x.shape[-1]
     scale = self.param('scale', nn.initializers.ones, (features,), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (features,), jnp.float32)
@@ -119,6 +206,7 @@ class BatchNorm(nn.Module):
     running_var = self.variable('batch_stats', 'var', jnp.ones, (features,), jnp.float32)
     x = x.astype(jnp.float32)
     axes = tuple(range(x.ndim - 1))
+    shift = jnp.zeros((), jnp.float32) if shift is None else shift
     if train:
       mean, square = jnp.mean(x, axes), jnp.mean(lax.square(x), axes)
       count = math.prod(x.shape[:-1])
@@ -129,10 +217,10 @@ class BatchNorm(nn.Module):
       if not self.is_initializing():
         rest = 1 - self.momentum
         unbiased = var * (count / max(count - 1, 1))
-        running_mean.value = self.momentum * running_mean.value + rest * mean
+        running_mean.value = self.momentum * running_mean.value + rest * (mean + shift)
         running_var.value = self.momentum * running_var.value + rest * unbiased
     else:
-      mean, var = running_mean.value, running_var.value
+      mean, var = running_mean.value - shift, running_var.value
     factor = scale * lax.rsqrt(var + self.epsilon)
     offset = bias - mean * factor
     y = x * jnp.expand_dims(factor, axes) + jnp.expand_dims(offset, axes)
@@ -140,23 +228,23 @@ class BatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-  """Convolution, batch norm and, by default, ReLU; the convolution has no bias by default."""
+  """Convolution, batch norm and leaky ReLU max(x, slope x), by default ReLU; no bias by default."""
   features: int
   window: int = 3
   stride: int = 1
   dilation: int = 1
   use_bias: bool = False
-  relu: bool = True
+  negative_slope: float = 0.0
   kernel_init: Initializer = kaiming_fan_out
   axis_name: str | None = None
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array | Sequence[Array], *, train: bool) -> Array:
-    x = Conv(self.features, self.window, self.stride, self.dilation, self.use_bias,
-             self.kernel_init, self.dtype, name='conv')(x)
-    x = BatchNorm(self.axis_name, dtype=self.dtype, name='bn')(x, train=train)
-    return nn.relu(x) if self.relu else x
+    x, bias = Conv(self.features, self.window, self.stride, self.dilation, self.use_bias,
+                   self.kernel_init, self.dtype, defer_bias=True, name='conv')(x)
+    x = BatchNorm(self.axis_name, dtype=self.dtype, name='bn')(x, train=train, shift=bias)
+    return nn.leaky_relu(x, self.negative_slope) if self.negative_slope else nn.relu(x)
 
 
 class Classifier(nn.Module):
@@ -200,24 +288,27 @@ def max_pool(x: Array, window: int = 2, stride: int = 2, pad: int = 0) -> Array:
   return x
 
 
-def upsample_bilinear(x: Array) -> Array:
-  """Bilinear interpolation [N,*S,C] -> [N,*2S,C], half-pixel centers, as a blend of two shifts."""
+def upsample_bilinear(x: Array, factor: int = 2) -> Array:
+  """Bilinear interpolation [N,*S,C] -> [N,*factor S,C], half-pixel centers, as blends of shifts."""
   for axis in range(1, x.ndim - 1):
     size = x.shape[axis]
-    padded = jnp.concatenate([lax.slice_in_dim(x, 0, 1, axis=axis), x,
-                              lax.slice_in_dim(x, size - 1, size, axis=axis)], axis)
-    before = lax.slice_in_dim(padded, 0, size, axis=axis)
-    after = lax.slice_in_dim(padded, 2, size + 2, axis=axis)
-    pair = jnp.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], axis + 1)
-    x = pair.reshape(*x.shape[:axis], 2 * size, *x.shape[axis + 1:])
+    part = functools.partial(lax.slice_in_dim, x, axis=axis)
+    before = jnp.concatenate([part(0, 1), part(0, size - 1)], axis)
+    after = jnp.concatenate([part(1, size), part(size - 1, size)], axis)
+    places = [(i + 0.5) / factor - 0.5 for i in range(factor)]  # in pixels from the pixel's center
+    blends = [(1 - abs(place)) * x + abs(place) * (before if place < 0 else after)
+              for place in places]
+    x = jnp.stack(blends, axis + 1).reshape(*x.shape[:axis], factor * size, *x.shape[axis + 1:])
   return x
 
 
 def upsample_nearest(x: Array, factor: int = 2) -> Array:
   """Every value repeated `factor` times along each axis: [N,*S,C] -> [N,*factor S,C]."""
-  for axis in range(1, x.ndim - 1):
-    x = jnp.repeat(x, factor, axis)
-  return x
+  n, *size, channels = x.shape
+  spread = jnp.expand_dims(x, range(2, 2 * len(size) + 1, 2))
+  shape = [extent for s in size for extent in (s, factor)]
+  return jnp.broadcast_to(spread, (n, *shape, channels)).reshape(
+      n, *(factor * s for s in size), channels)
 
 
 def resize_bilinear(x: Array, size: Sequence[int]) -> Array:

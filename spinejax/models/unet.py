@@ -17,6 +17,11 @@ class UNet(nn.Module):
 
   Takes image [N,H,W,C] or [N,D,H,W,C], normalized; returns {'logits': float32 [N,(D,)H,W,K]}.
 
+  Every convolution has a bias, also those before a batch norm. `upsample='nearest'` repeats pixels
+  instead of the transposed convolution; `dropout` (of single values, training only) follows every
+  pooling and upsampling; `negative_slope` makes the ReLUs leaky. C-U-net is features 64, levels 3,
+  'nearest', 0.125 and 0.01 on volumes.
+
   Deviations: the paper crops the encoder's features; here convolutions are padded, and an image
   whose size is not a multiple of 2^levels is extended by its last row and column and the logits
   are cropped. The paper names neither batch norm nor the kind of upsampling.
@@ -24,22 +29,32 @@ class UNet(nn.Module):
   num_classes: int
   features: int = 64
   levels: int = 4
+  upsample: str = 'transpose'
+  negative_slope: float = 0.0
+  dropout: float = 0.0
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    if self.upsample not in ('transpose', 'nearest'):
+      raise ValueError("config.model.upsample must be 'transpose' or 'nearest', "
+                       f'not {self.upsample!r}.')
+    drop = nn.Dropout(self.dropout, deterministic=not train)
     x = layers.pad_to_multiple(image, 2 ** self.levels)
     skips = []
     for level in range(self.levels):
       x = self._stack(x, level, 'encoder', train)
       skips.append(x)
-      x = layers.max_pool(x)
+      x = drop(layers.max_pool(x))
     x = self._stack(x, self.levels, 'encoder', train)
     for level in reversed(range(self.levels)):
-      x = layers.ConvTranspose(self.features * 2 ** level, dtype=self.dtype,
-                               name=f'upsample_{level}')(x)
-      x = self._stack([skips[level], x], level, 'decoder', train)
+      if self.upsample == 'transpose':
+        x = layers.ConvTranspose(self.features * 2 ** level, dtype=self.dtype,
+                                 name=f'upsample_{level}')(x)
+      else:
+        x = layers.upsample_nearest(x)
+      x = self._stack([skips[level], drop(x)], level, 'decoder', train)
     logits = layers.Classifier(self.num_classes, name='classifier')(x, train=train)
     return {'logits': layers.crop(logits, image.shape[1:-1])}
 
@@ -47,7 +62,7 @@ class UNet(nn.Module):
     """Two convolutions at one level; a list is the concatenation of its arrays."""
     for part in (1, 2):
       x = layers.ConvNorm(
-          self.features * 2 ** level, use_bias=True, kernel_init=layers.kaiming_fan_in,
-          axis_name=self.axis_name, dtype=self.dtype, name=f'{side}_{level}_{part}')(
-              x, train=train)
+          self.features * 2 ** level, use_bias=True, negative_slope=self.negative_slope,
+          kernel_init=layers.kaiming_fan_in, axis_name=self.axis_name, dtype=self.dtype,
+          name=f'{side}_{level}_{part}')(x, train=train)
     return x

@@ -77,6 +77,47 @@ def test_convolution(window, stride, dilation):
                        x, params['kernel'])
 
 
+@pytest.mark.parametrize('large', [2 ** 19, 1])
+@pytest.mark.parametrize('shape, window, dilation', [
+    ((2, 12, 10, 8), 3, 1), ((3, 7, 5, 9), 3, 2), ((1, 8, 1, 8), 3, 4), ((2, 6, 9, 8), 5, 1)])
+def test_kernel_gradient_by_matrix_products(monkeypatch, shape, window, dilation, large):
+  monkeypatch.setattr(layers, '_LARGE_EXAMPLE', large)  # 1: sums over blocks of rows
+  monkeypatch.setattr(layers, '_BLOCK_PIXELS', 30)
+  pad = dilation * (window - 1) // 2
+  assert_same_function(
+      lambda x, kernel: layers.convolve(x, kernel, dilation=dilation),
+      lambda x, kernel: jax.lax.conv_general_dilated(
+          x, kernel, (1, 1), ((pad, pad), (pad, pad)), rhs_dilation=(dilation, dilation),
+          dimension_numbers=('NHWC', 'HWIO', 'NHWC')),
+      random(*shape), random(window, window, shape[-1], 11, seed=1))
+
+
+def test_kernel_gradient_in_half_precision_keeps_its_type_and_sums_in_float32():
+  x = jnp.ones((1, 32, 32, 8), jnp.bfloat16)
+  kernel = jnp.zeros((3, 3, 8, 8), jnp.bfloat16)
+  gradient = jax.grad(lambda kernel: layers.convolve(x, kernel).astype(jnp.float32).sum())(kernel)
+  assert gradient.dtype == jnp.bfloat16
+  assert (gradient[1, 1] == 1024).all()  # a running sum of ones in bfloat16 stops at 256
+
+
+@pytest.mark.parametrize('train', [True, False])
+def test_a_bias_before_the_norm_is_that_of_the_plain_composition(train):
+  x = random(2, 6, 5, 3)
+  module = layers.ConvNorm(4, use_bias=True, negative_slope=0.1)
+  variables = module.init(jax.random.key(1), x, train=True)
+  variables = jax.tree.map(lambda v: v + 0.3 * random(*v.shape, seed=7) ** 2, variables)
+
+  norm_variables = {key: value['bn'] for key, value in variables.items()}
+  conv = nn.Conv(4, (3, 3), padding=((1, 1), (1, 1)))
+  expected, expected_updated = layers.BatchNorm().apply(
+      norm_variables, conv.apply({'params': variables['params']['conv']}, x), train=train,
+      mutable=['batch_stats'])
+  y, updated = module.apply(variables, x, train=train, mutable=['batch_stats'])
+  np.testing.assert_allclose(y, nn.leaky_relu(expected, 0.1), rtol=1e-4, atol=1e-5)
+  for name, value in expected_updated['batch_stats'].items():
+    np.testing.assert_allclose(updated['batch_stats']['bn'][name], value, rtol=1e-5, atol=1e-6)
+
+
 def test_a_list_is_convolved_as_its_concatenation():
   parts = random(2, 6, 5, 3), random(2, 6, 5, 2, seed=1)
   conv = layers.Conv(4)
@@ -94,6 +135,15 @@ def test_bilinear_and_nearest_doubling(shape):
                        lambda x: jax.image.resize(x, doubled, 'linear', antialias=False), x)
   assert_same_function(layers.upsample_nearest,
                        lambda x: jax.image.resize(x, doubled, 'nearest'), x)
+
+
+@pytest.mark.parametrize('shape, factor', [
+    ((2, 3, 5, 2), 4), ((1, 1, 4, 1), 3), ((1, 4, 3, 2, 1), 4)])
+def test_bilinear_by_other_factors(shape, factor):
+  size = [factor * n for n in shape[1:-1]]
+  assert_same_function(lambda x: layers.upsample_bilinear(x, factor),
+                       lambda x: jax.image.resize(x, (shape[0], *size, shape[-1]), 'linear',
+                                                  antialias=False), random(*shape))
 
 
 def test_batch_norm_by_hand():

@@ -1,19 +1,27 @@
 """Exact parameter counts, the contract of every network, and SEAM's equations by hand."""
+from flax import traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from spinejax import models
+from spinejax.models import resnet
 from spinejax.models import seam
 
+PYRAMID = dict(num_classes=4, backbone='shallow', backbone_width=4, neck_features=8,
+               head_features=8)
 SMALL = {
     'unet': dict(name='unet', num_classes=4, features=4, levels=2),
-    'fpn': dict(name='fpn', num_classes=4, backbone_width=4, neck_features=8, head_features=8),
-    'seam': dict(name='seam', num_classes=4, backbone_width=4, neck_features=8, head_features=8,
-                 query_features=4),
+    'fpn': dict(PYRAMID, name='fpn'),
+    'seam': dict(PYRAMID, name='seam', query_features=4),
 }
 SMALL['wo_al'] = dict(SMALL['seam'], attention=False)
+
+
+@pytest.fixture(autouse=True)
+def shallow_backbone(monkeypatch):
+  monkeypatch.setitem(resnet.BACKBONES, 'shallow', ((1, 1, 1, 1), True))
 
 
 def rngs():
@@ -43,6 +51,18 @@ def test_parameter_counts(channels, fields, expected):
   assert sum(x.size for x in jax.tree.leaves(variables['params'])) == expected
 
 
+@pytest.mark.parametrize('fields, expected', [
+    (dict(upsample='nearest'), 23_345_153),
+    (dict(upsample='transpose'), 22_399_425),
+    (dict(upsample='nearest', features=8), 365_889),
+])
+def test_parameter_counts_in_three_dimensions(fields, expected):
+  model = models.create_model(dict(name='unet', num_classes=1, levels=3, **fields))
+  variables = jax.eval_shape(
+      lambda: model.init(rngs(), jnp.zeros((1, 16, 16, 8, 1)), train=True))
+  assert sum(x.size for x in jax.tree.leaves(variables['params'])) == expected
+
+
 @pytest.mark.parametrize('name', SMALL)
 @pytest.mark.parametrize('size', [(64, 32), (33, 1), (50, 47)])
 def test_any_size_gives_logits_of_that_size(name, size):
@@ -61,7 +81,6 @@ def test_output_strides(stride, last):
   outputs, variables = jax.eval_shape(
       lambda: model.init_with_output(rngs(), jnp.zeros((1, 64, 64, 1)), train=True))
   assert outputs['logits'].shape == (1, 64, 64, 4)
-  from spinejax.models import resnet
   features = jax.eval_shape(lambda: resnet.ResNet(width=4, output_stride=stride).init_with_output(
       jax.random.key(0), jnp.zeros((1, 64, 64, 1)), train=False)[0])
   assert features[-1].shape == (1, last, last, 128)
@@ -93,8 +112,11 @@ def test_gradients_are_finite_and_reach_every_parameter(name):
   for image in (jnp.zeros((2, 32, 32, 1)), jnp.full((2, 32, 32, 1), 1e4)):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients(image)))
   noise = gradients(jax.random.normal(jax.random.key(3), (2, 32, 32, 1)))
-  zero = [path for path, x in jax.tree_util.tree_leaves_with_path(noise) if not np.any(x)]
-  assert not zero
+  zero = {path for path, x in traverse_util.flatten_dict(noise).items() if not np.any(x)}
+  # Batch norm takes a bias before it away again: its gradient is zero, and exactly so.
+  biases = {path for path in traverse_util.flatten_dict(noise)
+            if path[-2:] == ('conv', 'bias') and name == 'unet' and path[0] != 'classifier'}
+  assert zero == biases
 
 
 def test_evaluation_reads_the_running_statistics_alone():
@@ -171,6 +193,25 @@ def test_a_wrong_field_is_one_sentence(fields, sentence):
   model = models.create_model({**SMALL['seam'], **fields})
   with pytest.raises(ValueError, match=sentence):
     jax.eval_shape(lambda: model.init(rngs(), jnp.zeros((1, 32, 32, 1)), train=True))
+
+
+def test_a_wrong_upsampling_is_one_sentence():
+  model = models.create_model(dict(SMALL['unet'], upsample='bilinear'))
+  with pytest.raises(ValueError, match="config.model.upsample must be 'transpose' or 'nearest'"):
+    jax.eval_shape(lambda: model.init(rngs(), jnp.zeros((1, 16, 16, 1)), train=True))
+
+
+def test_dropout_of_the_unet_acts_in_training_alone():
+  model = models.create_model(dict(SMALL['unet'], upsample='nearest', dropout=0.5))
+  variables = init(model, (1, 16, 16, 1))
+  image = jax.random.normal(jax.random.key(2), (1, 16, 16, 1))
+
+  def logits(seed, train):
+    return model.apply(variables, image, train=train, mutable=['batch_stats'],
+                       rngs={'dropout': jax.random.key(seed)})[0]['logits']
+
+  assert np.abs(logits(0, True) - logits(1, True)).max() > 1e-3
+  np.testing.assert_array_equal(logits(0, False), logits(1, False))
 
 
 def test_none_keeps_the_default():

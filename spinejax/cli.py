@@ -122,7 +122,8 @@ def configure_jax() -> None:
 
   if _VIRTUAL_DEVICES_FLAG not in os.environ.get('XLA_FLAGS', '') and (
       'JAX_NUM_CPU_DEVICES' not in os.environ):
-    jax.config.update('jax_num_cpu_devices', len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
+    jax.config.update('jax_num_cpu_devices', cores or 1)
   if not jax.config.jax_compilation_cache_dir:
     cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
     jax.config.update('jax_compilation_cache_dir', str(cache / 'spinejax' / 'xla'))

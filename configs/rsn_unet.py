@@ -70,7 +70,7 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
       split_seed=0,
       difficulty=1.0,             # of the phantom
       render_size=(2560, 640),    # of the phantom, its original size
-      mean=75.99,                 # grey levels of the published training set
+      mean=75.99,                 # gray levels of the published training set
       std=84.15,                  # 0: both are computed from the training images
       cache='auto',               # 'device', 'stream'
   )

@@ -28,7 +28,7 @@ class Predictor(NamedTuple):
     info: the run's dataset.json.
     step: the step of the checkpoint.
     batch_size: images per call of `logits`.
-    logits: maps images float32 [batch_size, H, W, C], grey levels at the network's size, to
+    logits: maps images float32 [batch_size, H, W, C], gray levels at the network's size, to
       logits float32 [batch_size, H, W, K].
   """
   config: Any
@@ -45,7 +45,7 @@ class Prediction(NamedTuple):
 
 
 def load_predictor(workdir: str, *, checkpoint: str = 'best') -> Predictor:
-  """Restores a run for inference; the config and the grey-level statistics are the run's own."""
+  """Restores a run for inference; the config and the gray-level statistics are the run's own."""
   config, info = runs.load_config(workdir), runs.load_dataset_info(workdir)
   model = create_model(config.model)
   data = config.data

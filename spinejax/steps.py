@@ -135,7 +135,7 @@ def eval_step(variables: Variables, batch: Batch, *, model: nn.Module, loss_fn: 
 
 def predict_step(variables: Variables, image: jax.Array, *, model: nn.Module,
                  normalize_fn: Callable) -> jax.Array:
-  """Logits float32 [N, H, W, K] of images [N, H, W, C] in grey levels."""
+  """Logits float32 [N, H, W, K] of images [N, H, W, C] in gray levels."""
   return model.apply(variables, normalize_fn(image), train=False)['logits']
 
 

@@ -173,10 +173,10 @@ def test_prediction_of_a_folder_skips_what_it_cannot_read(tmp_path, finished):
   folder = tmp_path / 'new'
   folder.mkdir()
   rng = np.random.default_rng(0)
-  Image.fromarray(rng.integers(0, 255, (70, 30), np.uint8)).save(folder / 'grey.png')
+  Image.fromarray(rng.integers(0, 255, (70, 30), np.uint8)).save(folder / 'gray.png')
   Image.fromarray(rng.integers(0, 255, (40, 90, 3), np.uint8)).save(folder / 'color.jpg')
   Image.fromarray(rng.integers(0, 65535, (33, 21)).astype(np.uint16)).save(folder / 'deep.tif')
-  (folder / 'broken.png').write_bytes((folder / 'grey.png').read_bytes()[:200])
+  (folder / 'broken.png').write_bytes((folder / 'gray.png').read_bytes()[:200])
   (folder / 'notes.txt').write_text('not an image')
   result = call(f'--workdir={workdir}', f'--input={folder}', f'--output={tmp_path / "out"}',
                 module='spinejax.predict')
@@ -184,7 +184,7 @@ def test_prediction_of_a_folder_skips_what_it_cannot_read(tmp_path, finished):
   assert 'broken.png' in result.stderr and 'notes.txt' in result.stderr
   assert 'Traceback' not in result.stderr and '3 of 5 images' in ' '.join(result.stdout.split())
   sizes = {path.name: Image.open(path).size for path in (tmp_path / 'out').iterdir()}
-  assert sizes == {'grey_mask.png': (30, 70), 'grey_overlay.png': (30, 70),
+  assert sizes == {'gray_mask.png': (30, 70), 'gray_overlay.png': (30, 70),
                    'color_mask.png': (90, 40), 'color_overlay.png': (90, 40),
                    'deep_mask.png': (21, 33), 'deep_overlay.png': (21, 33)}
 

@@ -77,7 +77,7 @@ def inner_contours(label: np.ndarray, width: int = 1) -> np.ndarray:
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-  """Grey levels 0..255 of any dtype, [H,W], [H,W,1] or [H,W,3+] -> uint8 [H,W] or [H,W,3]."""
+  """Gray levels 0..255 of any dtype, [H,W], [H,W,1] or [H,W,3+] -> uint8 [H,W] or [H,W,3]."""
   image = np.asarray(image)
   if image.ndim == 3:
     image = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
@@ -100,7 +100,7 @@ def save_overlay(path: str | os.PathLike, image: np.ndarray, prediction: np.ndar
 
   Args:
     path: file to write; replaced only when the new one is complete.
-    image: [H,W] or [H,W,C], grey levels 0..255.
+    image: [H,W] or [H,W,C], gray levels 0..255.
     prediction: int [H,W], 0 = background.
     label: int [H,W] or None: the truth.
     classes: class names by index; when given, an index beyond them is an error.
@@ -135,7 +135,7 @@ def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
   """Image | truth | prediction | image with both contours, with a legend.
 
   Args:
-    image: [H,W] or [H,W,C], grey levels 0..255.
+    image: [H,W] or [H,W,C], gray levels 0..255.
     label: int [H,W], or None: the truth's panel and contour are left out.
     prediction: int [H,W].
     classes: class names by index, background first.

@@ -23,7 +23,7 @@ METRICS = {'dice': 'Dice', 'iou': 'IoU', 'recall': 'Recall', 'precision': 'Preci
 ROLES = ('best', 'median', 'worst')
 LABELS = {'command': 'Command', 'date': 'Date', 'seed': 'Seed', 'num_parameters': 'Parameters',
           'devices': 'Devices', 'host': 'Host', 'fingerprint': 'Hash of the data',
-          'mean': 'Mean grey level', 'std': 'SD of grey levels', 'durations': 'Durations',
+          'mean': 'Mean gray level', 'std': 'SD of gray levels', 'durations': 'Durations',
           'versions': 'Versions'}
 _SHOWN_APART = ('starts', 'split', 'patients', 'variant', 'config')
 _THEME = {figures.INK: 'var(--ink)', figures.MUTED: 'var(--muted)', figures.RULE: 'var(--rule)'}
@@ -87,7 +87,7 @@ def figure_to_svg(figure: Figure, prefix: str, description: str) -> str:
     figure: drawn with the colors INK, MUTED and RULE of `figures` where it should follow the page.
     prefix: put before every id, so that several figures fit in one page.
     description: read aloud in place of the picture.
-  Pictures inside are stored losslessly, as grey or palette PNG where they have at most 256 colors.
+  Pictures inside are stored losslessly, as gray or palette PNG where they have at most 256 colors.
   """
   text = io.StringIO()
   settings = {'svg.fonttype': 'none', 'svg.hashsalt': prefix, 'image.composite_image': False}
@@ -113,7 +113,7 @@ def figure_to_svg(figure: Figure, prefix: str, description: str) -> str:
 
 
 def shrink_png(data: bytes) -> bytes:
-  """The same pixels as a smaller PNG: grey, a palette of at most 256 colors, or RGB if opaque."""
+  """The same pixels as a smaller PNG: gray, a palette of at most 256 colors, or RGB if opaque."""
   image = Image.open(io.BytesIO(data)).convert('RGBA')
   if image.getchannel('A').getextrema() == (255, 255):
     image = image.convert('RGB')

@@ -258,7 +258,7 @@ def test_what_was_run_is_told(tmp_path):
                 'Parameters 1,234,567', 'Devices cpu:0, cpu:1', 'Hash of the data train abc123',
                 'Durations train 1 h 02 min · test 1 min 02 s', 'flax 5.4',
                 'Split: train, 2 cases p1_a, p1_b', 'Split: patients of train, 1 p1',
-                'Split: test, 1 case p2_a', 'Mean grey level 71.1235',
+                'Split: test, 1 case p2_a', 'Mean gray level 71.1235',
                 'Earlier starts of this run, 1 2030-01-01'):
     assert words in page.text, words
   assert 'patients of test' not in page.text

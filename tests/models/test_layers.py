@@ -14,11 +14,16 @@ def random(*shape, seed=0):
 
 def assert_same_function(f, g, *args):
   """Equal values and equal gradients of a random projection."""
-  y, pull_f = jax.vjp(f, *args)
-  z, pull_g = jax.vjp(g, *args)
+  cotangent = random(*jax.eval_shape(f, *args).shape, seed=9)
+
+  def values_and_gradients(function):
+    y, pullback = jax.vjp(function, *args)
+    return y, pullback(cotangent)
+
+  (y, pulled), (z, expected) = jax.jit(
+      lambda: (values_and_gradients(f), values_and_gradients(g)))()
   np.testing.assert_allclose(y, z, rtol=2e-5, atol=2e-5)
-  cotangent = random(*y.shape, seed=9)
-  for a, b in zip(pull_f(cotangent), pull_g(cotangent)):
+  for a, b in zip(pulled, expected, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 

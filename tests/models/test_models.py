@@ -96,7 +96,7 @@ def test_padding_does_not_shift_the_image():
       model.apply(variables, extended, train=False)['logits'][:, :10, :13], rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['unet', 'seam', 'wo_al'])
+@pytest.mark.parametrize('name', ['unet', 'seam'])
 def test_gradients_are_finite_and_reach_every_parameter(name):
   model = models.create_model(SMALL[name])
   variables = init(model, (1, 32, 32, 1))

@@ -241,8 +241,8 @@ def create_feed(
   Args:
     source: training set, not empty.
     config: the whole config; used are seed, batch_size and of data: image_size, patch_size,
-      patch_stride, classes, mean, std (None, or a std of 0: of the training images at the network's
-      size) and cache ('auto': 'device' if the arrays take at most a quarter of its memory, else
+      patch_stride, classes, mean, std (None: of the training images at the network's size; std 0:
+      both are) and cache ('auto': 'device' if the arrays take at most a quarter of its memory, else
       'stream').
     cells: add cells, see `regions.component_cells`.
     progress: called once a case while loading.
@@ -262,7 +262,7 @@ def create_feed(
   if cache == 'auto':
     fits = _fits_on_device(size_in_memory(source, data, cells))
     cache = 'device' if fits else 'stream'
-  given = (data['mean'], data['std']) if data['std'] else (None, None)
+  given = (None, None) if data['std'] == 0 else (data['mean'], data['std'])
   if cache == 'device':
     arrays = load_to_memory(source, data, cells, progress)
     computed = given if None not in given else image_statistics(arrays['image'])

@@ -188,6 +188,8 @@ def test_statistics_of_the_training_images(directory):
   np.testing.assert_allclose([feed.mean, feed.std], [pixels.mean(), pixels.std()], rtol=1e-12)
   config['data']['mean'] = 10.0
   assert batches.create_feed(source, config).mean == 10.0
+  config['data']['std'] = 0.0
+  assert batches.create_feed(source, config)[:2] == feed[:2]
   assert batches.create_feed(source, config).std == feed.std
   assert batches.image_statistics([np.full((3, 3, 1), 7, np.uint8)]) == (7.0, 0.0)
   assert batches.image_statistics([]) == (0.0, 0.0)

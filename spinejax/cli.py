@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 INTERRUPTED = 130  # exit status of a run stopped by Ctrl-C or SIGTERM, its state saved
 _VIRTUAL_DEVICES_FLAG = 'xla_force_host_platform_device_count'
+# On a starved machine one virtual device may wait long for another; XLA gives up after 40 s.
+_PATIENCE_FLAG = '--xla_cpu_collective_call_terminate_timeout_seconds'
 
 
 class Interrupted(Exception):
@@ -118,9 +120,12 @@ def configure_jax() -> None:
   `$JAX_COMPILATION_CACHE_DIR` (default `~/.cache/spinejax/xla`), so the next start is fast.
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
+  xla_flags = os.environ.get('XLA_FLAGS', '')
+  if _PATIENCE_FLAG not in xla_flags:
+    os.environ['XLA_FLAGS'] = f'{xla_flags} {_PATIENCE_FLAG}=600'.strip()
   import jax  # late, so that --help and config errors need no JAX
 
-  if _VIRTUAL_DEVICES_FLAG not in os.environ.get('XLA_FLAGS', '') and (
+  if _VIRTUAL_DEVICES_FLAG not in xla_flags and (
       'JAX_NUM_CPU_DEVICES' not in os.environ):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     jax.config.update('jax_num_cpu_devices', cores or 1)

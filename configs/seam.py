@@ -11,7 +11,7 @@ Variants are the rows of table 1 that are ablations (its baselines have the same
   class_center  one center per class instead of one per component
   resnet101     the same with a ResNet-101 backbone
   quick         small network and images for a laptop CPU: launch/local.sh
-                --config=configs/seam.py:quick took 2 min 28 s on two cores and ended with a
+                --config=configs/seam.py:quick took 2 min 32 s on two cores and ended with a
                 per-image Dice of 0.762 (mean of bones) on the 29 test phantoms
 
 Protocol (paper, sections 3.1 and 3.2): 80 training and 29 test cases, images resized to 1024x256,

@@ -51,8 +51,8 @@ def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
   free = shutil.disk_usage(manager.directory).free
   if free < needed + _SPARE_BYTES:  # before Orbax starts: its threads report a full disk at length
-    raise OSError(_not_saved(manager, step, f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB '
-                                            'are free'))
+    cause = f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free'
+    raise OSError(_not_saved(manager, step, cause))
   try:
     manager.save(
         step, force=True, metrics=None if score is None else {_SCORE: score},

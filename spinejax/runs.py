@@ -21,16 +21,11 @@ PACKAGES = ('spinejax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'g
             'tensorflow-datasets', 'numpy', 'scipy', 'pillow')
 
 
-def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
-  """Writes `name`.json into the run folder, or checks that the one there is the same.
-
-  Args:
-    workdir: the run folder, made if absent.
-    name: 'config' or 'dataset'.
-    content: nested dicts of plain values.
+def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
+  """Makes the run folder, or checks that the run in it has this config; claims nothing yet.
 
   Raises:
-    ValueError: the folder holds a run of another config or of other data.
+    ValueError: the folder holds a run of another config.
     OSError: the folder cannot be written.
   """
   folder = pathlib.Path(workdir)
@@ -41,7 +36,22 @@ def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
   except OSError as error:
     raise OSError(f'the run folder {folder} cannot be written ({error.strerror}); '
                   'choose another --workdir.') from error
-  path = folder / f'{name}.json'
+  if (folder / 'config.json').exists():
+    check(workdir, 'config', config)
+
+
+def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
+  """Writes `name`.json into the open run folder, or checks that the one there is the same.
+
+  Args:
+    workdir: the run folder.
+    name: 'config' or 'dataset'.
+    content: nested dicts of plain values.
+
+  Raises:
+    ValueError: the folder holds a run of another config or of other data.
+  """
+  path = pathlib.Path(workdir) / f'{name}.json'
   if path.exists():
     check(workdir, name, content)
   else:

@@ -60,10 +60,11 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
 def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   """Trains to the last step of the config, resuming what `workdir` holds; returns the state.
 
-  Order: claim the run folder, load the data, restore, then step. Every `eval_every` steps and at
-  the end the validation cases are scored and a checkpoint is written; Ctrl-C and SIGTERM write one
-  too. Step k is a pure function of (config, data, k): N steps equal N/2 steps, a restore and N/2
-  steps, to the bit.
+  Order: open the run folder, load data and model, claim the folder, restore, then step; a fault
+  before the claim leaves no run behind, so the corrected command is welcome. Every `eval_every`
+  steps and at the end the validation cases are scored and a checkpoint is written; Ctrl-C and
+  SIGTERM write one too. Step k is a pure function of (config, data, k): N steps equal N/2 steps, a
+  restore and N/2 steps, to the bit.
 
   Raises:
     ValueError: a fault in config or data, or too many non-finite steps in a row.
@@ -71,8 +72,9 @@ def train(config: ConfigDict, workdir: str) -> steps.TrainState:
     cli.Interrupted: stopped by a signal, after saving.
   """
   console = Console()
-  runs.claim(workdir, 'config', config)
+  runs.open_folder(workdir, config)
   run = create_run(config, console)
+  runs.claim(workdir, 'config', config)
   runs.claim(workdir, 'dataset', run.info)
   runs.record_start(workdir, num_parameters=count_parameters(run.state.params))
   console.print(run.summary, highlight=False, soft_wrap=True)
@@ -118,9 +120,10 @@ def create_run(config: ConfigDict, console: Console) -> Run:
       mesh, config.data_parallel)
   validate = _create_validation(config, cases['validation'], model, loss, normalize)
   summary = (
-      f'{config.model.name}, {count_parameters(state.params):,} parameters; {len(cases["train"])} training, '
-      f'{len(cases["validation"])} validation, {len(cases["test"])} test cases; {num_steps} steps '
-      f'of {config.batch_size} ({num_steps / feed.steps_per_epoch:.4g} epochs) on {mesh.size} of '
+      f'{config.model.name}, {count_parameters(state.params):,} parameters; '
+      f'{len(cases["train"])} training, {len(cases["validation"])} validation, '
+      f'{len(cases["test"])} test cases; {num_steps} steps of {config.batch_size} '
+      f'({num_steps / feed.steps_per_epoch:.4g} epochs) on {mesh.size} of '
       f'{jax.device_count()} {jax.default_backend()} devices')
   return Run(info, num_steps, state, feed.batch_at, feed.names_at,
              lambda state, batch: train_step(state, batch, train_key), validate,

@@ -11,6 +11,7 @@ def make_config(**fields):
 
 def test_a_config_survives_the_folder(tmp_path):
   config = make_config()
+  runs.open_folder(tmp_path / 'run', config)
   runs.claim(tmp_path / 'run', 'config', config)
   assert runs.load_config(tmp_path / 'run').to_dict() == config.to_dict()
   runs.claim(tmp_path / 'run', 'config', config)  # the same run again
@@ -20,8 +21,9 @@ def test_a_changed_config_is_refused_with_the_differing_fields(tmp_path):
   runs.claim(tmp_path, 'config', make_config())
   changed = make_config(seed=1, extra=True)
   changed.data.size = (4, 3)
-  with pytest.raises(ValueError) as error:
-    runs.claim(tmp_path, 'config', changed)
+  for refuse in (runs.open_folder, lambda *args: runs.claim(args[0], 'config', args[1])):
+    with pytest.raises(ValueError) as error:
+      refuse(tmp_path, changed)
   assert str(error.value).splitlines()[1:] == [
       '  data.size: [4, 2] there, [4, 3] asked', '  extra: nothing there, True asked',
       '  seed: 0 there, 1 asked']
@@ -36,7 +38,7 @@ def test_long_values_are_shortened():
 def test_an_unwritable_folder_is_one_sentence(tmp_path):
   (tmp_path / 'file').write_text('')
   with pytest.raises(OSError, match='cannot be written .*choose another --workdir'):
-    runs.claim(tmp_path / 'file' / 'run', 'config', make_config())
+    runs.open_folder(tmp_path / 'file' / 'run', make_config())
 
 
 def test_no_run_and_a_damaged_run(tmp_path):

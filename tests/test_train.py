@@ -137,6 +137,14 @@ def test_a_changed_config_or_dataset_is_refused(tmp_path, finished):
     train.train(config, str(tmp_path / 'run'))
 
 
+def test_a_corrected_command_is_welcome_after_a_fault(tmp_path):
+  workdir, data = tmp_path / 'run', tmp_path / 'data'
+  with pytest.raises(FileNotFoundError):
+    train.train(folder_config(tmp_path / 'typo'), str(workdir))
+  folders.write_folder(data, 5, num_classes=2)
+  assert train.train(folder_config(data, num_steps=2), str(workdir)).step == 2
+
+
 def test_non_finite_steps_stop_the_run_with_the_cases(tmp_path):
   config = tiny.tiny_config(max_skipped_steps=2, **{'data.std': 1e-30, 'data.mean': 3e38})
   with pytest.raises(ValueError, match=r'not finite in 2 steps .* step 2 \(cases phantom_'):

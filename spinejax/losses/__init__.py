@@ -4,6 +4,10 @@ Every objective is `name(outputs, batch, **weights) -> (loss, parts)`. `outputs[
 [N, H, W, K] and `batch['label']` int [N, H, W]; `loss` is float [N], one value per example, and
 `parts` holds its terms before weighting, float [N] each. The caller leaves out padded examples
 and takes the mean.
+
+In training some networks put out more predictions beside `logits`: `aux_logits` of an auxiliary
+head, `position_logits` and `channel_logits` of the branches of dual attention. `create_loss` adds
+the same objective on each of them.
 """
 from collections.abc import Callable, Mapping
 import functools
@@ -11,6 +15,7 @@ import inspect
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from spinejax.losses import center as center_lib
 from spinejax.losses import dice
@@ -84,6 +89,40 @@ def cross_entropy_dice(
   return parts['cross_entropy'] + lam * parts['squared_dice'], parts
 
 
+def cross_entropy_tv(
+    outputs: Arrays, batch: Arrays, *, lam: float = 0.4, normalization: str = 'terms') -> Objective:
+  """`CE + lam TV`: RSN-U-net's total variation (eq. 1) for several classes.
+
+  The total variation is the mean over the classes' probability maps, background included; of two
+  classes it is that of the one map of `bce_tv`. Ours: the paper segments one class, yet SEAM and
+  SADANet compare it on four and do not say how.
+  """
+  logits = outputs['logits']
+  maps = jnp.moveaxis(jax.nn.softmax(logits), -1, 1)
+  variation = total_variation.total_variation(
+      maps.reshape(-1, *maps.shape[2:]), normalization=normalization)
+  parts = {
+      'cross_entropy': _cross_entropy(outputs, batch, 'cross_entropy_tv', divide_by_classes=False),
+      'total_variation': jnp.mean(variation.reshape(maps.shape[:2]), 1),
+  }
+  return parts['cross_entropy'] + lam * parts['total_variation'], parts
+
+
+def wave_ct(outputs: Arrays, batch: Arrays, *, lam: float = 1.0) -> Objective:
+  """`CE + lam |autoencoder(x) - x|^2`, the mean over pixels: both halves of `models.wave_ct`.
+
+  The halves share no parameter, so lam scales the gradient of the autoencoder alone. The second
+  term is that of `outputs['reconstruction_residual']`, float [N, H, W, C], there in training only.
+  """
+  parts = {'cross_entropy': _cross_entropy(outputs, batch, 'wave_ct', divide_by_classes=False)}
+  loss = parts['cross_entropy']
+  if 'reconstruction_residual' in outputs:
+    parts['reconstruction'] = jnp.mean(
+        jnp.square(outputs['reconstruction_residual']), axis=(1, 2, 3))
+    loss += lam * parts['reconstruction']
+  return loss, parts
+
+
 def seam(
     outputs: Arrays, batch: Arrays, *, lam: float = 0.4, beta: float = 0.5,
     center: str = 'component') -> Objective:
@@ -114,20 +153,44 @@ LOSSES = {
     'dice': dice_loss,
     'squared_dice': squared_dice_loss,
     'cross_entropy_dice': cross_entropy_dice,
+    'cross_entropy_tv': cross_entropy_tv,
     'seam': seam,
+    'wave_ct': wave_ct,
+}
+# Predictions beside `logits`: the field that weights their loss, and its default.
+HEADS = {
+    'aux_logits': ('auxiliary_weight', 0.4),
+    'position_logits': ('branch_weight', 1.0),
+    'channel_logits': ('branch_weight', 1.0),
 }
 
 
 def create_loss(config: Mapping[str, Any]) -> Callable[[Arrays, Arrays], Objective]:
   """`fn(outputs, batch) -> (loss [N], parts)` of `config`: `name` and the weights it takes.
 
-  A weight of None keeps its default.
+  Every loss takes `auxiliary_weight` (0.4, that of MMSegmentation's auxiliary heads) and
+  `branch_weight` (1, that of DANet's branches) too: of the same objective on the outputs in
+  `HEADS`, where there are any. A weight of None keeps its default.
 
   Raises:
     ValueError: on an unknown name or weight, or a weight missing that has no default.
   """
   name, weights = _resolve(config)
-  return functools.partial(LOSSES[name], **weights)
+  head_weights = {head: weights[field] for head, (field, _) in HEADS.items()}
+  own = weights.keys() - dict(HEADS.values())
+  main = functools.partial(LOSSES[name], **{field: weights[field] for field in own})
+
+  def objective(outputs, batch):
+    loss, parts = main(outputs, batch)
+    for head, weight in head_weights.items():
+      if weight and head in outputs:
+        head_loss, head_parts = main({**outputs, 'logits': outputs[head]}, batch)
+        loss += weight * head_loss
+        parts |= {f'{head.removesuffix("_logits")}/{part}': value
+                  for part, value in head_parts.items()}
+    return loss, parts
+
+  return objective
 
 
 def needs_cells(config: Mapping[str, Any]) -> bool:
@@ -145,7 +208,7 @@ def _resolve(config: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     raise ValueError(f"loss.name must be one of {', '.join(LOSSES)}; got {name!r}")
   known = {key: parameter.default
            for key, parameter in inspect.signature(LOSSES[name]).parameters.items()
-           if parameter.kind is inspect.Parameter.KEYWORD_ONLY}
+           if parameter.kind is inspect.Parameter.KEYWORD_ONLY} | dict(HEADS.values())
   unknown = sorted(set(weights) - set(known))
   if unknown:
     raise ValueError(

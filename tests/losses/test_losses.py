@@ -22,8 +22,10 @@ CONFIGS = [
     {'name': 'dice', 'smooth': 1.0},
     {'name': 'squared_dice'},
     {'name': 'cross_entropy_dice', 'reduction': 'global'},
+    {'name': 'cross_entropy_tv'},
     {'name': 'seam'},
     {'name': 'seam', 'center': 'class'},
+    {'name': 'wave_ct', 'lam': 0.5},
 ]
 
 
@@ -38,7 +40,9 @@ def example(fill='mixed', num_classes=4, scale=1.0, seed=0):
   elif fill == 'one pixel':
     label[:, 2, 6] = 3
   draw = lambda *shape: jnp.asarray(scale * random.normal(size=shape), jnp.float32)
-  outputs = {'logits': draw(2, *SIZE, num_classes), 'key_logits': draw(2, 2, 2, 4)}
+  outputs = {'logits': draw(2, *SIZE, num_classes), 'key_logits': draw(2, 2, 2, 4),
+             'reconstruction_residual': draw(2, *SIZE, 1), 'aux_logits': draw(2, *SIZE, num_classes),
+             'channel_logits': draw(2, *SIZE, num_classes)}
   present = np.stack([(label == index).any((1, 2)) for index in (1, 2, 3)], -1)
   cells = np.broadcast_to(present[:, None, None, :], (2, *SIZE, 3)).astype(np.uint8)
   return outputs, {'label': jnp.asarray(label), 'cells': jnp.asarray(cells)}
@@ -149,6 +153,50 @@ def test_cross_entropy_dice_is_the_weighted_sum():
       value, losses.cross_entropy(outputs, batch)[0] + 3.0 * parts['squared_dice'], rtol=1e-6)
 
 
+def test_cross_entropy_tv_of_two_classes_is_that_of_one_map():
+  outputs, batch = example(num_classes=2)
+  batch['label'] = jnp.minimum(batch['label'], 1)
+  value, parts = losses.cross_entropy_tv(outputs, batch, lam=0.7)
+  logit = outputs['logits'][..., 1] - outputs['logits'][..., 0]
+  binary, binary_parts = losses.bce_tv({'logits': logit[..., None]}, batch, lam=0.7)
+  np.testing.assert_allclose(parts['total_variation'], binary_parts['total_variation'], rtol=1e-5)
+  np.testing.assert_allclose(value, binary, rtol=1e-5)
+
+
+def test_wave_ct_adds_the_mean_squared_residual_in_training():
+  outputs, batch = example()
+  plain, _ = losses.cross_entropy(outputs, batch)
+  value, parts = losses.wave_ct(outputs, batch, lam=0.5)
+  squares = np.square(outputs['reconstruction_residual']).reshape(2, -1).mean(1)
+  np.testing.assert_allclose(parts['reconstruction'], squares, rtol=1e-6)
+  np.testing.assert_allclose(value, plain + 0.5 * squares, rtol=1e-6)
+  value, parts = losses.wave_ct({'logits': outputs['logits']}, batch)
+  np.testing.assert_array_equal(value, plain)
+  assert 'reconstruction' not in parts
+
+
+def test_other_heads_add_the_same_objective_with_their_weights():
+  outputs, batch = example()
+  outputs['position_logits'] = outputs['logits'] + 1.0 * outputs['channel_logits']
+  of = lambda head: losses.cross_entropy_dice(
+      {'logits': outputs[head]}, batch, reduction='global')[0]
+  config = {'name': 'cross_entropy_dice', 'reduction': 'global'}
+  value, parts = losses.create_loss(config)(outputs, batch)
+  np.testing.assert_allclose(
+      value, of('logits') + of('position_logits') + of('channel_logits') + 0.4 * of('aux_logits'),
+      rtol=1e-6)
+  np.testing.assert_array_equal(
+      parts['aux/cross_entropy'], losses.cross_entropy({'logits': outputs['aux_logits']}, batch)[0])
+  assert {'cross_entropy', 'position/squared_dice', 'channel/squared_dice'} <= parts.keys()
+  value, parts = losses.create_loss(
+      {**config, 'auxiliary_weight': 0.7, 'branch_weight': 0.0})(outputs, batch)
+  np.testing.assert_allclose(value, of('logits') + 0.7 * of('aux_logits'), rtol=1e-6)
+  assert 'position/cross_entropy' not in parts
+  # In prediction the heads are absent.
+  value, _ = losses.create_loss(config)({'logits': outputs['logits']}, batch)
+  np.testing.assert_array_equal(value, of('logits'))
+
+
 def test_one_logit_dice_is_binary():
   outputs, batch = example(num_classes=1)
   target = (batch['label'] > 0).astype(jnp.float32)[..., None]
@@ -174,6 +222,7 @@ def test_objectives_fall_under_descent(config):
 def test_create_loss_reads_any_mapping(make):
   outputs, batch = example()
   config = make({'name': 'seam', 'lam': 0.2, 'beta': 1.0})
+  outputs = {head: outputs[head] for head in ('logits', 'key_logits')}
   value, _ = losses.create_loss(config)(outputs, batch)
   np.testing.assert_array_equal(value, losses.seam(outputs, batch, lam=0.2, beta=1.0)[0])
   assert losses.needs_cells(config)
@@ -181,10 +230,10 @@ def test_create_loss_reads_any_mapping(make):
 
 
 @pytest.mark.parametrize('config, sentence', [
-    ({'name': 'focal'}, r"loss.name must be one of bce_tv, .*, seam; got 'focal'"),
+    ({'name': 'focal'}, r"loss.name must be one of bce_tv, .*, wave_ct; got 'focal'"),
     ({'lam': 0.4}, r'loss.name must be one of .*; got None'),
     ({'name': 'seam', 'gamma': 1.0},
-     r"loss 'seam' has no weight gamma; it takes lam, beta, center"),
+     r"loss 'seam' has no weight gamma; it takes lam, beta, center, auxiliary_weight, branch_w"),
     ({'name': 'weighted_bce'}, r"loss 'weighted_bce' needs a value for loss.positive_weight")])
 @pytest.mark.parametrize('function', [losses.create_loss, losses.needs_cells])
 def test_config_errors(function, config, sentence):
@@ -192,7 +241,8 @@ def test_config_errors(function, config, sentence):
     function(config)
 
 
-@pytest.mark.parametrize('name', ['cross_entropy', 'cross_entropy_dice', 'seam'])
+@pytest.mark.parametrize('name', ['cross_entropy', 'cross_entropy_dice', 'cross_entropy_tv',
+                                  'seam', 'wave_ct'])
 def test_softmax_losses_refuse_one_logit(name):
   """Their softmax would be 1 everywhere and the loss 0: training would do nothing."""
   with pytest.raises(ValueError, match=f"loss '{name}' expects a logit for every class"):

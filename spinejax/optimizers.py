@@ -5,6 +5,8 @@ from typing import Any
 import jax
 import optax
 
+from spinejax.models import FROZEN
+
 OPTIMIZERS = ('adam', 'adamw', 'sgd')
 SCHEDULES = ('constant', 'cosine', 'polynomial')
 
@@ -36,22 +38,28 @@ def create_optimizer(config: Mapping[str, Any], num_steps: int) -> optax.Gradien
   """Gradient clipping, weight decay and the named optimizer.
 
   `weight_decay` is L2 in the gradient, as PyTorch's Adam and SGD have it, except for 'adamw',
-  which decouples it. `gradient_clip` is the largest global norm, 0 for none.
+  which decouples it; the modules in `models.FROZEN`, whose gradient is zero, do not decay.
+  `gradient_clip` is the largest global norm, 0 for none.
   """
   schedule = create_schedule(config, num_steps)
   name, decay = config['name'], config['weight_decay']
   steps = [optax.clip_by_global_norm(config['gradient_clip'])] if config['gradient_clip'] else []
   if decay and name != 'adamw':
-    steps.append(optax.add_decayed_weights(decay))
+    steps.append(optax.add_decayed_weights(decay, mask=_is_trained))
   if name == 'adam':
     steps.append(optax.adam(schedule))
   elif name == 'adamw':
-    steps.append(optax.adamw(schedule, weight_decay=decay))
+    steps.append(optax.adamw(schedule, weight_decay=decay, mask=_is_trained))
   elif name == 'sgd':
     steps.append(optax.sgd(schedule, momentum=0.9))
   else:
     raise ValueError(f'config.optimizer.name must be one of {", ".join(OPTIMIZERS)}, not {name!r}.')
   return _with_standard_promotion(optax.chain(*steps))
+
+
+def _is_trained(params: Any) -> Any:
+  return jax.tree_util.tree_map_with_path(
+      lambda path, _: not any(getattr(entry, 'key', None) in FROZEN for entry in path), params)
 
 
 def _with_standard_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:

@@ -52,3 +52,14 @@ def test_sgd_and_gradient_clip():
 def test_unknown_names_are_one_sentence(field, value):
   with pytest.raises(ValueError, match=f'config.optimizer.{field} must be one of .*{value}'):
     optimizers.create_optimizer({**BASE, field: value}, 10)
+
+
+@pytest.mark.parametrize('name', ['adam', 'adamw', 'sgd'])
+def test_frozen_modules_do_not_decay(name):
+  tx = optimizers.create_optimizer({**BASE, 'name': name, 'weight_decay': 0.5}, 10)
+  params = {'decode_head': {frozen: {'kernel': jnp.ones(3)} for frozen in ('ema_mid_conv', 'other')}}
+  updates, _ = tx.update({'decode_head': {
+      'ema_mid_conv': {'kernel': jnp.zeros(3)}, 'other': {'kernel': jnp.zeros(3)}}},
+      tx.init(params), params)
+  assert not np.any(updates['decode_head']['ema_mid_conv']['kernel'])
+  assert np.all(updates['decode_head']['other']['kernel'] < 0)

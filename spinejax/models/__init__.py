@@ -15,6 +15,9 @@ MODELS = {
     'seam': SEAM,
     'unet': UNet,
 }
+# Modules whose parameters stay as initialized: they stop their gradient, and optimizers do not
+# decay them.
+FROZEN = ('ema_mid_conv',)
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 

@@ -41,7 +41,8 @@ def example(fill='mixed', num_classes=4, scale=1.0, seed=0):
     label[:, 2, 6] = 3
   draw = lambda *shape: jnp.asarray(scale * random.normal(size=shape), jnp.float32)
   outputs = {'logits': draw(2, *SIZE, num_classes), 'key_logits': draw(2, 2, 2, 4),
-             'reconstruction_residual': draw(2, *SIZE, 1), 'aux_logits': draw(2, *SIZE, num_classes),
+             'reconstruction_residual': draw(2, *SIZE, 1),
+             'aux_logits': draw(2, *SIZE, num_classes),
              'channel_logits': draw(2, *SIZE, num_classes)}
   present = np.stack([(label == index).any((1, 2)) for index in (1, 2, 3)], -1)
   cells = np.broadcast_to(present[:, None, None, :], (2, *SIZE, 3)).astype(np.uint8)

@@ -43,6 +43,8 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
   config.max_skipped_steps = 20   # non-finite steps in a row before the run stops
   config.ema_decay = 0.0          # 0: no moving average of the variables
   config.data_parallel = 'mesh'   # or 'pmap'
+  config.init_from = ''           # PyTorch weights to start from: .safetensors, .npz or .pth
+  config.init_parts = ()          # what to take of them, such as ('backbone',); (): all
 
   config.model = dict(
       name='unet',
@@ -94,6 +96,7 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
   )
   config.evaluation = dict(
       resize='mask',              # to the original size: 'logits' bilinear, or 'mask' nearest
+      style_transfer=False,       # of a wave_ct network, before it segments
   )
   config.lock()
   config.update_from_flattened_dict(VARIANTS[variant])

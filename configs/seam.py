@@ -2,11 +2,17 @@
 
   python -m spinejax.main --config=configs/seam.py:ours --workdir=runs/seam_ours
 
-Variants are the rows of table 1 that are ablations (its baselines have the same protocol):
+Variants are the rows of table 1, all with the same protocol:
   ours          attention, class supervision and center regression of the key map
   wo_al         without attention; the structure supervision acts on the FPN features
   wo_ss         without center regression (beta = 0); the class supervision stays
   fpn           vanilla panoptic FPN
+  unet          U-Net S5-D16 of MMSegmentation
+  ppmu          U-Net with pyramid pooling in its deep skips, after PPMU's abstract
+  rsnu          the U-Net of RSN-U-net with total variation beside its cross entropy
+  wave_ct       FPN behind a style transfer in a wavelet autoencoder, after WaveCT
+  danet, emanet, nonlocal   attention on a ResNet at stride 8
+and our own:
   mean_attention  the attention logits averaged over positions instead of summed
   class_center  one center per class instead of one per component
   resnet101     the same with a ResNet-101 backbone
@@ -21,15 +27,27 @@ paper gives 7 h of training on a GTX 2080 Ti and no number of steps: 80 000 is o
 """
 from ml_collections import ConfigDict
 
+_PLAIN = {
+    'loss.name': 'cross_entropy', 'loss.lam': None, 'loss.beta': None, 'loss.center': None,
+    **{f'model.{field}': None for field in ('attention', 'attention_scale', 'query_features')}}
+_DILATED = {**_PLAIN, 'model.output_stride': 8, 'model.neck_features': None,
+            'model.head_features': None}
+_UNET = {**_PLAIN, **{f'model.{field}': None for field in (
+    'backbone', 'backbone_width', 'output_stride', 'neck_features', 'head_features', 'dropout')}}
+
 VARIANTS = {
     'ours': {},
     'wo_al': {'model.attention': False},
     'wo_ss': {'loss.beta': 0.0},
-    'fpn': {
-        'model.name': 'fpn', 'model.attention': None, 'model.attention_scale': None,
-        'model.query_features': None,
-        'loss.name': 'cross_entropy', 'loss.lam': None, 'loss.beta': None, 'loss.center': None,
-    },
+    'fpn': {**_PLAIN, 'model.name': 'fpn'},
+    'unet': {**_UNET, 'model.name': 'unet_s5d16'},
+    'ppmu': {**_UNET, 'model.name': 'ppmu'},
+    'rsnu': {**_UNET, 'model.name': 'unet', 'loss.name': 'cross_entropy_tv', 'loss.lam': 0.4},
+    'wave_ct': {**_PLAIN, 'model.name': 'wave_ct', 'loss.name': 'wave_ct', 'loss.lam': 1.0,
+                'evaluation.style_transfer': True},
+    'danet': {**_DILATED, 'model.name': 'danet'},
+    'emanet': {**_DILATED, 'model.name': 'emanet'},
+    'nonlocal': {**_DILATED, 'model.name': 'nonlocal'},
     'mean_attention': {'model.attention_scale': 'mean'},
     'class_center': {'loss.center': 'class'},
     'resnet101': {'model.backbone': 'resnet101_v1c'},
@@ -57,6 +75,8 @@ def get_config(variant: str = 'ours') -> ConfigDict:
   config.max_skipped_steps = 20   # non-finite steps in a row before the run stops
   config.ema_decay = 0.0          # 0: no moving average of the variables
   config.data_parallel = 'mesh'   # or 'pmap'
+  config.init_from = ''           # PyTorch weights to start from: .safetensors, .npz or .pth
+  config.init_parts = ()          # what to take of them, such as ('backbone',); (): all
 
   config.model = dict(
       name='seam',
@@ -77,6 +97,8 @@ def get_config(variant: str = 'ours') -> ConfigDict:
       lam=0.4,
       beta=0.5,
       center='component',         # or 'class'
+      auxiliary_weight=0.4,       # of auxiliary heads, where a network has one
+      branch_weight=1.0,          # of DANet's two branches
   )
   config.data = dict(
       name='vpi_phantom',         # or 'folder', 'built' with a directory
@@ -117,6 +139,7 @@ def get_config(variant: str = 'ours') -> ConfigDict:
   )
   config.evaluation = dict(
       resize='logits',            # to the original size: 'logits' bilinear, or 'mask' nearest
+      style_transfer=False,       # of a wave_ct network, before it segments
   )
   config.lock()
   config.update_from_flattened_dict(VARIANTS[variant])
@@ -124,7 +147,8 @@ def get_config(variant: str = 'ours') -> ConfigDict:
 
 
 def sweep():
-  """Three seeds of every ablation of table 1."""
-  for variant in ('fpn', 'wo_al', 'wo_ss', 'ours'):
+  """Three seeds of every row of table 1."""
+  for variant in ('fpn', 'unet', 'ppmu', 'rsnu', 'wave_ct', 'danet', 'emanet', 'nonlocal',
+                  'wo_al', 'wo_ss', 'ours'):
     for seed in range(3):
       yield {'variant': variant, 'seed': seed}

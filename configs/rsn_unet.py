@@ -74,8 +74,8 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
       split_seed=0,
       difficulty=1.0,             # of the phantom
       render_size=(2560, 640),    # of the phantom, its original size
-      mean=75.99,                 # gray levels of the published training set
-      std=84.15,                  # 0: both are computed from the training images
+      mean=(75.99,),              # gray levels of the published training set; or per channel
+      std=(84.15,),               # 0: both are computed from the training images
       cache='auto',               # 'device', 'stream'
   )
   config.augment = dict(

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 from ml_collections import ConfigDict
 import numpy as np
+import optax
 from rich.console import Console
 
 from spinejax import checkpoints
@@ -60,11 +61,12 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
 def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   """Trains to the last step of the config, resuming what `workdir` holds; returns the state.
 
-  Order: open the run folder, load data and model, claim the folder, restore, then step; a fault
-  before the claim leaves no run behind, so the corrected command is welcome. Every `eval_every`
-  steps and at the end the validation cases are scored and a checkpoint is written; Ctrl-C and
-  SIGTERM write one too. Step k is a pure function of (config, data, k): N steps equal N/2 steps, a
-  restore and N/2 steps, to the bit.
+  Order: open the run folder, load data and model, import `config.init_from` into a fresh run, claim
+  the folder, restore, then step; a fault before the claim leaves no run behind, so the corrected
+  command is welcome. Every `eval_every` steps and at the end the validation cases are scored and a
+  checkpoint is written; Ctrl-C and SIGTERM write one too. Step k is a pure function of (config,
+  data, k): N steps equal N/2 steps, a restore and N/2 steps, to the bit. With `init_from` the
+  number of steps may be 0: the imported network is saved as it is, to be tested.
 
   Raises:
     ValueError: a fault in config or data, or too many non-finite steps in a row.
@@ -74,20 +76,23 @@ def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   console = Console()
   runs.open_folder(workdir, config)
   run = create_run(config, console)
-  runs.claim(workdir, 'config', config)
-  runs.claim(workdir, 'dataset', run.info)
-  runs.record_start(workdir, num_parameters=count_parameters(run.state.params))
-  console.print(run.summary, highlight=False, soft_wrap=True)
-  state = run.state
   with contextlib.closing(checkpoints.create_manager(workdir)) as manager:
-    if manager.latest_step() is not None:
+    resuming = manager.latest_step() is not None
+    state = run.state if resuming else _import_weights(config, run.state)
+    runs.claim(workdir, 'config', config)
+    runs.claim(workdir, 'dataset', run.info)
+    runs.record_start(workdir, num_parameters=optax.tree.size(state.params))
+    console.print(run.summary, highlight=False, soft_wrap=True)
+    if resuming:
       state = checkpoints.restore_state(manager, state)
       console.print(f'Resuming after step {int(state.step)}.', highlight=False)
-    if int(state.step) >= run.num_steps:
-      console.print(f'The run is at its last step, {run.num_steps}: nothing left to train.')
-      return state
     save = functools.partial(
         checkpoints.save, manager, config=runs.plain(config), dataset=runs.plain(run.info))
+    if int(state.step) >= run.num_steps:
+      console.print(f'The run is at its last step, {run.num_steps}: nothing left to train.')
+      if not resuming:
+        save(state, score=None)
+      return state
     log = logs.MetricsLog(workdir, int(state.step))
     with contextlib.closing(log), _stop_requested() as stop_requested:
       return _loop(config, run, state, log, save, stop_requested, console)
@@ -104,7 +109,7 @@ def create_run(config: ConfigDict, console: Console) -> Run:
   info = {**datasets.describe(cases), 'mean': feed.mean, 'std': feed.std}
   normalize = functools.partial(augment.normalize, mean=feed.mean, std=feed.std)
   num_steps = config.num_steps or config.num_epochs * feed.steps_per_epoch
-  if num_steps <= 0:
+  if num_steps <= 0 and not config.init_from:
     raise ValueError('config.num_steps or config.num_epochs must be above 0.')
 
   tx = optimizers.create_optimizer(config.optimizer, num_steps)
@@ -120,7 +125,7 @@ def create_run(config: ConfigDict, console: Console) -> Run:
       mesh, config.data_parallel)
   validate = _create_validation(config, cases['validation'], model, loss, normalize)
   summary = (
-      f'{config.model.name}, {count_parameters(state.params):,} parameters; '
+      f'{config.model.name}, {optax.tree.size(state.params):,} parameters; '
       f'{len(cases["train"])} training, {len(cases["validation"])} validation, '
       f'{len(cases["test"])} test cases; {num_steps} steps of {config.batch_size} '
       f'({num_steps / feed.steps_per_epoch:.4g} epochs) on {mesh.size} of '
@@ -130,9 +135,18 @@ def create_run(config: ConfigDict, console: Console) -> Run:
              optimizers.create_schedule(config.optimizer, num_steps), summary)
 
 
-def count_parameters(params: Any) -> int:
-  """Number of trainable numbers in a tree of arrays."""
-  return sum(x.size for x in jax.tree.leaves(params))
+def _import_weights(config: ConfigDict, state: steps.TrainState) -> steps.TrainState:
+  """A state at step 0 with the weights of `config.init_from`, or as it is without."""
+  if not config.init_from:
+    return state
+  from spinejax.models import pretrained
+  weights = pretrained.load_state_dict(config.init_from)
+  variables = {'params': state.params, 'batch_stats': state.batch_stats}
+  imported = pretrained.initialize(
+      variables, weights, create_model(config.model),
+      (1, *config.data.patch_size, config.data.channels), tuple(config.init_parts))
+  imported = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), imported, variables)
+  return state.replace(**imported, ema=None if state.ema is None else imported)
 
 
 def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.MetricsLog,

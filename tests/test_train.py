@@ -146,7 +146,7 @@ def test_a_corrected_command_is_welcome_after_a_fault(tmp_path):
 
 
 def test_non_finite_steps_stop_the_run_with_the_cases(tmp_path):
-  config = tiny.tiny_config(max_skipped_steps=2, **{'data.std': 1e-30, 'data.mean': 3e38})
+  config = tiny.tiny_config(max_skipped_steps=2, **{'data.std': (1e-30,), 'data.mean': (3e38,)})
   with pytest.raises(ValueError, match=r'not finite in 2 steps .* step 2 \(cases phantom_'):
     train.train(config, str(tmp_path))
 

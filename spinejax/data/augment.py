@@ -11,9 +11,15 @@ from jax.scipy import ndimage
 Example = dict[str, jax.Array]
 
 
-def normalize(image: jax.Array, mean: float, std: float) -> jax.Array:
-  """(image - mean) / std as float32; image of any shape in gray levels, std floored at 1e-6."""
-  return (image.astype(jnp.float32) - mean) / max(std, 1e-6)
+def normalize(
+    image: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]) -> jax.Array:
+  """(image - mean) / std as float32; image [...,C] in gray levels, std floored at 1e-6.
+
+  `mean` and `std` are numbers or have one entry, or one per channel.
+  """
+  mean, std = (jnp.asarray(value, jnp.float32).reshape((1,) * (image.ndim - 1) + (-1,))
+               for value in (mean, std))
+  return (image.astype(jnp.float32) - mean) / jnp.maximum(std, 1e-6)
 
 
 def augment(

@@ -24,15 +24,16 @@ class Feed(NamedTuple):
   """Training batches of a config; see `create_feed`.
 
   Attributes:
-    mean, std: gray levels to normalize with: the config's, or those of the training images.
+    mean, std: gray levels to normalize with, one for all channels or one per channel: the
+      config's, or those of the training images.
     steps_per_epoch: steps that show every example at least once.
     batch_at: step (from 0) -> image [B,H,W,C], label uint8 [B,H,W], cells uint8 [B,H,W,K-1] where
       asked for, slot int32 [B] and, of dense patches, position int32 [B,2]: `augment` takes it.
     names_at: step -> names of the cases in its batch.
     cache: 'device' or 'stream'.
   """
-  mean: float
-  std: float
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
   steps_per_epoch: int
   batch_at: Callable[[int], dict[str, Any]]
   names_at: Callable[[int], list[str]]
@@ -241,8 +242,8 @@ def create_feed(
   Args:
     source: training set, not empty.
     config: the whole config; used are seed, batch_size and of data: image_size, patch_size,
-      patch_stride, classes, mean, std (None: of the training images at the network's size; std 0:
-      both are) and cache ('auto': 'device' if the arrays take at most a quarter of its memory, else
+      patch_stride, channels, classes, mean, std (a number, or a tuple of one or of one per channel;
+      None: of the training images at the network's size; std 0: both are) and cache ('auto': 'device' if the arrays take at most a quarter of its memory, else
       'stream').
     cells: add cells, see `regions.component_cells`.
     progress: called once a case while loading.
@@ -262,21 +263,36 @@ def create_feed(
   if cache == 'auto':
     fits = _fits_on_device(size_in_memory(source, data, cells))
     cache = 'device' if fits else 'stream'
-  given = (None, None) if data['std'] == 0 else (data['mean'], data['std'])
+  given = _given_statistics(data)
   if cache == 'device':
     arrays = load_to_memory(source, data, cells, progress)
-    computed = given if None not in given else image_statistics(arrays['image'])
+    computed = given if None not in given else _as_tuples(image_statistics(arrays['image']))
     batch_at = _from_device(arrays, indices_at, positions, process_index, process_count)
   else:
     images = (case['image'] for case in _prepared(source, data, False))
-    computed = given if None not in given else image_statistics(images, progress)
+    computed = given if None not in given else _as_tuples(image_statistics(images, progress))
     batch_at = _from_stream(functools.partial(
         stream, source, data, indices_at, positions, cells, process_index=process_index,
         process_count=process_count))
-  mean, std = (float(new if old is None else old) for old, new in zip(given, computed))
+  mean, std = (new if old is None else old for old, new in zip(given, computed))
   return Feed(
       mean, std, -(-len(source) * num_positions // config['batch_size']), batch_at,
       lambda step: [source.names[case] for case in indices_at(step)[:, 0]], cache)
+
+
+def _as_tuples(statistics: Iterable[float]) -> tuple[tuple[float, ...] | None, ...]:
+  return tuple(None if value is None else tuple(map(float, np.ravel(value)))
+               for value in statistics)
+
+
+def _given_statistics(data: Config) -> tuple[tuple[float, ...] | None, ...]:
+  """data.mean and data.std as tuples, None where they are to be computed."""
+  given = _as_tuples((data['mean'], data['std']))
+  for name, values in zip(('mean', 'std'), given):
+    if values is not None and len(values) not in (1, data['channels']):
+      raise ValueError(f"data.{name} must have one value, or one for each of {data['channels']} "
+                       f'channels, not {len(values)}.')
+  return (None, None) if given[1] is not None and not all(given[1]) else given
 
 
 def _from_device(

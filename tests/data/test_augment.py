@@ -97,6 +97,8 @@ def test_normalize():
   image = jnp.array([[0, 128, 255]], jnp.uint8)
   np.testing.assert_allclose(augment.normalize(image, 128.0, 2.0), [[-64, 0, 63.5]])
   assert np.isfinite(augment.normalize(image, 3.0, 0.0)).all()
+  np.testing.assert_allclose(
+      augment.normalize(image, (0.0, 28.0, 55.0), (1.0, 2.0, 4.0)), [[0, 50, 50]])
 
 
 # ------------------------------------------------------------------------------------- affine maps

@@ -172,7 +172,7 @@ def test_only_what_is_needed_is_read(directory):
   watched = datasets.Source(
       source.names, source.patients, lambda i: (read.append(i), source[i])[1], source.fingerprint)
   feed = batches.create_feed(watched, config)
-  assert not read and (feed.mean, feed.std) == (1.0, 2.0)
+  assert not read and (feed.mean, feed.std) == ((1.0,), (2.0,))
   config['data']['cache'] = 'device'
   steps = []
   feed = batches.create_feed(watched, config, progress=lambda: steps.append(1))
@@ -185,10 +185,14 @@ def test_statistics_of_the_training_images(directory):
   config, source = make(directory)
   pixels = np.stack([batches.prepare_case(record, config['data'])['image'] for record in source])
   feed = batches.create_feed(source, config)
-  np.testing.assert_allclose([feed.mean, feed.std], [pixels.mean(), pixels.std()], rtol=1e-12)
+  np.testing.assert_allclose([*feed.mean, *feed.std], [pixels.mean(), pixels.std()], rtol=1e-12)
   config['data']['mean'] = 10.0
-  assert batches.create_feed(source, config).mean == 10.0
-  config['data']['std'] = 0.0
+  assert batches.create_feed(source, config).mean == (10.0,)
+  config['data']['mean'] = (1.0, 2.0)
+  with pytest.raises(ValueError, match='data.mean must have one value, or one for each of 1 chan'):
+    batches.create_feed(source, config)
+  config['data']['std'] = (0.0,)
+  config['data']['mean'] = (1.0,)
   assert batches.create_feed(source, config)[:2] == feed[:2]
   assert batches.create_feed(source, config).std == feed.std
   assert batches.image_statistics([np.full((3, 3, 1), 7, np.uint8)]) == (7.0, 0.0)

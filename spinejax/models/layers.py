@@ -14,6 +14,7 @@ import flax.linen as nn
 import jax
 from jax import lax
 import jax.numpy as jnp
+import numpy as np
 
 Array = jax.Array
 Dtype = Any
@@ -195,12 +196,13 @@ class BatchNorm(nn.Module):
   axis_name: str | None = None
   momentum: float = 0.9
   epsilon: float = 1e-5
+  scale_init: Initializer = nn.initializers.ones
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool, shift: Array | None = None) -> Array:
     features = x.shape[-1]
-    scale = self.param('scale', nn.initializers.ones, (features,), jnp.float32)
+    scale = self.param('scale', self.scale_init, (features,), jnp.float32)
     bias = self.param('bias', nn.initializers.zeros, (features,), jnp.float32)
     running_mean = self.variable('batch_stats', 'mean', jnp.zeros, (features,), jnp.float32)
     running_var = self.variable('batch_stats', 'var', jnp.ones, (features,), jnp.float32)
@@ -228,7 +230,10 @@ class BatchNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-  """Convolution, batch norm and leaky ReLU max(x, slope x), by default ReLU; no bias by default."""
+  """Convolution, batch norm and leaky ReLU max(x, slope x), by default ReLU; no bias by default.
+
+  A `negative_slope` of 1 leaves the activation out.
+  """
   features: int
   window: int = 3
   stride: int = 1
@@ -236,6 +241,7 @@ class ConvNorm(nn.Module):
   use_bias: bool = False
   negative_slope: float = 0.0
   kernel_init: Initializer = kaiming_fan_out
+  scale_init: Initializer = nn.initializers.ones
   axis_name: str | None = None
   dtype: Dtype = jnp.float32
 
@@ -243,7 +249,10 @@ class ConvNorm(nn.Module):
   def __call__(self, x: Array | Sequence[Array], *, train: bool) -> Array:
     x, bias = Conv(self.features, self.window, self.stride, self.dilation, self.use_bias,
                    self.kernel_init, self.dtype, defer_bias=True, name='conv')(x)
-    x = BatchNorm(self.axis_name, dtype=self.dtype, name='bn')(x, train=train, shift=bias)
+    x = BatchNorm(self.axis_name, scale_init=self.scale_init, dtype=self.dtype, name='bn')(
+        x, train=train, shift=bias)
+    if self.negative_slope == 1:
+      return x
     return nn.leaky_relu(x, self.negative_slope) if self.negative_slope else nn.relu(x)
 
 
@@ -311,9 +320,42 @@ def upsample_nearest(x: Array, factor: int = 2) -> Array:
       n, *(factor * s for s in size), channels)
 
 
-def resize_bilinear(x: Array, size: Sequence[int]) -> Array:
-  """Bilinear resize [N,*S,C] -> [N,*size,C], half-pixel centers, no antialiasing."""
-  return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'bilinear', antialias=False)
+def resize_bilinear(x: Array, size: Sequence[int], *, align_corners: bool = False) -> Array:
+  """Bilinear resize [N,*S,C] -> [N,*size,C], no antialiasing.
+
+  Pixel o of n' reads the place (o + 1/2) n / n' - 1/2 of n pixels (half-pixel centers), or with
+  `align_corners` o (n - 1) / (n' - 1), so that the first and last centers stay where they are; a
+  single pixel is the first.
+  """
+  if not align_corners:
+    return jax.image.resize(x, (x.shape[0], *size, x.shape[-1]), 'bilinear', antialias=False)
+  for axis, (before, after) in enumerate(zip(x.shape[1:-1], size, strict=True), 1):
+    places = np.linspace(0, before - 1, after)[:, None]
+    x = _mix(x, np.maximum(1 - np.abs(places - np.arange(before)), 0), axis)
+  return x
+
+
+def adaptive_average_pool(x: Array, bins: int) -> Array:
+  """Means over bins^rank windows that cover the array: [N,*S,C] -> [N,bins,...,bins,C].
+
+  As PyTorch's AdaptiveAvgPool, window b of an axis of n pixels goes from floor(b n / bins) to
+  ceil((b + 1) n / bins): windows differ in size and overlap where n is no multiple of `bins`, and
+  fewer pixels than bins repeat.
+  """
+  for axis in range(1, x.ndim - 1):
+    pixels = x.shape[axis]
+    starts = np.arange(bins) * pixels // bins
+    ends = -(-np.arange(1, bins + 1) * pixels // bins)
+    inside = (np.arange(pixels) >= starts[:, None]) & (np.arange(pixels) < ends[:, None])
+    x = _mix(x, inside / (ends - starts)[:, None], axis)
+  return x
+
+
+def _mix(x: Array, weights: np.ndarray, axis: int) -> Array:
+  """Weighted sums along one axis: weights [after,before] turns its `before` pixels to `after`."""
+  mixed = jnp.tensordot(x, jnp.asarray(weights, x.dtype), ((axis,), (1,)),
+                        precision=lax.Precision.HIGHEST)
+  return jnp.moveaxis(mixed, -1, axis)
 
 
 def pad_to_multiple(x: Array, multiple: int) -> Array:

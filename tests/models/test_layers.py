@@ -1,4 +1,6 @@
 """The fast forms equal the plain ones in values and gradients."""
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -149,6 +151,52 @@ def test_bilinear_by_other_factors(shape, factor):
   assert_same_function(lambda x: layers.upsample_bilinear(x, factor),
                        lambda x: jax.image.resize(x, (shape[0], *size, shape[-1]), 'linear',
                                                   antialias=False), random(*shape))
+
+
+def test_resizing_with_aligned_corners_by_hand():
+  x = jnp.asarray([[0.0, 3.0], [6.0, 9.0], [30.0, 33.0]])[None, ..., None]
+  larger = layers.resize_bilinear(x, (5, 4), align_corners=True)[0, ..., 0]
+  np.testing.assert_allclose(larger, np.add.outer([0, 3, 6, 18, 30], [0, 1, 2, 3]), atol=1e-5)
+  odd = random(2, 7, 5, 3)  # halved with its corners kept, an odd size is every other pixel
+  np.testing.assert_allclose(layers.resize_bilinear(odd, (4, 3), align_corners=True),
+                             odd[:, ::2, ::2], rtol=1e-6)
+
+
+@pytest.mark.parametrize('before, after', [((1, 4), (3, 1)), ((5, 1), (1, 1)), ((2, 1), (1, 2))])
+def test_aligned_corners_of_a_single_pixel_are_the_first(before, after):
+  x = random(1, *before, 2)
+  rows = [0] if after[0] == 1 else np.round(np.linspace(0, before[0] - 1, after[0])).astype(int)
+  columns = [0] * after[1]
+  np.testing.assert_allclose(layers.resize_bilinear(x, after, align_corners=True),
+                             np.asarray(x)[:, rows][:, :, columns], rtol=1e-6)
+
+
+@pytest.mark.parametrize('shape', [(2, 7, 5, 3), (1, 1, 12, 2), (1, 2, 1, 1), (1, 5, 4, 3, 2)])
+@pytest.mark.parametrize('bins', [1, 2, 3, 6])
+def test_adaptive_pooling_is_the_mean_of_every_bin(shape, bins):
+  x = np.asarray(random(*shape), np.float64)
+  size = shape[1:-1]
+  expected = np.empty((shape[0], *(bins,) * len(size), shape[-1]))
+  for place in np.ndindex(*(bins,) * len(size)):
+    window = tuple(slice(math.floor(b * n / bins), math.ceil((b + 1) * n / bins))
+                   for b, n in zip(place, size))
+    expected[(slice(None), *place)] = x[(slice(None), *window)].mean(
+        tuple(range(1, len(size) + 1)))
+  np.testing.assert_allclose(layers.adaptive_average_pool(jnp.float32(x), bins), expected,
+                             rtol=1e-5, atol=1e-6)
+
+
+def test_pooling_and_aligned_corners_equal_the_reference(shared):
+  path = shared / 'golden' / 'losses_ops.npz'
+  if not path.is_file():
+    pytest.skip(f'{path} is absent')
+  reference = np.load(path)
+  image = jnp.moveaxis(jnp.asarray(reference['im']), 1, -1)
+  actual = {f'aap{bins}': layers.adaptive_average_pool(image, bins) for bins in (1, 2, 3, 6)}
+  actual['bilinear_ac'] = layers.resize_bilinear(
+      image, reference['bilinear_ac'].shape[2:], align_corners=True)
+  for name, array in actual.items():
+    np.testing.assert_allclose(jnp.moveaxis(array, -1, 1), reference[name], rtol=1e-5, atol=1e-5)
 
 
 def test_batch_norm_by_hand():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from spinejax import models
+from spinejax.models import attention
 from spinejax.models import resnet
-from spinejax.models import seam
 
 PYRAMID = dict(num_classes=4, backbone='shallow', backbone_width=4, neck_features=8,
                head_features=8)
@@ -147,7 +147,7 @@ def softmax(x):
 
 @pytest.mark.parametrize('scale', ['sum', 'mean'])
 def test_attention_equals_its_equations(scale):
-  module = seam.StructureEnhancedAttention(num_classes=3, query_features=2, scale=scale)
+  module = attention.StructureAffinity(num_classes=3, query_features=2, scale=scale)
   v = jax.random.normal(jax.random.key(0), (2, 4, 3, 5))
   variables = module.init(jax.random.key(1), v, train=False)
   z, k = module.apply(variables, v, train=False)
@@ -155,26 +155,26 @@ def test_attention_equals_its_equations(scale):
   conv = lambda x, name: x @ p[name]['kernel'][0, 0] + p[name]['bias']
   for example in range(2):
     flat = np.asarray(v[example], np.float64).reshape(12, 5)
-    key = conv(flat, 'key')
+    key = conv(flat, 'phi')
     np.testing.assert_allclose(k[example].reshape(12, 3), key, rtol=1e-5, atol=1e-5)
     probabilities = softmax(key)
     energy = np.zeros((2, 3))
     for position in range(12):
-      energy += np.outer(conv(flat, 'query')[position], probabilities[position])
+      energy += np.outer(conv(flat, 'theta')[position], probabilities[position])
     weights = softmax(energy / (12 if scale == 'mean' else 1))
-    rebuilt = conv(probabilities @ weights.T, 'rebuild').reshape(4, 3, 5)
+    rebuilt = conv(probabilities @ weights.T, 'delta').reshape(4, 3, 5)
     joined = np.pad(np.concatenate([rebuilt, v[example]], -1), ((1, 1), (1, 1), (0, 0)))
     expected = np.zeros((4, 3, 5))
     for y in range(4):
       for x in range(3):
         expected[y, x] = np.einsum('abc,abcd->d', joined[y:y + 3, x:x + 3],
-                                   p['fuse']['conv']['kernel'])
+                                   p['rho']['conv']['kernel'])
     expected = np.maximum(expected / np.sqrt(1 + 1e-5), 0)
     np.testing.assert_allclose(z[example], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize('fields, sentence', [
-    (dict(name='segnet'), 'config.model.name must be one of fpn, seam, unet'),
+    (dict(name='segnet'), 'config.model.name must be one of .*fpn, .*seam, .*unet'),
     (dict(name='fpn', attention=True), 'config.model.attention: fpn has no such field; it has'),
     (dict(name='unet', dtype='float16'), 'config.model.dtype must be one of float32, bfloat16'),
     (dict(name='unet', num_classes=0), 'num_classes must be'),

@@ -1,10 +1,9 @@
 """Attention modules of SADANet, SEAM and their baselines, on maps [N,H,W,C].
 
-Parameters carry the names of MMSegmentation's modules. Energies, softmaxes and the products with
-them are float32 whatever `dtype` is. Residual scales `gamma` start at 0, so a fresh module is the
-identity, except where noted.
+Maps of any size pass, single rows, columns and pixels too. Parameters carry the names of
+MMSegmentation's modules. Energies, softmaxes and the products with them are float32; `dtype` is
+that of the convolutions and of the result.
 """
-import math
 from typing import Any
 
 import flax.linen as nn
@@ -17,42 +16,43 @@ from spinejax.models import layers
 Array = jax.Array
 Dtype = Any
 
-# Up to so many weights an example, dot-product attention keeps the whole matrix; above, it works
-# through so many queries at a time and computes their weights again in the backward pass.
+# Up to so many weights an example, `attend` keeps the whole matrix; above, it works through so many
+# queries at a time.
 _MAX_WEIGHTS = 2 ** 24
-_QUERIES = 512
+_CHUNK = 512
 
 
 def attend(query: Array, key: Array, value: Array, *, scale: float = 1.0,
            chunk: int | None = None) -> Array:
-  """y_p = sum_q softmax_q(scale query_p . key_q) value_q.
+  """Dot-product attention y_p = sum_q softmax_q(scale query_p . key_q) value_q.
 
   Args:
     query: [N,P,C].
     key: [N,Q,C].
     value: [N,Q,D].
     scale: of the energies.
-    chunk: queries at a time, whose weights are computed again in the backward pass; 0 keeps the
-      whole matrix of weights; None chooses by its size. The result is the same.
+    chunk: so many queries at a time, whose weights are computed again in the backward pass, so
+      that none of the P x Q weights are kept. None chooses 512 if P Q > 2^24, else P, the whole
+      matrix at once. Values and gradients are the same for any chunk.
 
   Returns:
     float32 [N,P,D].
   """
   query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
 
-  def rows(query):
+  def attend_chunk(query):
     weights = nn.softmax(scale * jnp.einsum('npc,nqc->npq', query, key))
     return jnp.einsum('npq,nqd->npd', weights, value)
 
   n, positions, channels = query.shape
   if chunk is None:
-    chunk = _QUERIES if positions * key.shape[1] > _MAX_WEIGHTS else 0
-  if not chunk or chunk >= positions:
-    return rows(query)
+    chunk = _CHUNK if positions * key.shape[1] > _MAX_WEIGHTS else positions
+  if chunk >= positions:
+    return attend_chunk(query)
   count = -(-positions // chunk)
-  padded = jnp.pad(query, ((0, 0), (0, count * chunk - positions), (0, 0)))
-  chunks = jnp.moveaxis(padded.reshape(n, count, chunk, channels), 1, 0)
-  y = lax.map(jax.checkpoint(rows), chunks)
+  query = jnp.pad(query, ((0, 0), (0, count * chunk - positions), (0, 0)))
+  chunks = jnp.moveaxis(query.reshape(n, count, chunk, channels), 1, 0)
+  y = lax.map(jax.checkpoint(attend_chunk, prevent_cse=False), chunks)
   return jnp.moveaxis(y, 0, 1).reshape(n, count * chunk, -1)[:, :positions]
 
 
@@ -61,18 +61,24 @@ def _flat(x: Array) -> Array:
   return x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
 
 
+def _add(x: Array, gamma: Array, y: Array, dtype: Dtype) -> Array:
+  """x + gamma y, summed in float32: x [N,H,W,C], gamma [], y float32 [N,H,W,C] or [N,HW,C]."""
+  return (x.astype(jnp.float32) + gamma * y.reshape(x.shape)).astype(dtype)
+
 
 class CrissCrossAttention(nn.Module):
   """One pass of criss-cross attention: CCNet (Huang et al., 2019), SADANet (eq. 4).
 
-    s = softmax over the H + W - 1 pixels u in the row and column of p of q_p . k_u
-    y_p = x_p + gamma sum_u s_pu v_u
+    y_p = x_p + gamma sum_u softmax_u(q_p . k_u) v_u
 
-  with 1x1 convolutions q, k and v of x. Two einsums give the energies along the column and the row;
-  that of the pixel itself is left out of the column (-inf), so it counts once. Applied twice with
-  the same parameters every pixel reaches every other.
+  over the H + W - 1 pixels u in the column and the row of p, with 1x1 convolutions q, k and v of x
+  and a learned gamma, at first 0. The pixel itself stands in both; its energy is left out of the
+  column (-inf). Applied twice with the same parameters every pixel reaches every other.
 
   Takes and returns [N,H,W,C].
+
+  Deviations: eq. 4 prints the energies of column and row as a sum; its text concatenates them, as
+  here. The papers add the result to x as it is; gamma is from the code of CCNet.
   """
   query_features: int
   dtype: Dtype = jnp.float32
@@ -86,18 +92,20 @@ class CrissCrossAttention(nn.Module):
     value = project(x.shape[-1], 'value_conv')
     gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
     height = x.shape[1]
-    column = jnp.einsum('nhwc,niwc->nhwi', query, key)
     itself = jnp.eye(height, dtype=bool)[None, :, None, :]
-    column = jnp.where(itself, -jnp.inf, column)
+    column = jnp.where(itself, -jnp.inf, jnp.einsum('nhwc,niwc->nhwi', query, key))
     row = jnp.einsum('nhwc,nhjc->nhwj', query, key)
     weights = nn.softmax(jnp.concatenate([column, row], -1))
     y = (jnp.einsum('nhwi,niwc->nhwc', weights[..., :height], value)
          + jnp.einsum('nhwj,nhjc->nhwc', weights[..., height:], value))
-    return x + (gamma * y).astype(x.dtype)
+    return _add(x, gamma, y, self.dtype)
 
 
 class PositionAttention(nn.Module):
-  """DANet's position attention (Fu et al., 2019): y_p = x_p + gamma sum_u softmax_u(q_p . k_u) v_u.
+  """Position attention of DANet (Fu et al., 2019): y = x + gamma softmax(q k^T) v.
+
+  The softmax runs over all pixels of k; q, k and v are 1x1 convolutions of x, and gamma is learned,
+  at first 0.
 
   Takes and returns [N,H,W,C]; `attend` bounds the memory on large maps.
   """
@@ -112,41 +120,48 @@ class PositionAttention(nn.Module):
                project(self.query_features, 'key_project'),
                project(x.shape[-1], 'value_project'))
     gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
-    return x + (gamma * y).reshape(x.shape).astype(x.dtype)
+    return _add(x, gamma, y, self.dtype)
 
 
 class ChannelAttention(nn.Module):
-  """DANet's channel attention (Fu et al., 2019) as its authors and MMSegmentation compute it.
+  """Channel attention of DANet (Fu et al., 2019): y_i = x_i + gamma sum_j a_ij x_j.
 
-    e_ij = sum_p x_pi x_pj,  y_p = x_p + gamma softmax_j(max_j e_ij - e_ij) x_p
+    e_ij = sum_p x_pi x_pj,  a_ij = softmax_j(max_k e_ik - e_ij)
 
-  Takes and returns [N,H,W,C]. The weights grow with the *distance* of e from its row's maximum: the
-  least similar channels weigh most. SADANet prints a plain softmax: `GlobalChannelAttention`.
+  over the channels i, j and all pixels p; gamma is learned, at first 0. So the *least* similar
+  channels weigh most: this is what the authors' code and MMSegmentation compute, where the paper
+  prints a plain softmax, as does SADANet (`GlobalChannelAttention`).
+
+  Takes and returns [N,H,W,C].
   """
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     energy = _channel_energy(x)
     weights = nn.softmax(jnp.max(energy, -1, keepdims=True) - energy)
     gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
-    return x + (gamma * _mix_channels(weights, x)).astype(x.dtype)
+    return _add(x, gamma, _mix_channels(weights, x), self.dtype)
 
 
 class GlobalChannelAttention(nn.Module):
-  """SADANet's global channel attention (eq. 3): f' = f + gamma softmax(f f^T) f.
+  """Global channel attention of SADANet (Xie et al., eq. 3): f' = f + gamma softmax(f f^T) f.
 
-  f f^T [C,C] sums over all positions and the softmax runs over its rows, so on large maps it is
-  close to a choice of one channel.
+  f f^T [C,C] sums over all pixels and the softmax runs over its rows, so on large maps it comes
+  close to choosing one channel.
 
-  Takes and returns [N,H,W,C]. Deviation: the paper adds the two terms as they are; here gamma is
-  learned and starts at 1, which is that sum.
+  Takes and returns f [N,H,W,C].
+
+  Deviation: the paper adds the two terms as they are; gamma is learned and 1 at first, which is
+  that sum.
   """
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     weights = nn.softmax(_channel_energy(x))
     gamma = self.param('gamma', nn.initializers.ones, (), jnp.float32)
-    return x + (gamma * _mix_channels(weights, x)).astype(x.dtype)
+    return _add(x, gamma, _mix_channels(weights, x), self.dtype)
 
 
 def _channel_energy(x: Array) -> Array:
@@ -156,8 +171,8 @@ def _channel_energy(x: Array) -> Array:
 
 
 def _mix_channels(weights: Array, x: Array) -> Array:
-  """y_pi = sum_j weights_ij x_pj: [N,C,C], [N,H,W,C] -> float32 [N,H,W,C]."""
-  return jnp.einsum('nij,npj->npi', weights, _flat(x)).reshape(x.shape)
+  """y_pi = sum_j weights_ij x_pj: [N,C,C], [N,H,W,C] -> float32 [N,HW,C]."""
+  return jnp.einsum('nij,npj->npi', weights, _flat(x))
 
 
 class StructureAffinity(nn.Module):
@@ -165,14 +180,15 @@ class StructureAffinity(nn.Module):
 
     q = theta(v), k = phi(v), k' = softmax(k), a = softmax(q k'^T), z = rho([delta(a k'), v])
 
-  theta, phi and delta are 1x1 convolutions, rho a 3x3 with batch norm and ReLU; k has one channel
-  per class and is what SEAM supervises by the labels. Both softmaxes run over the classes; q k'^T
-  sums over all positions.
+  theta, phi and delta are 1x1 convolutions, rho a 3x3; k has one channel per class and is what SEAM
+  supervises by the labels. Both softmaxes run over the classes; q k'^T sums over all pixels.
 
   Takes v [N,h,w,C]; returns z [N,h,w,C] and k float32 [N,h,w,num_classes].
 
   `scale='sum'` is the papers' product; on large maps its softmax saturates, so `'mean'` divides it
-  by the number of positions. The papers name neither batch norm nor ReLU of rho.
+  by the number of pixels. rho is followed by batch norm and ReLU, which the papers do not name.
+
+  Raises ValueError for another `scale`.
   """
   num_classes: int
   query_features: int = 32
@@ -198,17 +214,18 @@ class StructureAffinity(nn.Module):
 
 
 class ExpectationMaximization(nn.Module):
-  """Expectation-maximization attention (Li et al., 2019, eq. 10 to 13): x rebuilt from K bases.
+  """Expectation-maximization attention of EMANet (Li et al., 2019): x rebuilt from K bases.
 
   From the running bases mu, `stages` times
 
     z_pk = softmax_k(x_p . mu_k),  mu_k = sum_p z_pk x_p / sum_p z_pk, scaled to length 1
 
-  and y_p = sum_k z_pk mu_k. Neither z nor mu has a gradient, so y is a constant of the step, as in
-  the authors' and MMSegmentation's code.
+  and y_p = sum_k z_pk mu_k. As in the authors' code and MMSegmentation neither z nor mu has a
+  gradient: y is a constant of the step.
 
-  The running bases are state, [1,C,K] in `batch_stats`: in training they move by `momentum` towards
-  the mean of the batch's bases, of all devices along `axis_name`, scaled to length 1.
+  The running bases [1,C,K] are state in `batch_stats`. In training they become (1 - momentum) times
+  themselves plus `momentum` times the batch's bases: averaged over its examples, those of all
+  devices along `axis_name` too, and scaled to length 1.
 
   Takes and returns [N,H,W,C].
   """
@@ -216,25 +233,25 @@ class ExpectationMaximization(nn.Module):
   stages: int = 3
   momentum: float = 0.1
   axis_name: str | None = None
+  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
     shape = (1, x.shape[-1], self.num_bases)
     running = self.variable('batch_stats', 'bases', lambda: _unit(
-        math.sqrt(2 / self.num_bases) * jax.random.normal(self.make_rng('params'), shape)))
+        jax.random.normal(self.make_rng('params'), shape, jnp.float32)))
     points = lax.stop_gradient(_flat(x))
     bases = jnp.broadcast_to(running.value, (x.shape[0], *shape[1:]))
     for _ in range(self.stages):
       weights = nn.softmax(jnp.einsum('npc,nck->npk', points, bases))
       shares = weights / jnp.maximum(jnp.sum(weights, 1, keepdims=True), 1e-12)
       bases = _unit(jnp.einsum('npc,npk->nck', points, shares))
-    y = jnp.einsum('nck,npk->npc', bases, weights).reshape(x.shape)
     if train and not self.is_initializing():
       mean = jnp.mean(bases, 0, keepdims=True)
       if self.axis_name is not None:
         mean = lax.pmean(mean, self.axis_name)
       running.value = (1 - self.momentum) * running.value + self.momentum * _unit(mean)
-    return y.astype(x.dtype)
+    return jnp.einsum('nck,npk->npc', bases, weights).reshape(x.shape).astype(self.dtype)
 
 
 def _unit(bases: Array) -> Array:
@@ -244,10 +261,11 @@ def _unit(bases: Array) -> Array:
 
 
 class NonLocal(nn.Module):
-  """Non-local block, embedded Gaussian, scaled (Wang et al., 2018): y = x + W softmax(q k^T / s) v.
+  """Non-local block (Wang et al., 2018): y_p = x_p + W sum_u softmax_u(theta_p . phi_u / s) g_u.
 
-  q, k and v are 1x1 convolutions to C / `reduction` channels and s is the root of that number; W is
-  a 1x1 convolution, with `norm` followed by a batch norm whose scale starts at 0.
+  theta, phi and g are 1x1 convolutions of x to C / `reduction` channels and s is the root of their
+  number, mmcv's addition to the paper's embedded Gaussian. W, `conv_out`, is a 1x1 convolution to C
+  channels, with `norm` followed by batch norm. It gives zeros at first.
 
   Takes and returns [N,H,W,C]; `attend` bounds the memory on large maps.
   """
@@ -258,96 +276,88 @@ class NonLocal(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    features = max(x.shape[-1] // self.reduction, 1)
-    project = lambda name: _flat(layers.Conv(features, 1, dtype=self.dtype, name=name)(x))
+    channels, features = x.shape[-1], max(x.shape[-1] // self.reduction, 1)
+    zeros = nn.initializers.zeros
+    project = lambda name: _flat(layers.Conv(
+        features, 1, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name=name)(x))
     y = attend(project('theta'), project('phi'), project('g'), scale=features ** -0.5)
     y = y.reshape(*x.shape[:-1], features)
     if self.norm:
-      y = layers.ConvNorm(x.shape[-1], 1, negative_slope=1.0, scale_init=nn.initializers.zeros,
+      y = layers.ConvNorm(channels, 1, negative_slope=1.0, scale_init=zeros,
                           axis_name=self.axis_name, dtype=self.dtype, name='conv_out')(
                               y, train=train)
     else:
-      y = layers.Conv(x.shape[-1], 1, dtype=self.dtype, name='conv_out')(y)
-    return x + y
+      y = layers.Conv(channels, 1, kernel_init=zeros, dtype=self.dtype, name='conv_out')(y)
+    return x.astype(self.dtype) + y
 
 
 def psa_collect(mask: Array, mask_size: tuple[int, int]) -> Array:
-  """Affinities with which every pixel collects: a_tp = mask_t[p - t], PSANet (Zhao et al., 2018).
+  """Affinities by which pixels collect: a_tp = mask_t[p - t], PSANet (Zhao et al., 2018).
 
   Args:
-    mask: [N,H,W,mh mw], at each pixel its affinity with the pixels of a window of odd size
-      mh x mw centered on it, row-major.
-    mask_size: (mh, mw).
+    mask: [N,H,W,mh*mw], at each pixel its affinities with the pixels of a window around it,
+      row-major; offset 0 is entry ((mh - 1) // 2, (mw - 1) // 2).
+    mask_size: (mh, mw), smaller or larger than the map.
 
   Returns:
-    [N,HW,HW], affinity of target t with source p; 0 where p lies outside t's window.
+    [N,H*W,H*W], of every target t with every source p; 0 where p lies outside t's window. What
+    lies outside the map is dropped. Compiled `psamask` code gives its transpose, [N,p,t].
   """
-  return _affinity(mask, mask_size, _collected_by)
+  return _affinity(mask, mask_size, collect=True)
 
 
 def psa_distribute(mask: Array, mask_size: tuple[int, int]) -> Array:
-  """Affinities with which every pixel distributes: a_tp = mask_p[t - p]; as `psa_collect`."""
-  return _affinity(mask, mask_size, _distributed_to)
+  """Affinities by which pixels distribute: a_tp = mask_p[t - p]; else as `psa_collect`."""
+  return _affinity(mask, mask_size, collect=False)
 
 
-def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], direction: str) -> Array:
-  """y_t = sum_p softmax_p(a_tp) x_p with a of `psa_collect` or `psa_distribute`.
+def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], *, collect: bool) -> Array:
+  """Point-wise spatial attention y_t = sum_p softmax_p(a_tp) x_p, PSANet (Zhao et al., 2018).
 
-  Args:
-    mask: [N,H,W,mh mw].
-    x: [N,H,W,C].
-    mask_size: (mh, mw).
-    direction: 'collect' or 'distribute'.
+  a is `psa_collect` or `psa_distribute` of the mask; pixels outside a window take part with
+  energy 0, as in the authors' code. One row of targets is worked on at a time, and again in the
+  backward pass, so that none of the (HW)^2 weights are kept.
 
-  Returns:
-    float32 [N,H,W,C]. On large maps one row of targets is worked on at a time, and again in the
-    backward pass.
+  Takes mask [N,H,W,mh*mw] and x [N,H,W,C]; returns float32 [N,H,W,C].
   """
-  n, height, width, channels = x.shape
-  affinity_of = {'collect': _collected_by, 'distribute': _distributed_to}[direction]
-  mask = mask.astype(jnp.float32).reshape(n, height, width, *mask_size)
-  points = _flat(x)
+  mask, points = mask.astype(jnp.float32), _flat(x)
 
-  def row(t):
-    weights = nn.softmax(affinity_of(mask, t))
+  def attend_row(row):
+    weights = nn.softmax(_affinity_of_row(mask, mask_size, row, collect))
     return jnp.einsum('ntp,npc->ntc', weights, points)
 
-  rows = jnp.arange(height)
-  if (height * width) ** 2 > _MAX_WEIGHTS:
-    y = lax.map(jax.checkpoint(row), rows)
-  else:
-    y = jax.vmap(row)(rows)
+  y = lax.map(jax.checkpoint(attend_row, prevent_cse=False), jnp.arange(x.shape[1]))
   return jnp.moveaxis(y, 0, 1)
 
 
-def _affinity(mask, mask_size, affinity_of) -> Array:
+def _affinity(mask: Array, mask_size: tuple[int, int], collect: bool) -> Array:
   n, height, width, _ = mask.shape
-  mask = mask.reshape(n, height, width, *mask_size)
-  rows = jax.vmap(lambda t: affinity_of(mask, t), out_axes=1)(jnp.arange(height))
-  return rows.reshape(n, height * width, height * width)
+  rows = lax.map(lambda row: _affinity_of_row(mask, mask_size, row, collect), jnp.arange(height))
+  return jnp.moveaxis(rows, 0, 1).reshape(n, height * width, height * width)
 
 
-def _collected_by(mask: Array, row: Array) -> Array:
-  """Affinities [N,W,HW] of the targets in one row with all sources: mask [N,H,W,mh,mw]."""
-  n, height, width, mask_height, mask_width = mask.shape
-  y = lax.dynamic_index_in_dim(mask, row, 1, keepdims=False)            # [N,W,mh,mw]
-  y = _take(y, jnp.arange(height) - row + mask_height // 2, 2)           # [N,W,H,mw]
-  places = jnp.arange(width)[None] - jnp.arange(width)[:, None] + mask_width // 2
-  y = jax.vmap(lambda y, place: _take(y, place, 2), (1, 0), 1)(y, places)  # [N,W,H,W]
+def _affinity_of_row(mask: Array, mask_size: tuple[int, int], row: Array, collect: bool) -> Array:
+  """Affinities [N,W,HW] of the W targets in one row with all sources."""
+  n, height, width, _ = mask.shape
+  rows, here = jnp.arange(height), jnp.full(height, row)
+  owner, other = (here, rows) if collect else (rows, here)  # a window is of its owner
+  place = other - owner + (mask_size[0] - 1) // 2
+  inside = (place >= 0) & (place < mask_size[0])
+  windows = mask.reshape(n, height, width, *mask_size)
+  y = windows[:, owner, :, jnp.clip(place, 0, mask_size[0] - 1)]            # [H,N,W,mw]
+  y = _shift_windows(jnp.where(inside[:, None, None, None], y, 0))          # [H,N,W,W]
+  y = y.transpose((1, 2, 0, 3) if collect else (1, 3, 0, 2))                # [N,W,H,W]
   return y.reshape(n, width, height * width)
 
 
-def _distributed_to(mask: Array, row: Array) -> Array:
-  """Affinities [N,W,HW] of the targets in one row with all sources: mask [N,H,W,mh,mw]."""
-  n, height, width, mask_height, mask_width = mask.shape
-  places = row - jnp.arange(height) + mask_height // 2
-  y = jax.vmap(lambda y, place: _take(y, place[None], 2)[:, :, 0], (1, 0), 1)(mask, places)
-  places = jnp.arange(width)[None] - jnp.arange(width)[:, None] + mask_width // 2
-  y = jax.vmap(lambda y, place: _take(y, place, 2), (2, 0), 2)(y, places)  # [N,H,W,W of target]
-  return jnp.moveaxis(y, 3, 1).reshape(n, width, height * width)
+def _shift_windows(x: Array) -> Array:
+  """y_tp = x_t[p - t + (m - 1) // 2], 0 outside of it: [...,W,m] -> [...,W,W].
 
-
-def _take(x: Array, places: Array, axis: int) -> Array:
-  """Entries of x along an axis, 0 where a place lies outside of it."""
-  inside = jnp.where(places < 0, x.shape[axis], places)
-  return jnp.take(x, inside, axis, mode='fill', fill_value=0)
+  Padded to rows of 2W, the entries wanted of one row lie 2W - 1 after those of the row before.
+  """
+  width, window = x.shape[-2:]
+  before = width - 1 - (window - 1) // 2
+  pads = [(0, 0, 0)] * (x.ndim - 1) + [(before, 2 * width - window - before, 0)]
+  x = lax.pad(x, jnp.zeros((), x.dtype), pads).reshape(*x.shape[:-2], 2 * width * width)
+  x = lax.slice_in_dim(x, width - 1, width - 1 + width * (2 * width - 1), axis=-1)
+  return x.reshape(*x.shape[:-1], width, 2 * width - 1)[..., :width]

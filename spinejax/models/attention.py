@@ -320,10 +320,11 @@ def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], *, collect: bo
 
   Takes mask [N,H,W,mh*mw] and x [N,H,W,C]; returns float32 [N,H,W,C].
   """
-  mask, points = mask.astype(jnp.float32), _flat(x)
+  windows = mask.astype(jnp.float32).reshape(*x.shape[:-1], *mask_size)
+  points = _flat(x)
 
   def attend_row(row):
-    weights = nn.softmax(_affinity_of_row(mask, mask_size, row, collect))
+    weights = nn.softmax(_affinity_of_row(windows, row, collect))
     return jnp.einsum('ntp,npc->ntc', weights, points)
 
   y = lax.map(jax.checkpoint(attend_row, prevent_cse=False), jnp.arange(x.shape[1]))
@@ -332,21 +333,21 @@ def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], *, collect: bo
 
 def _affinity(mask: Array, mask_size: tuple[int, int], collect: bool) -> Array:
   n, height, width, _ = mask.shape
-  rows = lax.map(lambda row: _affinity_of_row(mask, mask_size, row, collect), jnp.arange(height))
+  windows = mask.reshape(n, height, width, *mask_size)
+  rows = lax.map(lambda row: _affinity_of_row(windows, row, collect), jnp.arange(height))
   return jnp.moveaxis(rows, 0, 1).reshape(n, height * width, height * width)
 
 
-def _affinity_of_row(mask: Array, mask_size: tuple[int, int], row: Array, collect: bool) -> Array:
-  """Affinities [N,W,HW] of the W targets in one row with all sources."""
-  n, height, width, _ = mask.shape
+def _affinity_of_row(windows: Array, row: Array, collect: bool) -> Array:
+  """Affinities [N,W,HW] of the targets in one row with all sources: windows [N,H,W,mh,mw]."""
+  n, height, width, window, _ = windows.shape
   rows, here = jnp.arange(height), jnp.full(height, row)
   owner, other = (here, rows) if collect else (rows, here)  # a window is of its owner
-  place = other - owner + (mask_size[0] - 1) // 2
-  inside = (place >= 0) & (place < mask_size[0])
-  windows = mask.reshape(n, height, width, *mask_size)
-  y = windows[:, owner, :, jnp.clip(place, 0, mask_size[0] - 1)]            # [H,N,W,mw]
-  y = _shift_windows(jnp.where(inside[:, None, None, None], y, 0))          # [H,N,W,W]
-  y = y.transpose((1, 2, 0, 3) if collect else (1, 3, 0, 2))                # [N,W,H,W]
+  place = other - owner + (window - 1) // 2
+  inside = (place >= 0) & (place < window)
+  y = windows[:, owner, :, jnp.clip(place, 0, window - 1)]          # [H,N,W,mw]
+  y = _shift_windows(jnp.where(inside[:, None, None, None], y, 0))  # [H,N,W,W]
+  y = y.transpose((1, 2, 0, 3) if collect else (1, 3, 0, 2))        # [N,W,H,W]
   return y.reshape(n, width, height * width)
 
 

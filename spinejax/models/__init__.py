@@ -6,14 +6,24 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
+from spinejax.models.baselines import CCNet, EMANet, NonLocalNet, PPMU, PSANet, UNetS5D16
 from spinejax.models.fpn import FPN
+from spinejax.models.sadanet import DANet, SADANet
 from spinejax.models.seam import SEAM
 from spinejax.models.unet import UNet
 
 MODELS = {
+    'ccnet': CCNet,
+    'danet': DANet,
+    'emanet': EMANet,
     'fpn': FPN,
+    'nonlocal': NonLocalNet,
+    'ppmu': PPMU,
+    'psanet': PSANet,
+    'sadanet': SADANet,
     'seam': SEAM,
     'unet': UNet,
+    'unet_s5d16': UNetS5D16,
 }
 # Modules whose parameters stay as initialized: they stop their gradient, and optimizers do not
 # decay them.

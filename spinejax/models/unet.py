@@ -45,7 +45,7 @@ class UNet(nn.Module):
     skips = []
     for level in range(self.levels):
       x = self._stack(x, level, 'encoder', train)
-      skips.append(x)
+      skips.append(self._skip(x, level, train))
       x = drop(layers.max_pool(x))
     x = self._stack(x, self.levels, 'encoder', train)
     for level in reversed(range(self.levels)):
@@ -54,9 +54,18 @@ class UNet(nn.Module):
                                  name=f'upsample_{level}')(x)
       else:
         x = layers.upsample_nearest(x)
-      x = self._stack([skips[level], drop(x)], level, 'decoder', train)
+      x = self._stack([self._skip(skips[level], level, train), drop(x)], level, 'decoder', train)
     logits = layers.Classifier(self.num_classes, name='classifier')(x, train=train)
     return {'logits': layers.crop(logits, image.shape[1:-1])}
+
+  def _skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
+    """What the decoder gets of the encoder's features; PPMU does more to them."""
+    del level, train
+    return x
+
+  def _skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
+    """What the decoder reads of the encoder's features at one level: here themselves."""
+    return x
 
   def _stack(self, x, level: int, side: str, train: bool) -> jax.Array:
     """Two convolutions at one level; a list is the concatenation of its arrays."""

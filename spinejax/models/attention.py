@@ -2,7 +2,7 @@
 
 Maps of any size pass, single rows, columns and pixels too. Parameters carry the names of
 MMSegmentation's modules. Energies, softmaxes and the products with them are float32; `dtype` is
-that of the convolutions and of the result.
+that of the convolutions, and results have the dtype of the map that came in.
 """
 from typing import Any
 
@@ -61,9 +61,9 @@ def _flat(x: Array) -> Array:
   return x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
 
 
-def _add(x: Array, gamma: Array, y: Array, dtype: Dtype) -> Array:
+def _add(x: Array, gamma: Array, y: Array) -> Array:
   """x + gamma y, summed in float32: x [N,H,W,C], gamma [], y float32 [N,H,W,C] or [N,HW,C]."""
-  return (x.astype(jnp.float32) + gamma * y.reshape(x.shape)).astype(dtype)
+  return (x.astype(jnp.float32) + gamma * y.reshape(x.shape)).astype(x.dtype)
 
 
 class CrissCrossAttention(nn.Module):
@@ -98,7 +98,7 @@ class CrissCrossAttention(nn.Module):
     weights = nn.softmax(jnp.concatenate([column, row], -1))
     y = (jnp.einsum('nhwi,niwc->nhwc', weights[..., :height], value)
          + jnp.einsum('nhwj,nhjc->nhwc', weights[..., height:], value))
-    return _add(x, gamma, y, self.dtype)
+    return _add(x, gamma, y)
 
 
 class PositionAttention(nn.Module):
@@ -120,7 +120,7 @@ class PositionAttention(nn.Module):
                project(self.query_features, 'key_project'),
                project(x.shape[-1], 'value_project'))
     gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
-    return _add(x, gamma, y, self.dtype)
+    return _add(x, gamma, y)
 
 
 class ChannelAttention(nn.Module):
@@ -134,14 +134,13 @@ class ChannelAttention(nn.Module):
 
   Takes and returns [N,H,W,C].
   """
-  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     energy = _channel_energy(x)
     weights = nn.softmax(jnp.max(energy, -1, keepdims=True) - energy)
     gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
-    return _add(x, gamma, _mix_channels(weights, x), self.dtype)
+    return _add(x, gamma, _mix_channels(weights, x))
 
 
 class GlobalChannelAttention(nn.Module):
@@ -155,13 +154,12 @@ class GlobalChannelAttention(nn.Module):
   Deviation: the paper adds the two terms as they are; gamma is learned and 1 at first, which is
   that sum.
   """
-  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     weights = nn.softmax(_channel_energy(x))
     gamma = self.param('gamma', nn.initializers.ones, (), jnp.float32)
-    return _add(x, gamma, _mix_channels(weights, x), self.dtype)
+    return _add(x, gamma, _mix_channels(weights, x))
 
 
 def _channel_energy(x: Array) -> Array:
@@ -233,7 +231,6 @@ class ExpectationMaximization(nn.Module):
   stages: int = 3
   momentum: float = 0.1
   axis_name: str | None = None
-  dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
@@ -251,7 +248,7 @@ class ExpectationMaximization(nn.Module):
       if self.axis_name is not None:
         mean = lax.pmean(mean, self.axis_name)
       running.value = (1 - self.momentum) * running.value + self.momentum * _unit(mean)
-    return jnp.einsum('nck,npk->npc', bases, weights).reshape(x.shape).astype(self.dtype)
+    return jnp.einsum('nck,npk->npc', bases, weights).reshape(x.shape).astype(x.dtype)
 
 
 def _unit(bases: Array) -> Array:
@@ -288,7 +285,7 @@ class NonLocal(nn.Module):
                               y, train=train)
     else:
       y = layers.Conv(channels, 1, kernel_init=zeros, dtype=self.dtype, name='conv_out')(y)
-    return x.astype(self.dtype) + y
+    return x + y.astype(x.dtype)
 
 
 def psa_collect(mask: Array, mask_size: tuple[int, int]) -> Array:
@@ -311,15 +308,17 @@ def psa_distribute(mask: Array, mask_size: tuple[int, int]) -> Array:
   return _affinity(mask, mask_size, collect=False)
 
 
-def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], *, collect: bool) -> Array:
+def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], direction: str) -> Array:
   """Point-wise spatial attention y_t = sum_p softmax_p(a_tp) x_p, PSANet (Zhao et al., 2018).
 
-  a is `psa_collect` or `psa_distribute` of the mask; pixels outside a window take part with
-  energy 0, as in the authors' code. One row of targets is worked on at a time, and again in the
-  backward pass, so that none of the (HW)^2 weights are kept.
+  a is `psa_collect` or `psa_distribute` of the mask, as `direction`, 'collect' or 'distribute',
+  says; pixels outside a window take part with energy 0, as in the authors' code. One row of targets
+  is worked on at a time, and again in the backward pass, so that none of the (HW)^2 weights are
+  kept.
 
   Takes mask [N,H,W,mh*mw] and x [N,H,W,C]; returns float32 [N,H,W,C].
   """
+  collect = {'collect': True, 'distribute': False}[direction]
   windows = mask.astype(jnp.float32).reshape(*x.shape[:-1], *mask_size)
   points = _flat(x)
 

@@ -157,7 +157,7 @@ class PSAHead(nn.Module):
       mask = conv(y, self.features, f'attention{suffix}_0')
       mask = layers.Conv(self.mask_size[0] * self.mask_size[1], 1, use_bias=False,
                          dtype=self.dtype, name=f'attention{suffix}_1')(mask)
-      return attention.psa_attend(mask, y, tuple(self.mask_size), direction)
+      return attention.psa_attend(mask, y, self.mask_size, direction)
 
     y = conv([attend('collect', ''), attend('distribute', '_p')], x.shape[-1], 'proj')
     y = layers.resize_bilinear(y, size, align_corners=align_corners)

@@ -54,14 +54,9 @@ class UNet(nn.Module):
                                  name=f'upsample_{level}')(x)
       else:
         x = layers.upsample_nearest(x)
-      x = self._stack([self._skip(skips[level], level, train), drop(x)], level, 'decoder', train)
+      x = self._stack([skips[level], drop(x)], level, 'decoder', train)
     logits = layers.Classifier(self.num_classes, name='classifier')(x, train=train)
     return {'logits': layers.crop(logits, image.shape[1:-1])}
-
-  def _skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
-    """What the decoder gets of the encoder's features; PPMU does more to them."""
-    del level, train
-    return x
 
   def _skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
     """What the decoder reads of the encoder's features at one level: here themselves."""

@@ -130,8 +130,8 @@ class PSAHead(nn.Module):
   """Head of PSANet: every position collects from and distributes to a window around it.
 
   Takes [N,h,w,C]; returns {'logits': float32 [N,h,w,K]}. Attention is computed on maps smaller by
-  `shrink`, resized bilinearly: with aligned corners, to ceil(h / shrink), where neither h nor w is a
-  multiple of `shrink`, otherwise to floor(h / shrink), but at least to one pixel.
+  `shrink`, resized bilinearly there and back: with aligned corners and to ceil(h / shrink) where
+  neither h nor w is a multiple of `shrink`, else to floor(h / shrink), but at least one pixel.
   """
   num_classes: int
   features: int = 512

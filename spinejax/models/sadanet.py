@@ -100,9 +100,9 @@ class SADANet(baselines.DilatedFCN):
   parameters (eq. 4 and 5) beside global channel attention (eq. 3), summed and classified; on the
   stage before, in training alone, structure-affinity attention (eq. 1 and 2) as an auxiliary head.
 
-  Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]} and in training
-  'aux_logits', and with `branch_losses` or `wide` 'position_logits' and 'channel_logits', all of the
-  same shape. Sizes that are not multiples of the stride are padded and cropped as in `DilatedFCN`.
+  Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]} and in training, of the
+  same shape, 'aux_logits' and with `branch_losses` or `wide` 'position_logits' and
+  'channel_logits'. Any size is padded and cropped as in `DilatedFCN`.
 
   Fields that name the rows of table II and III:
     spatial: 'criss_cross', or 'position' for DANet's attention ("w/o SCA").

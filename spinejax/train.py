@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 import optax
@@ -25,6 +26,7 @@ from spinejax.data import datasets
 from spinejax.losses import create_loss, needs_cells
 from spinejax.metrics import segmentation
 from spinejax.models import create_model
+from spinejax.models import pretrained
 
 
 class Run(NamedTuple):
@@ -139,14 +141,12 @@ def _import_weights(config: ConfigDict, state: steps.TrainState) -> steps.TrainS
   """A state at step 0 with the weights of `config.init_from`, or as it is without."""
   if not config.init_from:
     return state
-  from spinejax.models import pretrained
   weights = pretrained.load_state_dict(config.init_from)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
-  imported = pretrained.initialize(
-      variables, weights, create_model(config.model),
-      (1, *config.data.patch_size, config.data.channels), tuple(config.init_parts))
+  imported = pretrained.initialize(variables, weights, tuple(config.init_parts))
   imported = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), imported, variables)
-  return state.replace(**imported, ema=None if state.ema is None else imported)
+  average = None if state.ema is None else jax.tree.map(jnp.copy, imported)
+  return state.replace(**imported, ema=average)
 
 
 def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.MetricsLog,

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from PIL import Image
 import pytest
+from rich.console import Console
 
 from spinejax import cli
 from spinejax import evaluate
@@ -283,3 +284,51 @@ def test_checkpoint_of_another_network_is_explained(tmp_path, finished):
   sentence = r'differing arrays:\n  variables/.*float32\[.* in the model'
   with pytest.raises(ValueError, match=sentence):
     inference.load_predictor(str(copy))
+
+
+def write_torch_weights(path, variables) -> None:
+  """Variables of a U-Net as a PyTorch state dict would hold them."""
+  leaves = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean', 'var': 'running_var'}
+  arrays = {}
+  for where, value in jax.tree_util.tree_leaves_with_path(jax.device_get(variables)):
+    _, *modules, leaf = [entry.key for entry in where]
+    if leaf == 'kernel':
+      value = value.transpose((2, 3, 0, 1) if modules[0].startswith('upsample') else (3, 2, 0, 1))
+    arrays['.'.join([*modules, leaves.get(leaf, leaf)])] = value
+  np.savez(path, **arrays)
+
+
+def test_imported_weights_are_tested_as_they_are_and_trained_on(finished, tmp_path):
+  config, workdir, results = finished
+  predictor_variables = jax.device_get(train.create_run(config, Console(quiet=True)).state)
+  trained = train.train(config, str(workdir))  # at its last step: what it holds
+  weights = tmp_path / 'weights.npz'
+  write_torch_weights(weights, trained.variables)
+  same = tiny.tiny_config(init_from=str(weights), num_steps=0, ema_decay=0.5)
+  imported = train.train(same, str(tmp_path / 'same'))
+  assert_states_equal(imported.variables, trained.variables)
+  assert_states_equal(imported.params, trained.params)
+  assert int(imported.step) == 0
+  last = evaluate.evaluate(config, str(workdir), checkpoint='last')
+  assert evaluate.evaluate(same, str(tmp_path / 'same'))['cases'] == last['cases']
+  moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)),
+                       trained.params, predictor_variables.params)
+  assert any(jax.tree.leaves(moved))
+  # Further training starts there, and resumes without the file.
+  more = tiny.tiny_config(init_from=str(weights), num_steps=2, ema_decay=0.5)
+  state = train.train(more, str(tmp_path / 'more'))
+  weights.unlink()
+  assert_states_equal(train.train(more, str(tmp_path / 'more')), state)
+  evaluate.evaluate(config, str(workdir))
+
+
+def test_weights_that_do_not_fit_leave_no_run_behind(tmp_path):
+  config = tiny.tiny_config(init_from=str(tmp_path / 'absent.npz'))
+  with pytest.raises(FileNotFoundError, match='absent.npz'):
+    train.train(config, str(tmp_path / 'run'))
+  np.savez(tmp_path / 'other.npz', **{'layer1.weight': np.zeros((2, 2), np.float32)})
+  config.init_from = str(tmp_path / 'other.npz')
+  with pytest.raises(ValueError, match=r'layer1.weight: unexpected'):
+    train.train(config, str(tmp_path / 'run'))
+  assert not (tmp_path / 'run' / 'config.json').exists()
+  train.train(tiny.tiny_config(), str(tmp_path / 'run'))

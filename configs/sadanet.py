@@ -15,8 +15,8 @@ Variants are the rows of tables I to III; table IV is `sweep()`:
 Protocol (paper, sections IV.A and IV.B): 80 training and 29 test cases, images resized to 2048x512,
 patches 512x256 (here random crops), both flips and rotation; batch 4; cross entropy + 3 squared
 Dice; Adam with L2 5e-4, 1e-3 to 5e-6 by cosine, 160 000 steps; the whole image is tested. Ours,
-where the paper gives none: rotation of 10 degrees, auxiliary loss weighted 0.4 as in MMSegmentation.
-The paper starts from a pretrained residual network: --config.init_from=resnet50_v1c.pth.
+where the paper gives none: rotation of 10 degrees; auxiliary loss weighted 0.4, as MMSegmentation
+does. The paper starts from a pretrained residual network: --config.init_from=resnet50_v1c.pth.
 """
 from ml_collections import ConfigDict
 

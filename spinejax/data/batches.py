@@ -243,8 +243,8 @@ def create_feed(
     source: training set, not empty.
     config: the whole config; used are seed, batch_size and of data: image_size, patch_size,
       patch_stride, channels, classes, mean, std (a number, or a tuple of one or of one per channel;
-      None: of the training images at the network's size; std 0: both are) and cache ('auto': 'device' if the arrays take at most a quarter of its memory, else
-      'stream').
+      None: of the training images at the network's size; std 0: both are) and cache ('auto':
+      'device' if the arrays take at most a quarter of its memory, else 'stream').
     cells: add cells, see `regions.component_cells`.
     progress: called once a case while loading.
     process_index, process_count: this process makes its contiguous part of each batch.

@@ -131,7 +131,9 @@ class PSAHead(nn.Module):
 
   Takes [N,h,w,C]; returns {'logits': float32 [N,h,w,K]}. Attention is computed on maps smaller by
   `shrink`, resized bilinearly there and back: with aligned corners and to ceil(h / shrink) where
-  neither h nor w is a multiple of `shrink`, else to floor(h / shrink), but at least one pixel.
+  neither h nor w is a multiple of `shrink`, else to floor(h / shrink), but at least one pixel. As
+  in MMSegmentation, whose weights need it, `proj`, a 1x1 convolution, gets its input in a border of
+  zeros, and what is resized back is larger by two pixels.
   """
   num_classes: int
   features: int = 512
@@ -159,7 +161,10 @@ class PSAHead(nn.Module):
                          dtype=self.dtype, name=f'attention{suffix}_1')(mask)
       return attention.psa_attend(mask, y, self.mask_size, direction)
 
-    y = conv([attend('collect', ''), attend('distribute', '_p')], x.shape[-1], 'proj')
+    border = ((0, 0), (1, 1), (1, 1), (0, 0))
+    collected = jnp.pad(attend('collect', ''), border)
+    distributed = jnp.pad(attend('distribute', '_p'), border)
+    y = conv([collected, distributed], x.shape[-1], 'proj')
     y = layers.resize_bilinear(y, size, align_corners=align_corners)
     y = conv([x, y], self.features, 'bottleneck', window=3)
     return {'logits': classify(y, self.num_classes, self.dropout, train=train, name='conv_seg')}

@@ -246,7 +246,8 @@ def test_point_wise_head_by_hand(size, small, align_corners):
       weights = np.exp(energy) / np.exp(energy).sum()
       result[target] = sum(weight * y[source] for weight, source in zip(weights, places))
     joined.append(result)
-  y = apply_conv(variables, 'proj', np.concatenate(joined, -1)[None])
+  bordered = np.pad(np.concatenate(joined, -1), ((1, 1), (1, 1), (0, 0)))
+  y = apply_conv(variables, 'proj', bordered[None])
   y = resize_by_hand(y[0], size, align_corners)
   y = apply_conv(variables, 'bottleneck', np.concatenate([x, y[None]], -1), 3)
   np.testing.assert_allclose(head.apply(variables, x, train=False)['logits'],

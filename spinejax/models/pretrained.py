@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import re
 from typing import Any
+import warnings
 
 import flax.linen as nn
 from flax import traverse_util
@@ -149,10 +150,7 @@ def _take(arrays: Mapping[str, tuple[str, Any]], flat: Mapping[Path, Any],
 
 def _float32(value: Any) -> np.ndarray:
   """An array of NumPy, JAX or PyTorch as float32; ValueError for anything but finite floats."""
-  if hasattr(value, 'detach'):  # PyTorch's bfloat16 does not exist in NumPy
-    value = value.detach().cpu()
-    value = value.float() if value.is_floating_point() else value
-  array = np.asarray(value)
+  array = _to_numpy(value) if hasattr(value, 'detach') else np.asarray(value)
   if not jnp.issubdtype(array.dtype, jnp.floating):
     raise ValueError(f'weights must be floating point, not {array.dtype}')
   with np.errstate(over='ignore'):
@@ -160,6 +158,12 @@ def _float32(value: Any) -> np.ndarray:
   if not np.isfinite(array).all():
     raise ValueError('holds values that are not finite')
   return array
+
+
+def _to_numpy(tensor: Any) -> np.ndarray:
+  """A tensor of PyTorch; floats become float32, since NumPy has no bfloat16."""
+  tensor = tensor.detach().cpu()
+  return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def _fit(array: np.ndarray, path: Path, flat: Mapping[Path, Any]) -> np.ndarray:
@@ -191,7 +195,7 @@ def _torch_shape(path: Path, flat: Mapping[Path, Any]) -> tuple[int, ...]:
 
 
 def _torch_names(paths: Mapping[Path, Any]) -> dict[Path, str]:
-  """PyTorch's name of every variable, as MMSegmentation writes it for the networks it has."""
+  """PyTorch's name of every variable, MMSegmentation's up to the `conv` of its ConvModules."""
   is_segmentor = any(path[1] == 'decode_head' for path in paths)
   names = {}
   for path in paths:
@@ -231,8 +235,6 @@ def _named_for(state_dict: Mapping[str, Any], names: Sequence[str]) -> dict[str,
   tops = {_key(name).partition('.')[0] for name in names}
   first = lambda: {name.partition('.')[0] for name in arrays}
   while len(first()) == 1 and first() <= set(_PREFIXES) - tops:
-    if not all('.' in name for name in arrays):
-      break
     arrays = {name.partition('.')[2]: value for name, value in arrays.items()}
   if 'backbone' in tops and not first() & tops:
     arrays = {f'backbone.{name}': value for name, value in arrays.items()}
@@ -267,9 +269,9 @@ def _hint(arrays: Mapping[str, tuple[str, Any]], keys: Mapping[str, Path],
   if given and expected and given != expected:
     return (f'; they are of a {given}, the model has a {expected}: set '
             f'config.model.backbone={given}')
-  for key in arrays.keys() & keys.keys():
-    if key.endswith(('conv_seg.weight', 'classifier.weight')):
-      have, want = np.shape(arrays[key][1])[:1], _torch_shape(keys[key], flat)[:1]
+  for key, path in keys.items():
+    if key in arrays and key.endswith(('conv_seg.weight', 'classifier.weight')):
+      have, want = np.shape(arrays[key][1])[:1], _torch_shape(path, flat)[:1]
       if have and have != want:
         return (f'; they are of {have[0]} classes, the model of {want[0]}: set '
                 f'config.model.num_classes={have[0]}, or start from parts of them by '
@@ -333,9 +335,10 @@ def _read_safetensors(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-  with np.load(path, allow_pickle=False) as file:
-    if isinstance(file, np.ndarray):
-      raise _NotWeights('a single array; expected an archive of named arrays (numpy.savez).')
+  file = np.load(path, allow_pickle=False)
+  if isinstance(file, np.ndarray):
+    raise _NotWeights('a single array; expected an archive of named arrays (numpy.savez).')
+  with file:
     arrays = {name: file[name] for name in file.files}
   for name, array in arrays.items():
     if not isinstance(array, np.ndarray):
@@ -356,8 +359,10 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
     unknown = []
   placeholders = [(_placeholder(name), name) for name in unknown]
   try:
-    with (torch.serialization.safe_globals(placeholders) if placeholders
+    with (warnings.catch_warnings(),
+          torch.serialization.safe_globals(placeholders) if placeholders
           else contextlib.nullcontext()):
+      warnings.simplefilter('ignore')  # of unusual pickles, which are refused or read
       content = torch.load(path, map_location='cpu', weights_only=True)
   except pickle.UnpicklingError as error:
     cause = str(error).rpartition('WeightsUnpickler error: ')[2].strip().splitlines() or ['']
@@ -373,8 +378,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   if others or not weights:
     raise _NotWeights('not a state dict, which holds names and tensors only; it has '
                       f'{", ".join(others[:5]) or "nothing"}.')
-  return {name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-          for name, tensor in weights.items()}
+  return {name: _to_numpy(tensor) for name, tensor in weights.items()}
 
 
 def _placeholder(name: str) -> type:

@@ -367,7 +367,7 @@ def _read_torch(path: pathlib.Path) -> dict[str, np.ndarray]:
   except pickle.UnpicklingError as error:
     cause = str(error).rpartition('WeightsUnpickler error: ')[2].strip().splitlines() or ['']
     raise _NotWeights(
-        f'not a state dict, so it is not opened, as pickles can run code ({cause[0][:200]}); '
+        f'not a plain state dict, so it is not opened, as pickles can run code ({cause[0][:200]}); '
         'where it is trusted, save it again by torch.save(model.state_dict(), path).') from None
   if not isinstance(content, Mapping):
     raise _NotWeights(f'holds a {type(content).__name__}, not a state dict; save '

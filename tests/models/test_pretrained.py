@@ -723,7 +723,7 @@ def test_pytorch_files_of_something_else(tmp_path):
       ([torch.zeros(2)], 'holds a list, not a state dict'),
       ({'net': {'weight': torch.zeros(2)}, 'epoch': 3}, 'it has net, epoch.'),
       ({}, 'it has nothing.'),
-      (torch.nn.Linear(2, 2), 'not a state dict')):
+      (torch.nn.Linear(2, 2), 'state dict')):
     torch.save(content, path)
     assert expected in sentence(path)
 

@@ -20,15 +20,6 @@ Dtype = Any
 Outputs = dict[str, Array]
 
 
-def classify(x: Array, num_classes: int, dropout: float, *, train: bool, name: str) -> Array:
-  """Dropout of whole channels and a 1x1 convolution: [N,h,w,C] -> float32 [N,h,w,num_classes].
-
-  To be called inside a compact method, whose module gets the convolution under `name`.
-  """
-  x = nn.Dropout(dropout, broadcast_dims=(1, 2), deterministic=not train)(x.astype(jnp.float32))
-  return layers.Conv(num_classes, 1, kernel_init=layers.classifier_init, name=name)(x)
-
-
 def at_image_size(maps: Outputs, image: Array, padded: Array) -> Outputs:
   """Maps [N,h,w,K] of a padded image [N,sh,sw,C], bilinearly at the size of the image itself."""
   def resize(x):
@@ -62,7 +53,8 @@ class FCNHead(nn.Module):
         y = self._context(y, train)
     if self.concatenate:
       y = self._conv([x, y], 'conv_cat', train)
-    return {'logits': classify(y, self.num_classes, self.dropout, train=train, name='conv_seg')}
+    return {'logits': layers.classify(y, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
 
   def _conv(self, x, name: str, train: bool) -> Array:
     return layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype, name=name)(
@@ -123,7 +115,8 @@ class EMAHead(nn.Module):
     y = conv(nn.relu(y), self.ema_features, 'ema_out_conv', window=1, negative_slope=1.0)
     y = conv(nn.relu(identity + y), self.features, 'bottleneck')
     y = conv([x, y], self.features, 'conv_cat')
-    return {'logits': classify(y, self.num_classes, self.dropout, train=train, name='conv_seg')}
+    return {'logits': layers.classify(y, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
 
 
 class PSAHead(nn.Module):
@@ -167,7 +160,8 @@ class PSAHead(nn.Module):
     y = conv([collected, distributed], x.shape[-1], 'proj')
     y = layers.resize_bilinear(y, size, align_corners=align_corners)
     y = conv([x, y], self.features, 'bottleneck', window=3)
-    return {'logits': classify(y, self.num_classes, self.dropout, train=train, name='conv_seg')}
+    return {'logits': layers.classify(y, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
 
 
 class DilatedFCN(nn.Module):

@@ -89,6 +89,6 @@ class FPN(nn.Module):
 
   def _classify(self, x: jax.Array, image: jax.Array, train: bool) -> dict[str, jax.Array]:
     """Logits of the fused map, at the size of the image."""
-    logits = layers.Classifier(self.num_classes, self.dropout, name='classifier')(x, train=train)
+    logits = layers.classify(x, self.num_classes, self.dropout, train=train, name='classifier')
     logits = layers.upsample_bilinear(logits, 4)
     return {'logits': layers.crop(logits, image.shape[1:-1])}

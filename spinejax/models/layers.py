@@ -256,17 +256,14 @@ class ConvNorm(nn.Module):
     return nn.leaky_relu(x, self.negative_slope) if self.negative_slope else nn.relu(x)
 
 
-class Classifier(nn.Module):
-  """Dropout of whole channels and a 1x1 convolution to logits, in float32 whatever comes in."""
-  num_classes: int
-  dropout: float = 0.0
+def classify(x: Array, num_classes: int, dropout: float = 0.0, *, train: bool, name: str) -> Array:
+  """Dropout of whole channels and a 1x1 convolution: [N,*S,C] -> logits float32 [N,*S,num_classes].
 
-  @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> Array:
-    axes = tuple(range(1, x.ndim - 1))
-    x = nn.Dropout(self.dropout, broadcast_dims=axes, deterministic=not train)(
-        x.astype(jnp.float32))
-    return Conv(self.num_classes, window=1, kernel_init=classifier_init, name='conv')(x)
+  For a compact method, whose module gets the convolution under `name`.
+  """
+  axes = tuple(range(1, x.ndim - 1))
+  x = nn.Dropout(dropout, broadcast_dims=axes, deterministic=not train)(x.astype(jnp.float32))
+  return Conv(num_classes, window=1, kernel_init=classifier_init, name=name)(x)
 
 
 @jax.custom_jvp

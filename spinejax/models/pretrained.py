@@ -200,9 +200,6 @@ def _torch_names(paths: Mapping[Path, Any]) -> dict[Path, str]:
   names = {}
   for path in paths:
     *modules, leaf = path[1:]
-    if modules and modules[-1] == 'conv' and modules[-2:-1] and modules[-2].endswith(
-        ('classifier', 'conv_seg')):
-      modules.pop()
     if is_segmentor and modules[:1] == ['classifier']:
       modules[:1] = ['decode_head', 'conv_seg']
     parts = [re.sub(r'_(?=\d)', '.', module) for module in modules]

@@ -38,7 +38,7 @@ class DAHead(nn.Module):
           x, train=train)
 
     def classify(x, name):
-      return baselines.classify(x, self.num_classes, self.dropout, train=train, name=name)
+      return layers.classify(x, self.num_classes, self.dropout, train=train, name=name)
 
     position = self._attend_to_positions(conv(x, 'pam_in_conv'))
     position = conv(position, 'pam_out_conv')
@@ -89,8 +89,8 @@ class SAAHead(nn.Module):
     x = layers.ConvNorm(self.features, **shared, name='reduce')(x, train=train)
     x, _ = attention.StructureAffinity(self.num_classes, self.query_features, self.attention_scale,
                                        **shared, name='affinity')(x, train=train)
-    return {'logits': baselines.classify(x, self.num_classes, self.dropout, train=train,
-                                         name='conv_seg')}
+    return {'logits': layers.classify(x, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
 
 
 class SADANet(baselines.DilatedFCN):

@@ -55,7 +55,7 @@ class UNet(nn.Module):
       else:
         x = layers.upsample_nearest(x)
       x = self._stack([skips[level], drop(x)], level, 'decoder', train)
-    logits = layers.Classifier(self.num_classes, name='classifier')(x, train=train)
+    logits = layers.classify(x, self.num_classes, train=train, name='classifier')
     return {'logits': layers.crop(logits, image.shape[1:-1])}
 
   def _skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:

@@ -237,9 +237,16 @@ def test_constant_input_has_finite_gradients():
   assert np.isfinite(gradient).all()
 
 
+class Classifier(nn.Module):
+
+  @nn.compact
+  def __call__(self, x, *, train):
+    return layers.classify(x, 1, 0.5, train=train, name='conv_seg')
+
+
 def test_the_classifier_drops_whole_channels():
   x = jnp.ones((8, 5, 4, 1))
-  classifier = layers.Classifier(1, dropout=0.5)
+  classifier = Classifier()
   variables = classifier.init({'params': jax.random.key(0), 'dropout': jax.random.key(0)}, x,
                               train=True)
   y = classifier.apply(variables, x, train=True, rngs={'dropout': jax.random.key(3)})

@@ -247,7 +247,7 @@ def test_every_network_takes_its_own_parameters_under_pytorch_names(name):
       parts = [re.sub(r'_(\d)', r'.\1', part) for part in modules] + [kind]
       key = '.'.join(parts)
       if 'decode_head' in template['params']:
-        key = key.replace('classifier.conv.', 'decode_head.conv_seg.')
+        key = key.replace('classifier.', 'decode_head.conv_seg.')
       weights[key] = array
   imported = pretrained.from_torch(weights, model, IMAGE)
   assert_fits(imported, template)

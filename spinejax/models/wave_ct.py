@@ -1,0 +1,157 @@
+"""Panoptic FPN behind a style transfer in a wavelet autoencoder."""
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from spinejax.models import fpn
+from spinejax.models import layers
+
+Array = jax.Array
+# Of every level, the mean and the standard deviation of each channel: float32 [N,2,C_l].
+Style = tuple[Array, ...]
+
+_EPSILON = 1e-5  # added to variances
+_CONSTANT = 1e-6  # a statistic that varies less over the styles does not tell them apart
+
+
+class WaveCT(fpn.FPN):
+  """WaveCT-style network: a wavelet autoencoder brings an image to a known style, an FPN segments.
+
+  Named after the network of Liu et al. (ISBI 2020) in SEAM (Zhao et al., 2021, table 1), which
+  removes the shift of appearance between scanners by transferring the style of a training image to
+  a test image. `autoencoder` is a `WaveletAutoencoder` trained by reconstruction beside the FPN
+  that it shares no parameter with; the FPN is trained on the images as they are, exactly as `FPN`.
+
+  Deviations: the authors' autoencoder has the pretrained features of a VGG network, as that of
+  WCT2 (Yoo et al., 2019) which it follows; those weights are not to be had here, so ours is learned
+  from the training images alone. As there, adaptive instance normalization takes the place of
+  WCT2's whitening and coloring; ours acts on the low-frequency codes of the encoder only. The style
+  is that of the training image nearest in these statistics, `nearest_style`: the authors choose
+  by a rule of their own. So our figures are not those of their network.
+
+  Takes image [N,H,W,C], normalized. Returns {'logits': float32 [N,H,W,K]} of the image or, with a
+  `style`, of the image transferred to it; in training also {'reconstruction_residual': float32
+  [N,H,W,C]}, what the autoencoder makes of the image minus the image.
+  """
+  autoencoder_features: int = 32
+  levels: int = 3
+
+  def setup(self):
+    if self.levels < 1:
+      raise ValueError(f'config.model.levels must be at least 1, not {self.levels}.')
+    self.autoencoder = WaveletAutoencoder(self.autoencoder_features, self.levels, self.dtype)
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool, style: Style | None = None) -> dict[str, Array]:
+    if style is not None:
+      image = self.transfer(image, style)
+    outputs = self._classify(self._features(image, train), image, train)
+    if train:
+      reconstruction, _ = self.autoencoder(image)
+      outputs['reconstruction_residual'] = reconstruction - image
+    return outputs
+
+  def transfer(self, image: Array, style: Style) -> Array:
+    """The image [N,H,W,C] in a style, float32 [N,H,W,C]; its own style reconstructs it."""
+    return self.autoencoder(image, style)[0]
+
+  def style_statistics(self, image: Array) -> Style:
+    """The style of images [N,H,W,C]: `statistics` of the low-frequency code of every level."""
+    return tuple(statistics(code) for code in self.autoencoder(image)[1])
+
+
+class WaveletAutoencoder(nn.Module):
+  """Autoencoder with Haar pooling, after WCT2 (Yoo et al., 2019).
+
+  Per level a 3x3 convolution, ReLU and `haar_pool`; LL goes on down, and LH, HL and HH go across to
+  the decoder, which mirrors this with `haar_unpool`, the exact inverse. The last convolution is
+  linear. The width doubles from `features` down.
+
+  Takes image [N,H,W,C] and, for a transfer, the style that `adapt` gives the LL of every level on
+  its way down. Returns the reconstruction, float32 [N,H,W,C], and these LL, per level
+  [N,h/2^(l+1),w/2^(l+1),2^l features]. An image whose size is not a multiple of 2^levels is
+  extended by its last row and column to h x w, which the codes cover, and the reconstruction is
+  cropped.
+  """
+  features: int = 32
+  levels: int = 3
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, image: Array, style: Style | None = None) -> tuple[Array, list[Array]]:
+    def conv(features, name, dtype=self.dtype):
+      return layers.Conv(features, kernel_init=layers.kaiming_fan_in, dtype=dtype, name=name)
+
+    x = layers.pad_to_multiple(image, 2 ** self.levels)
+    codes, details = [], []
+    for level in range(self.levels):
+      x = nn.relu(conv(self.features * 2 ** level, f'encoder_{level}')(x))
+      x, *detail = haar_pool(x)
+      if style is not None:
+        x = adapt(x, style[level])
+      codes.append(x)
+      details.append(detail)
+    for level in reversed(range(1, self.levels)):
+      x = haar_unpool(x, *details[level])
+      x = nn.relu(conv(self.features * 2 ** (level - 1), f'decoder_{level}')(x))
+    x = haar_unpool(x, *details[0])
+    x = conv(image.shape[-1], 'decoder_0', jnp.float32)(x)
+    return layers.crop(x, image.shape[1:-1]), codes
+
+
+def haar_pool(x: Array) -> tuple[Array, Array, Array, Array]:
+  """LL, LH, HL and HH of [N,H,W,C], each [N,H/2,W/2,C]: the orthonormal Haar transform.
+
+  The filter of LH, at stride 2, is low = [1, 1] / sqrt 2 down the image times
+  high = [-1, 1] / sqrt 2 across, and so on. The image has an even number of rows and of columns.
+  """
+  a, b, c, d = (x[:, i::2, j::2] for i in (0, 1) for j in (0, 1))
+  return (a + b + c + d) / 2, (b - a + d - c) / 2, (c - a + d - b) / 2, (a - b - c + d) / 2
+
+
+def haar_unpool(ll: Array, lh: Array, hl: Array, hh: Array) -> Array:
+  """Sum of the four transposed filters of `haar_pool`, its inverse: [N,h,w,C] -> [N,2h,2w,C]."""
+  a, b = (ll - lh - hl + hh) / 2, (ll + lh - hl - hh) / 2
+  c, d = (ll - lh + hl - hh) / 2, (ll + lh + hl + hh) / 2
+  n, h, w, channels = ll.shape
+  pixels = jnp.stack([jnp.stack([a, b], 3), jnp.stack([c, d], 3)], 2)
+  return pixels.reshape(n, 2 * h, 2 * w, channels)
+
+
+def statistics(code: Array) -> Array:
+  """Mean and standard deviation sqrt(var + 1e-5) over positions: [N,h,w,C] -> float32 [N,2,C]."""
+  code = code.astype(jnp.float32)
+  axes = (1, 2)
+  return jnp.stack([jnp.mean(code, axes), jnp.sqrt(jnp.var(code, axes) + _EPSILON)], 1)
+
+
+def adapt(code: Array, style: Array) -> Array:
+  """Adaptive instance normalization sd' (x - mean) / sd + mean' (Huang and Belongie, 2017).
+
+  Takes code [N,h,w,C] and style [N,2,C], mean' and sd' as of `statistics`; keeps shape and dtype.
+  The code's own statistics leave it as it is; a constant channel becomes mean'.
+  """
+  (mean, sd), (style_mean, style_sd) = (
+      jnp.moveaxis(x, 1, 0)[:, :, None, None] for x in (statistics(code), style))
+  return ((code.astype(jnp.float32) - mean) * (style_sd / sd) + style_mean).astype(code.dtype)
+
+
+def nearest_style(styles: Style, own: Style) -> Array:
+  """Index int32 [N] of the style nearest to each of `own` [N,2,C_l] in a bank `styles` [M,2,C_l].
+
+  The distance is Euclidean over the statistics of all levels, each in units of its standard
+  deviation over the bank; statistics that are constant there are left out. Of several nearest
+  the first is taken.
+  """
+  styles, own = _flatten(styles), _flatten(own)
+  spread = jnp.std(styles, 0)
+  weight = jnp.where(spread > _CONSTANT, 1 / jnp.maximum(spread, _CONSTANT), 0.0)
+  steps = (own[:, None] - styles[None]) * weight[None, None]
+  return jnp.argmin(jnp.sum(jnp.square(steps), -1), -1).astype(jnp.int32)
+
+
+def _flatten(styles: Sequence[Array]) -> Array:
+  return jnp.concatenate([x.reshape(x.shape[0], -1) for x in styles], -1)

@@ -68,17 +68,39 @@ def convolve(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Arr
 
   A 1x1 convolution is a slice and a matrix product. On CPU, where XLA's convolution for the
   gradient of a kernel reaches a quarter of the speed of the others, that gradient of a 2-D
-  convolution at stride 1 is made of matrix products too.
+  convolution at stride 1 is made of matrix products too, and a 3-D convolution at stride 1 is the
+  sum of the 2-D convolutions of its depth taps.
   """
   rank = x.ndim - 2
   if kernel.shape[0] == 1:
     x = x[(slice(None),) + (slice(None, None, stride),) * rank]
     y = x.reshape(-1, x.shape[-1]) @ kernel.reshape(kernel.shape[-2:])
     return y.reshape(*x.shape[:-1], -1)
-  if (jax.default_backend() == 'cpu' and rank == 2 and stride == 1
-      and min(kernel.shape[-2:]) >= _MIN_CHANNELS):
-    return _convolve_on_cpu(x, kernel, dilation)
+  if jax.default_backend() == 'cpu' and stride == 1:
+    if rank == 3:
+      return _convolve_by_depth(x, kernel, dilation)
+    if rank == 2 and min(kernel.shape[-2:]) >= _MIN_CHANNELS:
+      return _convolve_on_cpu(x, kernel, dilation)
   return _convolve(x, kernel, stride, dilation)
+
+
+def _convolve_by_depth(x: Array, kernel: Array, dilation: int) -> Array:
+  """3-D convolution at stride 1: y_d = sum_i k_i * x_(d + i), with 2-D convolutions *.
+
+  The taps of one channel stand side by side as the channels of one 2-D convolution.
+  """
+  n, depth, height, width, channels = x.shape
+  window = kernel.shape[0]
+  reach = dilation * (window - 1) // 2
+  x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)))
+  taps = [lax.slice_in_dim(x, start, start + depth, axis=1).reshape(-1, height, width, channels)
+          for start in range(0, window * dilation, dilation)]
+  if channels == 1:
+    y = convolve(jnp.concatenate(taps, -1), kernel[..., 0, :].transpose(1, 2, 0, 3), 1, dilation)
+  else:
+    y = functools.reduce(jnp.add, [convolve(tap, kernel[i], 1, dilation)
+                                   for i, tap in enumerate(taps)])
+  return y.reshape(n, depth, height, width, -1)
 
 
 def _convolve(x: Array, kernel: Array, stride: int, dilation: int) -> Array:

@@ -125,6 +125,16 @@ def test_a_bias_before_the_norm_is_that_of_the_plain_composition(train):
     np.testing.assert_allclose(updated['batch_stats']['bn'][name], value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize('dilation', [1, 2])
+@pytest.mark.parametrize('shape, features', [((2, 5, 6, 7, 3), 4), ((1, 3, 4, 2, 1), 5),
+                                             ((1, 1, 1, 3, 16), 8), ((2, 2, 5, 4, 8), 1)])
+def test_volumes_convolve_by_depth_as_in_one(shape, features, dilation):
+  x, kernel = random(*shape), random(3, 3, 3, shape[-1], features, seed=1)
+  assert_same_function(
+      lambda x, kernel: layers.convolve(x, kernel, dilation=dilation),
+      lambda x, kernel: layers._convolve(x, kernel, 1, dilation), x, kernel)
+
+
 def test_a_list_is_convolved_as_its_concatenation():
   parts = random(2, 6, 5, 3), random(2, 6, 5, 2, seed=1)
   conv = layers.Conv(4)

@@ -13,16 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from spinejax.data.phantoms import curves
+from spinejax.data.phantoms import curves, drawing
 
 SCANNER_SHAPE = (2560, 640)
 SCANNER_SPACING = 0.2
 MIN_SHAPE = (64, 16)
-MAX_DIFFICULTY = 4
 BACKGROUND, RIB, PROCESS, LUMP = range(4)
 
 Case = dict[str, Any]
-Speckle = Callable[[np.random.Generator, np.ndarray, tuple[float, float]], np.ndarray]
 
 # Standard deviation of the log amplitude and its scale (y, x) in scanner pixels.
 MOTTLING = ((0.06, (6, 8)), (0.11, (15, 17)), (0.12, (36, 36)), (0.06, (75, 75)))
@@ -114,7 +112,7 @@ class Sweep(NamedTuple):
 
 def vpi(seed: int | Sequence[int], shape: tuple[int, int] = (1024, 256),
         difficulty: float = 1.0, *, family: str | None = None,
-        speckle: Speckle | None = None) -> Case:
+        speckle: drawing.Speckle | None = None) -> Case:
   """Draws one VPI phantom: dark bones on bright muscle inside a swept strip.
 
   Gray levels are equalized inside the strip, image = 255 CDF(amplitude), because the histogram
@@ -146,7 +144,9 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, int] = (1024, 256),
   Raises:
     ValueError: an argument outside the above.
   """
-  seeds, shape, difficulty = _check_arguments(seed, shape, difficulty)
+  seeds = drawing.check_seed(seed)
+  shape = drawing.check_shape(shape, MIN_SHAPE, 'two integers, height and width')
+  difficulty = drawing.check_difficulty(difficulty)
   streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seeds).spawn(4)]
   spacing = (SCANNER_SPACING * _H / shape[0], SCANNER_SPACING * _W / shape[1])
   y = ((np.arange(shape[0]) + 0.5) * (_H / shape[0]))[:, None]
@@ -163,10 +163,7 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, int] = (1024, 256),
 
   noisy = amplitude
   if speckle is not None:
-    noisy = np.asarray(speckle(streams[2], amplitude.copy(), spacing), np.float32)
-    if noisy.shape != shape or not np.isfinite(noisy).all():
-      raise ValueError(f'speckle must return finite amplitudes of shape {shape}, but its result '
-                       f'has shape {noisy.shape} or values that are not finite')
+    noisy = drawing.apply_speckle(speckle, streams[2], amplitude, spacing)
   elif difficulty:
     noisy = projection_speckle(streams[2], amplitude, spacing, difficulty)
   if difficulty:
@@ -216,35 +213,10 @@ def projection_speckle(rng: np.random.Generator, amplitude: np.ndarray,
   """
   sy, sx = (SCANNER_SPACING / s for s in spacing)
   white = rng.standard_normal(amplitude.shape, dtype=np.float32)
-  noise = _smooth(white, 1.4 * sx, 1) + _smooth(_smooth(white, 2.6 * sx, 1), 2.8 * sy, 0)
+  noise = drawing.smooth(drawing.smooth(white, 2.6 * sx, 1), 2.8 * sy, 0)
+  noise = drawing.smooth(white, 1.4 * sx, 1) + noise
   noise *= np.float32(strength / 9.5 / max(noise.std(), 1e-6))
   return amplitude * np.maximum(noise + 1, 0)
-
-
-def _check_arguments(seed, shape, difficulty):
-  try:
-    seeds = [int(s) for s in np.atleast_1d(seed)]
-    exact = seeds == list(np.atleast_1d(seed)) and min(seeds) >= 0
-  except (TypeError, ValueError, OverflowError):
-    exact = False
-  if not exact:
-    raise ValueError(f'seed must be a non-negative integer or a sequence of them, not {seed!r}')
-  try:
-    height, width = (int(n) for n in shape)
-    exact = (height, width) == tuple(shape) and height >= MIN_SHAPE[0] and width >= MIN_SHAPE[1]
-  except (TypeError, ValueError, OverflowError):
-    exact = False
-  if not exact:
-    raise ValueError('shape must be two integers, height and width, of at least '
-                     f'{MIN_SHAPE[0]} x {MIN_SHAPE[1]}, not {shape!r}')
-  try:
-    level = float(difficulty)
-  except (TypeError, ValueError):
-    level = -1.0
-  if not 0 <= level <= MAX_DIFFICULTY:
-    raise ValueError(f'difficulty must be a number from 0 (clean) over 1 (default) to '
-                     f'{MAX_DIFFICULTY}, not {difficulty!r}')
-  return seeds, (height, width), level
 
 
 def _draw_anatomy(rng: np.random.Generator, family: str | None) -> Anatomy:
@@ -297,14 +269,15 @@ def _draw_process(rng, level, side, spread, vertebra, tilt) -> tuple[Bone, Bone]
   y = vertebra[0] - reach * np.sin(np.radians(tilt)) + rng.normal(0, 5)
   x = vertebra[1] + reach * np.cos(np.radians(tilt)) + rng.normal(0, 5)
   process = Bone(
-      PROCESS, side, (float(y), float(x)), _normal(rng, 45, 5, 28, 60), _normal(rng, 38, 5, 24, 52),
+      PROCESS, side, (float(y), float(x)), drawing.normal(rng, 45, 5, 28, 60),
+      drawing.normal(rng, 38, 5, 24, 52),
       turn=float(rng.normal(12, 10) - side * tilt),
-      depth=_normal(rng, 0.40, 0.12, 0.12, 0.70) * (0.75 if level < 2 else 1.0),
+      depth=drawing.normal(rng, 0.40, 0.12, 0.12, 0.70) * (0.75 if level < 2 else 1.0),
       soft=rng.uniform(0.20, 0.34), rank=rng.random())
   rise = np.interp(level, [2, 3, 8, 9, 10, 11], [-22, -12, -12, 0, 0, 30]) + rng.normal(0, 7)
   rib = Bone(
-      RIB, side, (float(y) - 8, float(x) + 22 * side), _normal(rng, 36, 4, 24, 48), 30.0,
-      turn=float(rise - side * tilt), depth=_normal(rng, 0.58, 0.13, 0.20, 0.85),
+      RIB, side, (float(y) - 8, float(x) + 22 * side), drawing.normal(rng, 36, 4, 24, 48),
+      30.0, turn=float(rise - side * tilt), depth=drawing.normal(rng, 0.58, 0.13, 0.20, 0.85),
       soft=rng.uniform(0.16, 0.30))
   return process, rib
 
@@ -312,9 +285,9 @@ def _draw_process(rng, level, side, spread, vertebra, tilt) -> tuple[Bone, Bone]
 def _draw_lump(rng, index, vertebra, tilt) -> Bone:
   return Bone(
       LUMP, 1, tuple((vertebra + rng.normal(0, 4, 2)).tolist()),
-      _normal(rng, (42, 43, 45, 43, 41)[index], 2, 40, 46),
-      _normal(rng, (130, 134, 137, 138, 137)[index], 3, 128, 140),
-      turn=float(rng.normal(0, 1.5) - tilt), depth=_normal(rng, 0.84, 0.07, 0.50, 0.94),
+      drawing.normal(rng, (42, 43, 45, 43, 41)[index], 2, 40, 46),
+      drawing.normal(rng, (130, 134, 137, 138, 137)[index], 3, 128, 140),
+      turn=float(rng.normal(0, 1.5) - tilt), depth=drawing.normal(rng, 0.84, 0.07, 0.50, 0.94),
       soft=rng.uniform(0.16, 0.28), rank=rng.random(), bend=rng.uniform(0.45, 0.8),
       roof=rng.uniform(0.35, 0.6))
 
@@ -340,8 +313,8 @@ def _stamp(bone: Bone, y: np.ndarray, x: np.ndarray) -> Stamp:
             bone.center[1] + bone.side * cos * (low + high) / 2)
   reach = (abs(sin) * (high - low) / 2 + abs(cos) * tall,
            abs(cos) * (high - low) / 2 + abs(sin) * tall)
-  window, dy, dx = _window(bone.center, middle, reach, y, x)
-  a, b = _rotate(dy, bone.side * dx, bone.turn)
+  window, (dy, dx) = drawing.window(bone.center, middle, reach, (y, x))
+  a, b = drawing.rotate(dy, bone.side * dx, bone.turn)
   depth = np.float32(bone.depth)
   if bone.kind == RIB:
     depth = depth * (0.7 + 0.4 * (a / 60).clip(0, 1))
@@ -363,7 +336,7 @@ def _draw_label(stamps: Sequence[Stamp], fov: np.ndarray) -> np.ndarray:
 def _draw_tissue(rng: np.random.Generator, anatomy: Anatomy, stamps: Sequence[Stamp],
                  y: np.ndarray, x: np.ndarray, difficulty: float) -> np.ndarray:
   """Amplitude float32 [H,W] of muscle, spinous column, bones and false bones, before noise."""
-  mottle = sum(sd * _texture(rng, y, x, sigma) for sd, sigma in MOTTLING)
+  mottle = sum(sd * drawing.texture(rng, (y, x), sigma, SCANNER_SHAPE) for sd, sigma in MOTTLING)
   lumbar = np.interp(y, [0.62 * _H, 0.8 * _H], [1, 1.6]).astype(np.float32)
   mottle = np.exp(difficulty * lumbar * mottle)
   amplitude = mottle * _muscle(anatomy, y, x)
@@ -442,7 +415,7 @@ def _row_gain(rng: np.random.Generator, sweep: Sweep, shape: tuple[int, int],
   height, width = shape
   spacing = np.interp(np.arange(height), sweep.rows[1:], np.diff(sweep.rows)).astype(np.float32)
   gain = 0.02 * rng.standard_normal((height, 1), dtype=np.float32)
-  streaks = _spline((np.arange(width) + 0.5) * (_W / width), 40, _W)
+  streaks = drawing.spline((np.arange(width) + 0.5) * (_W / width), 40, _W)
   streaks = rng.standard_normal((height, streaks.shape[1]), dtype=np.float32) @ streaks.T
   gain = 1 + (gain + 0.045 * streaks) * (spacing[:, None] * np.float32(difficulty / 0.62))
   slope = np.interp(np.arange(height), sweep.rows, sweep.slopes)[:, None]
@@ -498,56 +471,9 @@ def _lump_halves(bone: Bone) -> np.ndarray:
       for s in (-1, 1)])
 
 
-def _window(origin, middle, reach, y: np.ndarray, x: np.ndarray):
-  """Slices of the pixels within reach of the middle and their offsets from the origin, float32."""
-  slices, offsets = [], []
-  for o, m, r, grid in zip(origin, middle, reach, (y.ravel(), x.ravel())):
-    start, stop = np.searchsorted(grid, (m - r, m + r))
-    slices.append(slice(start, stop))
-    offsets.append((grid[start:stop] - o).astype(np.float32))
-  return tuple(slices), offsets[0][:, None], offsets[1][None, :]
-
-
-def _rotate(dy: np.ndarray, dx: np.ndarray, degrees: float) -> tuple[np.ndarray, np.ndarray]:
-  cos, sin = (np.float32(f(np.radians(degrees))) for f in (np.cos, np.sin))
-  return cos * dx + sin * dy, cos * dy - sin * dx
-
-
-def _normal(rng: np.random.Generator, mean: float, sd: float, low: float, high: float) -> float:
-  return float(np.clip(rng.normal(mean, sd), low, high))
-
-
-def _smooth(white: np.ndarray, sigma: float, axis: int) -> np.ndarray:
-  """Gaussian smoothing that keeps the variance of white noise."""
-  if sigma < 0.35:
-    return white
-  kernel = np.exp(-0.5 * (np.arange(-np.ceil(3 * sigma), np.ceil(3 * sigma) + 1) / sigma)**2)
-  return ndimage.correlate1d(white, kernel / np.sqrt((kernel**2).sum()), axis, mode='wrap')
-
-
 def _wander(rng: np.random.Generator, sigma: float) -> np.ndarray:
   """Smooth noise of variance 1 along the scanner's rows, [2560]."""
   if sigma < 10:
-    return _smooth(rng.standard_normal(_H), sigma, 0)
-  basis = _spline(_ROWS, sigma * 3**0.5, _H)
+    return drawing.smooth(rng.standard_normal(_H), sigma, 0)
+  basis = drawing.spline(_ROWS, sigma * 3**0.5, _H)
   return basis.astype(float) @ rng.standard_normal(basis.shape[1])
-
-
-def _texture(rng: np.random.Generator, y: np.ndarray, x: np.ndarray,
-             sigma: tuple[float, float]) -> np.ndarray:
-  """Smooth Gaussian field of variance 1, fixed on the scanner's grid, float32 [H,W]."""
-  rows, columns = (_spline(points.ravel(), s * 3**0.5, extent)
-                   for points, s, extent in zip((y, x), sigma, SCANNER_SHAPE))
-  white = rng.standard_normal((rows.shape[1], columns.shape[1]), dtype=np.float32)
-  return rows @ white @ columns.T
-
-
-def _spline(points: np.ndarray, cell: float, extent: float) -> np.ndarray:
-  """Cubic B-splines at points in [0, extent], float32 [n, knots]; white noise keeps variance 1."""
-  first, t = np.divmod(points / cell, 1)
-  weights = np.stack([(1 - t)**3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * (t + t**2 - t**3), t**3])
-  weights /= np.sqrt((weights**2).sum(0))
-  basis = np.zeros((len(points), int(extent // cell) + 4), np.float32)
-  for k in range(4):
-    basis[np.arange(len(points)), first.astype(int) + k] = weights[k]
-  return basis

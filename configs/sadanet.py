@@ -23,9 +23,10 @@ from ml_collections import ConfigDict
 _NOT_DUAL = {f'model.{field}': None for field in (
     'spatial', 'channel', 'affinity', 'wide', 'branch_losses')}
 _NOT_DILATED = {**_NOT_DUAL, 'model.query_features': None, 'model.auxiliary_features': None}
-_NOT_RESNET = {**_NOT_DILATED, **{f'model.{field}': None for field in (
+_UNET = {**_NOT_DILATED, 'model.features': 64, **{f'model.{field}': None for field in (
     'backbone', 'backbone_width', 'output_stride', 'head_features', 'dropout')}}
-_PYRAMID = {**_NOT_DILATED, 'model.output_stride': 32, 'model.head_features': 128}
+_PYRAMID = {**_NOT_DILATED, 'model.output_stride': 32, 'model.neck_features': 256,
+            'model.head_features': 128}
 _NOT_DICE = {'loss.reduction': None, 'loss.divide_by_classes': None}
 
 VARIANTS = {
@@ -38,8 +39,8 @@ VARIANTS = {
     'ccnet': {**_NOT_DUAL, 'model.name': 'ccnet'},
     'psanet': {**_NOT_DUAL, 'model.name': 'psanet', 'model.query_features': None},
     'fpn': {**_PYRAMID, 'model.name': 'fpn'},
-    'unet': {**_NOT_RESNET, 'model.name': 'unet_s5d16'},
-    'rsnu': {**_NOT_RESNET, 'model.name': 'unet', **_NOT_DICE, 'loss.name': 'cross_entropy_tv',
+    'unet': {**_UNET, 'model.name': 'unet_s5d16'},
+    'rsnu': {**_UNET, 'model.name': 'unet', **_NOT_DICE, 'loss.name': 'cross_entropy_tv',
              'loss.lam': 0.4},
     'seam': {**_PYRAMID, 'model.name': 'seam', **_NOT_DICE, 'loss.name': 'seam', 'loss.lam': 0.4},
     'quick': {
@@ -82,6 +83,8 @@ def get_config(variant: str = 'ours') -> ConfigDict:
       channel='global',           # eq. 3, or 'danet' for its channel attention
       affinity=True,              # False: FCN auxiliary head
       auxiliary_features=256,
+      neck_features=None,         # of the pyramid networks
+      features=None,              # of the U-Nets
       wide=False,
       branch_losses=False,        # True: a classifier and a loss on each branch too
       dropout=0.1,

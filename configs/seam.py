@@ -31,8 +31,8 @@ _PLAIN = {
     'loss.name': 'cross_entropy', 'loss.lam': None, 'loss.beta': None, 'loss.center': None,
     **{f'model.{field}': None for field in ('attention', 'attention_scale', 'query_features')}}
 _DILATED = {**_PLAIN, 'model.output_stride': 8, 'model.neck_features': None,
-            'model.head_features': None}
-_UNET = {**_PLAIN, **{f'model.{field}': None for field in (
+            'model.head_features': 512}
+_UNET = {**_PLAIN, 'model.features': 64, **{f'model.{field}': None for field in (
     'backbone', 'backbone_width', 'output_stride', 'neck_features', 'head_features', 'dropout')}}
 
 VARIANTS = {
@@ -46,7 +46,7 @@ VARIANTS = {
     'wave_ct': {**_PLAIN, 'model.name': 'wave_ct', 'loss.name': 'wave_ct', 'loss.lam': 1.0,
                 'evaluation.style_transfer': True},
     'danet': {**_DILATED, 'model.name': 'danet'},
-    'emanet': {**_DILATED, 'model.name': 'emanet'},
+    'emanet': {**_DILATED, 'model.name': 'emanet', 'model.head_features': 256},
     'nonlocal': {**_DILATED, 'model.name': 'nonlocal'},
     'mean_attention': {'model.attention_scale': 'mean'},
     'class_center': {'loss.center': 'class'},
@@ -89,6 +89,7 @@ def get_config(variant: str = 'ours') -> ConfigDict:
       attention=True,
       attention_scale='sum',      # 'sum' as printed, or 'mean' over positions
       query_features=32,
+      features=None,              # of the U-Nets
       dropout=0.1,
       dtype='float32',            # 'bfloat16' on accelerators
   )

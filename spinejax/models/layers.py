@@ -299,6 +299,7 @@ def _maximum_jvp(primals, tangents):
   return lax.max(a, b), jnp.where(a >= b, da, db)
 
 
+@functools.partial(jax.jit, static_argnames=('window', 'stride', 'pad'))
 def max_pool(x: Array, window: int = 2, stride: int = 2, pad: int = 0) -> Array:
   """Maximum over windows, padded with -inf: [N,*S,C] -> [N,*S',C] as PyTorch's MaxPool.
 

@@ -20,6 +20,8 @@ from spinejax.report import tables
 def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> dict[str, Any]:
   """Tests a run and writes test_metrics.json, predictions/NAME.png and report/index.html.
 
+  A wave_ct network also leaves styles.npz behind, the styles of its training images.
+
   Args:
     config: the run's config; it must be the one in `workdir`.
     workdir: the run folder.
@@ -37,9 +39,11 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   console = Console()
   folder = pathlib.Path(workdir)
   runs.check(workdir, 'config', config)
-  predictor = inference.load_predictor(workdir, checkpoint=checkpoint)
+  inference.uses_style_transfer(config)
   cases = datasets.load_dataset(config.data)
-  runs.check(workdir, 'dataset', {**predictor.info, **datasets.describe(cases)})
+  info = runs.load_dataset_info(workdir)
+  runs.check(workdir, 'dataset', {**info, **datasets.describe(cases)})
+  predictor = inference.load_predictor(workdir, checkpoint=checkpoint, training=cases['train'])
   classes, test = tuple(config.data.classes), cases['test']
 
   results = {'step': predictor.step, 'per_image': {}, 'pooled': {}, 'cases': {}, 'auc': {}}
@@ -56,7 +60,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   runs.write_json(folder / 'test_metrics.json', results)
   page = html.write_report(
       folder / 'report', title=f'{config.model.name}, step {predictor.step}',
-      config=runs.plain(config), manifest={**runs.read_manifest(workdir), **predictor.info},
+      config=runs.plain(config), manifest={**runs.read_manifest(workdir), **info},
       history=logs.read_metrics(workdir), results=results if len(test) else None,
       roc=curves, cases=shown, classes=classes)
   if len(test):

@@ -21,20 +21,20 @@ class WaveCT(fpn.FPN):
   """WaveCT-style network: a wavelet autoencoder brings an image to a known style, an FPN segments.
 
   Named after the network of Liu et al. (ISBI 2020) in SEAM (Zhao et al., 2021, table 1), which
-  removes the shift of appearance between scanners by transferring the style of a training image to
-  a test image. `autoencoder` is a `WaveletAutoencoder` trained by reconstruction beside the FPN
-  that it shares no parameter with; the FPN is trained on the images as they are, exactly as `FPN`.
+  takes the shift of appearance between scanners out of a test image by giving it the style of a
+  training image. `autoencoder`, a `WaveletAutoencoder`, learns to reconstruct the training images
+  beside the FPN. They share no parameter, so the FPN is trained exactly as `FPN`.
 
-  Deviations: the authors' autoencoder has the pretrained features of a VGG network, as that of
-  WCT2 (Yoo et al., 2019) which it follows; those weights are not to be had here, so ours is learned
-  from the training images alone. As there, adaptive instance normalization takes the place of
-  WCT2's whitening and coloring; ours acts on the low-frequency codes of the encoder only. The style
-  is that of the training image nearest in these statistics, `nearest_style`: the authors choose
-  by a rule of their own. So our figures are not those of their network.
+  Deviations: the authors build on WCT2 (Yoo et al., 2019), whose encoder has the weights of a VGG
+  network trained on photographs, with adaptive instance normalization for its whitening and
+  coloring. Ours needs no foreign weights: it is small, learned from the run's own images, and
+  normalizes the low-frequency codes of the encoder alone. They select the style image by a
+  strategy of their own; here it is the training image nearest by `nearest_style`. So our figures
+  are not those of their network.
 
-  Takes image [N,H,W,C], normalized. Returns {'logits': float32 [N,H,W,K]} of the image or, with a
-  `style`, of the image transferred to it; in training also {'reconstruction_residual': float32
-  [N,H,W,C]}, what the autoencoder makes of the image minus the image.
+  Takes image [N,H,W,C], normalized, of any size. Returns {'logits': float32 [N,H,W,K]} of the image
+  or, with a `style`, of the image transferred to it; in training also {'reconstruction_residual':
+  float32 [N,H,W,C]}, what the autoencoder makes of the image minus the image.
   """
   autoencoder_features: int = 32
   levels: int = 3

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from spinejax.losses import center as center_lib
+from spinejax.losses import centroid
 from spinejax.losses import dice
 from spinejax.losses import pixel
 from spinejax.losses import total_variation
@@ -146,9 +147,28 @@ def seam(
   return parts['cross_entropy'] + lam * structure, parts
 
 
+def centroid_loss(
+    outputs: Arrays, batch: Arrays, *, gradient: str = 'straight_through',
+    distance_floor: float = 1.0, connectivity: str = 'face', threshold: float = 0.5,
+    smooth: float = 0.0) -> Objective:
+  """`L_D (L_d + floor) L_N` on one logit per voxel: C-U-net (Wong et al., 2021, eq. 6).
+
+  Volumes only: logits [N, D, H, W, 1], axes superior-inferior, left-right, anterior-posterior;
+  every class above 0 is a lamina. Options in `centroid.centroid_loss`.
+  """
+  logits, target = _binary(outputs, batch, 'centroid')
+  if logits.ndim != 4:
+    raise ValueError("loss 'centroid' expects volumes, logits [N, D, H, W, 1], got an array of "
+                     f'{logits.ndim + 1} axes')
+  return centroid.centroid_loss(
+      jax.nn.sigmoid(logits), target, gradient=gradient, distance_floor=distance_floor,
+      connectivity=connectivity, threshold=threshold, smooth=smooth)
+
+
 LOSSES = {
     'bce_tv': bce_tv,
     'weighted_bce': weighted_bce,
+    'centroid': centroid_loss,
     'cross_entropy': cross_entropy,
     'dice': dice_loss,
     'squared_dice': squared_dice_loss,

@@ -1,0 +1,209 @@
+"""The centroid loss: its published value, its surrogate gradient, and what the surrogate is for."""
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import ndimage
+
+from spinejax import losses
+from spinejax.losses import centroid
+from spinejax.losses import components
+
+
+def slow_distance(true, predicted):
+  """Equations 2 and 3 as printed, and the difference of the counts."""
+  lists = []
+  for mask in (true, predicted):
+    label, count = ndimage.label(mask)
+    lists.append(np.array(ndimage.center_of_mass(mask, label, range(1, count + 1))).reshape(-1, 2))
+  gamma, phi = lists
+  if not len(gamma):
+    return 1.0, len(phi)
+  if not len(phi):
+    return math.hypot(*true.shape), len(gamma)
+  distance = [min(np.linalg.norm(g - p) for p in phi) for g in gamma]
+  return float(np.mean(distance)), abs(len(gamma) - len(phi))
+
+
+def slow_loss(probs, target, floor):
+  """Equations 1 to 6 as printed."""
+  hard = probs >= 0.5
+  dice = 1 - 2 * (target * probs).sum() / (target.sum() + probs.sum() + 1e-7)
+  coronal, dn_coronal = slow_distance(target.max(2) > 0, hard.max(2))
+  sagittal, dn_sagittal = slow_distance(target.max(1) > 0, hard.max(1))
+  return dice * (coronal + sagittal + floor) * max(1, dn_coronal + dn_sagittal)
+
+
+def random_case(random, shape):
+  """Blobs, noise, nothing or everything, in truth and in prediction."""
+  probs, target = (random.random(shape) ** random.choice([0.3, 1, 4, 60]) for _ in range(2))
+  if random.random() < 0.15:
+    probs[...] = random.choice([0.0, 1.0])
+  target = target > random.choice([0.5, 0.9, 0.99, 1.0])
+  return probs.astype(np.float32), target.astype(np.float32)
+
+
+@pytest.mark.parametrize('gradient', ['published', 'straight_through'])
+def test_the_value_is_that_of_the_equations(gradient):
+  random, shape = np.random.default_rng(0), (9, 7, 5)
+  cases = [random_case(random, shape) for _ in range(200)]
+  probs, target = (np.stack(arrays) for arrays in zip(*cases))
+  for floor in (0.0, 1.0):
+    value, _ = jax.jit(functools.partial(
+        centroid.centroid_loss, gradient=gradient, distance_floor=floor))(probs, target)
+    expected = [slow_loss(p.astype(np.float64), t, floor) for p, t in cases]
+    np.testing.assert_allclose(value, expected, rtol=2e-5, atol=1e-5)
+
+
+def test_a_case_by_hand():
+  """One lamina predicted two voxels too low, and a false one far away."""
+  probs, target = np.zeros((1, 12, 4, 4), np.float32), np.zeros((1, 12, 4, 4), np.float32)
+  target[0, 2, 1, 1] = probs[0, 4, 1, 1] = probs[0, 10, 3, 2] = 1
+  value, parts = centroid.centroid_loss(probs, target, distance_floor=0.0)
+  np.testing.assert_allclose(parts['dice'], 1)
+  np.testing.assert_allclose(parts['coronal_distance'], 2)
+  np.testing.assert_allclose(parts['sagittal_distance'], 2)
+  np.testing.assert_allclose(parts['count_difference'], 2)
+  np.testing.assert_allclose(value, 1 * (2 + 2) * 2)
+
+
+def test_the_published_gradient_is_that_of_dice_times_a_constant():
+  random = np.random.default_rng(3)
+  probs, target = (x[None] for x in random_case(random, (9, 7, 5)))
+  loss = lambda p: jnp.sum(centroid.centroid_loss(p, target, gradient='published')[0])
+  dice = lambda p: jnp.sum(centroid.centroid_loss(p, target)[1]['dice'])
+  value, gradient = jax.value_and_grad(loss)(probs)
+  np.testing.assert_allclose(gradient, jax.grad(dice)(probs) * value / dice(probs), rtol=1e-4,
+                             atol=1e-8)
+
+
+def blobs(centers, shape, sharpness=1.0, radius=3.2):
+  """Probability volume of soft balls, the union by maximum."""
+  grid = components.grid(shape)
+  squares = jnp.sum(jnp.square(grid[None] - jnp.reshape(
+      centers, (-1,) + (1,) * len(shape) + (len(shape),))), -1)
+  return jnp.max(jax.nn.sigmoid((radius - squares) / sharpness), 0)
+
+
+def test_the_surrogate_gradient_is_the_one_it_claims_to_be():
+  """Against H(|g - s|) written out with the soft centroid of each region, as plain sums."""
+  shape = (24, 20)
+  truth = np.zeros(shape, bool)
+  truth[4:7, 4:7] = truth[16:19, 13:16] = True
+  probs = blobs(jnp.float32([[7.2, 4.4], [16.9, 11.1], [3, 16]]), shape)
+  d = lambda p: centroid.projected_distance(p, jnp.asarray(truth))[0]
+  gradient = np.asarray(jax.grad(d)(probs))
+
+  label, _ = ndimage.label(np.asarray(probs) >= 0.5)
+  distance, nearest = ndimage.distance_transform_edt(label == 0, return_indices=True)
+  region = np.where(distance <= 3, label[tuple(nearest)], 0)
+  expected, places = np.zeros(shape), np.moveaxis(np.indices(shape), 0, -1).astype(float)
+  for g in ((5.0, 5.0), (17.0, 14.0)):
+    hard = {n: places[label == n].mean(0) for n in range(1, label.max() + 1)}
+    j = min(hard, key=lambda n: np.linalg.norm(hard[n] - g))
+    inside = region == j
+    mass = np.asarray(probs, float)[inside].sum()
+    s = (np.asarray(probs, float)[..., None] * places)[inside].sum(0) / mass
+    offset = s - g
+    length = np.linalg.norm(offset)
+    pull = offset if length < 1 else offset / length
+    expected[inside] += ((places[inside] - s) @ pull) / mass / 2
+  np.testing.assert_allclose(gradient, expected, atol=2e-5)
+
+
+def test_the_surrogate_agrees_with_shifts_of_the_hard_distance():
+  """Moving a blob by whole voxels moves the hard distance as the surrogate's slope says."""
+  shape, true = (40, 24), np.zeros((40, 24), bool)
+  true[19:22, 11:14] = True
+  for start in (6.0, 9.0, 30.0):
+    at = lambda y: blobs(jnp.stack([y, jnp.float32(12)])[None], shape)  # noqa: E731
+    d = lambda y: centroid.projected_distance(at(y), jnp.asarray(true))[0]  # noqa: B023
+    slope = jax.grad(d)(jnp.float32(start))
+    difference = (d(jnp.float32(start + 1)) - d(jnp.float32(start - 1))) / 2
+    np.testing.assert_allclose(slope, difference, rtol=0.05)
+
+
+SHAPE = (48, 32, 16)
+CENTERS = np.float32([[8, 10, 8], [8, 22, 8], [24, 9, 7], [24, 21, 7], [40, 11, 9], [40, 23, 9]])
+
+
+def descend(loss_of_probs, start, steps=150, rate=0.1):
+  """Centers of the blobs after Adam on a loss of their volume."""
+  tx = optax.adam(rate)
+  objective = lambda centers: loss_of_probs(blobs(centers, SHAPE)[None])
+
+  @jax.jit
+  def step(centers, state):
+    with jax.numpy_dtype_promotion('standard'):
+      updates, state = tx.update(jax.grad(objective)(centers), state)
+      return optax.apply_updates(centers, updates), state
+
+  centers, state = jnp.asarray(start), tx.init(jnp.asarray(start))
+  for _ in range(steps):
+    centers, state = step(centers, state)
+  return np.asarray(centers)
+
+
+def test_disjoint_blobs_arrive_by_the_surrogate_alone():
+  """Six laminae, predicted 7 voxels off: neither Dice nor the published gradient moves them.
+
+  Every lamina has its own nearest prediction here. Where two share one, eq. 2 draws it between them
+  and leaves the other prediction alone, whatever the gradient.
+  """
+  target = np.zeros((1, *SHAPE), np.float32)
+  for z, y, x in CENTERS.astype(int):
+    target[0, z - 1:z + 2, y - 1:y + 2, x - 1:x + 2] = 1
+  offset = np.random.default_rng(3).normal(size=CENTERS.shape) * [1, 1, 0.4]
+  start = (CENTERS + 7 * offset / np.linalg.norm(offset, axis=1, keepdims=True)).astype(np.float32)
+  error = lambda centers: np.linalg.norm(centers - CENTERS, axis=1).mean()
+  of = lambda **options: lambda probs: jnp.sum(
+      centroid.centroid_loss(probs, target, **options)[0])
+  dice = lambda probs: jnp.sum(centroid.centroid_loss(probs, target)[1]['dice'])
+  assert error(descend(dice, start, 60)) > 6
+  assert error(descend(of(gradient='published'), start, 60)) > 6
+  arrived = descend(of(distance_floor=0.0), start)
+  arrived = descend(of(distance_floor=0.0), arrived, 60, 0.01)
+  assert error(arrived) < 0.05
+  hard = np.asarray(blobs(jnp.asarray(arrived), SHAPE)) >= 0.5
+  assert 2 * (hard * target[0]).sum() / (hard.sum() + target.sum()) > 0.95
+
+
+HOSTILE = {
+    'no lamina': (0.3, 0.0), 'nothing predicted': (0.0, 'one'), 'all predicted': (1.0, 'one'),
+    'neither': (0.0, 0.0), 'thousands of components': ('checkerboard', 'one'),
+    'all true': (0.6, 1.0)}
+
+
+@pytest.mark.parametrize('gradient', ['published', 'straight_through'])
+@pytest.mark.parametrize('name', HOSTILE)
+def test_hostile_volumes_are_finite(name, gradient):
+  shape = (1, 12, 10, 8)
+  one = np.zeros(shape, np.float32)
+  one[0, 3:6, 3:6, 3:6] = 1
+  board = (np.indices(shape).sum(0) % 2).astype(np.float32)
+  fill = {'one': one, 'checkerboard': board}
+  probs, target = (fill.get(x, np.full(shape, x, np.float32) if not isinstance(x, str) else None)
+                   for x in HOSTILE[name])
+  loss = lambda p: jnp.sum(centroid.centroid_loss(p, target, gradient=gradient)[0])
+  value, slope = jax.jit(jax.value_and_grad(loss))(jnp.asarray(probs))
+  assert np.isfinite(value) and np.isfinite(slope).all()
+
+
+def test_the_loss_of_a_network():
+  random = np.random.default_rng(5)
+  logits = jnp.asarray(random.normal(size=(2, 8, 6, 4, 1)), jnp.float32)
+  batch = {'label': jnp.asarray(random.integers(0, 3, (2, 8, 6, 4)), jnp.int32)}
+  loss = losses.create_loss({'name': 'centroid', 'distance_floor': 0.5})
+  value, parts = loss({'logits': logits}, batch)
+  expected, _ = centroid.centroid_loss(
+      jax.nn.sigmoid(logits[..., 0]), (batch['label'] > 0).astype(jnp.float32), distance_floor=0.5)
+  np.testing.assert_array_equal(value, expected)
+  assert value.shape == (2,) and all(part.shape == (2,) for part in parts.values())
+  with pytest.raises(ValueError, match="loss 'centroid' expects volumes"):
+    loss({'logits': logits[:, 0]}, {'label': batch['label'][:, 0]})
+  with pytest.raises(ValueError, match='gradient must be'):
+    losses.create_loss({'name': 'centroid', 'gradient': 'none'})({'logits': logits}, batch)

@@ -11,6 +11,7 @@ from spinejax.models.fpn import FPN
 from spinejax.models.sadanet import DANet, SADANet
 from spinejax.models.seam import SEAM
 from spinejax.models.unet import UNet
+from spinejax.models.wave_ct import WaveCT
 
 MODELS = {
     'ccnet': CCNet,
@@ -24,9 +25,10 @@ MODELS = {
     'seam': SEAM,
     'unet': UNet,
     'unet_s5d16': UNetS5D16,
+    'wave_ct': WaveCT,
 }
-# Modules whose parameters stay as initialized: they stop their gradient, and optimizers do not
-# decay them.
+# Modules whose parameters stay as initialized: they have no gradient, and optimizers do not decay
+# them.
 FROZEN = ('ema_mid_conv',)
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 

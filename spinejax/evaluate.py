@@ -58,8 +58,9 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
     results['auc'] = {name: curve['auc'] for name, curve in curves.items()}
     shown = _shown_cases(predictor, test, results['cases'])
   runs.write_json(folder / 'test_metrics.json', results)
+  how = ' after style transfer' if predictor.transfer is not None else ''
   page = html.write_report(
-      folder / 'report', title=f'{config.model.name}, step {predictor.step}',
+      folder / 'report', title=f'{config.model.name}{how}, step {predictor.step}',
       config=runs.plain(config), manifest={**runs.read_manifest(workdir), **info},
       history=logs.read_metrics(workdir), results=results if len(test) else None,
       roc=curves, cases=shown, classes=classes)

@@ -2,8 +2,11 @@
 
 from spinejax.data.phantoms.curves import (
     FAMILIES, LEVELS, Curve, Family, Spine, curve_angles, extremes, level_positions, sample_curve)
+from spinejax.data.phantoms.volume import (
+    envelope_speckle, localizer_dice, mirror_volume, volume)
 from spinejax.data.phantoms.vpi import mirror, projection_speckle, vpi
 
 __all__ = [
-    'FAMILIES', 'LEVELS', 'Curve', 'Family', 'Spine', 'curve_angles', 'extremes',
-    'level_positions', 'mirror', 'projection_speckle', 'sample_curve', 'vpi']
+    'FAMILIES', 'LEVELS', 'Curve', 'Family', 'Spine', 'curve_angles', 'envelope_speckle',
+    'extremes', 'level_positions', 'localizer_dice', 'mirror', 'mirror_volume',
+    'projection_speckle', 'sample_curve', 'volume', 'vpi']

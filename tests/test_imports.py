@@ -12,26 +12,30 @@ RANKS = (
     {'data', 'losses', 'metrics', 'models'},
     {'steps', 'optimizers', 'checkpoints', 'logs', 'runs', 'report'},
     {'inference', 'evaluate', 'train'},
-    {'main', 'predict'},
+    {'main', 'predict', 'metrics.cost'},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py')
 
 
+def room(module: str) -> str:
+  """Room of a module: its top-level name, or its own where it is a command inside a room."""
+  name = module.removeprefix('spinejax.')
+  doors = [place for place in RANK if '.' in place and f'{name}.'.startswith(f'{place}.')]
+  return doors[0] if doors else name.split('.')[0]
+
+
 def room_of(path: pathlib.Path) -> str:
-  return path.relative_to(PACKAGE).parts[0].removesuffix('.py')
+  return room('.'.join(path.relative_to(PACKAGE).with_suffix('').parts))
 
 
 def imported_rooms(path: pathlib.Path) -> set[str]:
   rooms = set()
   for node in ast.walk(ast.parse(path.read_text())):
-    if isinstance(node, ast.ImportFrom) and node.module == 'spinejax':
-      rooms |= {alias.name for alias in node.names}
-    elif isinstance(node, ast.ImportFrom) and (node.module or '').startswith('spinejax.'):
-      rooms.add(node.module.split('.')[1])
+    if isinstance(node, ast.ImportFrom) and f'{node.module}.'.startswith('spinejax.'):
+      rooms |= {room(f'{node.module}.{alias.name}') for alias in node.names}
     elif isinstance(node, ast.Import):
-      rooms |= {alias.name.split('.')[1] for alias in node.names
-                if alias.name.startswith('spinejax.')}
+      rooms |= {room(alias.name) for alias in node.names if alias.name.startswith('spinejax.')}
   return rooms
 
 

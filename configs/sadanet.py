@@ -117,6 +117,7 @@ def get_config(variant: str = 'ours') -> ConfigDict:
       render_size=(2560, 640),    # of the phantom, its original size
       mean=(75.99,),              # gray levels of the published training set; or per channel
       std=(84.15,),               # 0: both are computed from the training images
+      z_score=False,              # True: mean 0 and deviation 1 for each image, then mean and std
       cache='auto',               # 'device', 'stream'
   )
   config.augment = dict(
@@ -138,6 +139,7 @@ def get_config(variant: str = 'ours') -> ConfigDict:
   config.evaluation = dict(
       resize='logits',            # to the original size: 'logits' bilinear, or 'mask' nearest
       style_transfer=False,       # of a wave_ct network, before it segments
+      best='dice',                # of validation: mean Dice of the bones, or 'loss'
   )
   config.lock()
   config.update_from_flattened_dict(VARIANTS[variant])

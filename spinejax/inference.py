@@ -19,6 +19,7 @@ from spinejax import logs
 from spinejax import runs
 from spinejax import steps
 from spinejax.data import augment
+from spinejax.data import batches
 from spinejax.data import datasets
 from spinejax.data import files
 from spinejax.data import resize
@@ -210,7 +211,7 @@ def _read_styles(path: pathlib.Path, digest: str) -> wave_ct.Style | None:
 
 
 def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
-  """Predicts images [H, W, C] of any sizes, in order; resized as the run's protocol says.
+  """Predicts images [*S, C] of any sizes, in order; resized as the run's protocol says.
 
   Each is resized to the network's size and, where the predictor transfers, brought to the nearest
   style. `config.evaluation.resize='logits'` brings the logits back to the original size bilinearly
@@ -221,7 +222,7 @@ def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterat
     if predictor.transfer is not None:
       batch = predictor.transfer(batch)
     for image, seen, logits in zip(chunk, batch, predictor.logits(batch)):
-      size = image.shape[:2]
+      size = image.shape[:-1]
       prediction = to_original_size(logits, size, predictor.config.evaluation.resize)
       if predictor.transfer is not None:
         prediction = prediction._replace(styled=resize.resize_bilinear(seen, size))
@@ -231,9 +232,9 @@ def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterat
 def _network_batches(predictor: Predictor, images: Iterable[np.ndarray]
                      ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
   """Images by the batch, and the same at the network's size, float32, the last batch filled up."""
-  size, images = tuple(predictor.config.data.image_size), iter(images)
+  images = iter(images)
   while chunk := list(itertools.islice(images, predictor.batch_size)):
-    batch = np.stack([resize.resize_image(image, size) for image in chunk])
+    batch = np.stack([batches.prepare_image(image, predictor.config.data) for image in chunk])
     filling = np.repeat(batch[:1], predictor.batch_size - len(batch), 0)
     yield chunk, np.concatenate([batch, filling]).astype(np.float32)
 

@@ -104,6 +104,9 @@ def create_run(config: ConfigDict, console: Console) -> Run:
   """Loads the data and builds model, optimizer and compiled steps of a config."""
   loss = create_loss(config.loss)
   model = create_model(config.model)
+  if config.evaluation.best not in ('dice', 'loss'):
+    raise ValueError("config.evaluation.best must be 'dice' or 'loss', "
+                     f'not {config.evaluation.best!r}.')
   cases = datasets.load_dataset(config.data)
   with logs.progress_of('loading', len(cases['train']), console) as progress:
     feed = batches.create_feed(cases['train'], config, cells=needs_cells(config.loss),
@@ -180,11 +183,12 @@ def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.Metri
         score = None
         if evaluating:
           validation = run.validate(state)
-          score = validation.get('dice/mean_bones') if validation else float(step)
+          score = _score(validation, config.evaluation.best) if validation else float(step)
           if validation:
             log.write(step, 'validation', validation)
+            dice = validation['dice/mean_bones']
             progress.note(f'step {step}/{run.num_steps}  validation Dice '
-                          + ('undefined' if score is None else f'{score:.3f} (mean of bones)'))
+                          + ('undefined' if dice is None else f'{dice:.3f} (mean of bones)'))
         save(state, score=score)
         window_start = time.perf_counter()
       if stop and not last:
@@ -233,6 +237,11 @@ def _create_validation(config: ConfigDict, cases: datasets.Source, model, loss: 
                for name, value in table[metric].items()}}
 
   return validate
+
+
+def _score(validation: dict[str, float], best: str) -> float | None:
+  """What the best checkpoint has most of: mean Dice of the bones, or less loss."""
+  return -validation['loss'] if best == 'loss' else validation['dice/mean_bones']
 
 
 def _mean_of(window: list[dict[str, jax.Array]]) -> dict[str, float]:

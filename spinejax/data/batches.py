@@ -128,8 +128,8 @@ def gather(arrays: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any
 def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
   """Brings a record to the size of the network.
 
-  The image is resized bilinearly, with antialiasing where it shrinks, the label to the nearest
-  pixel; cells are computed at the new size.
+  The image is resized linearly, with antialiasing where it shrinks, the label to the nearest pixel;
+  cells are computed at the new size.
 
   Args:
     record: with image [H,W,C] and label [H,W], or None for an image to predict.
@@ -137,15 +137,28 @@ def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
     cells: add `regions.component_cells`.
 
   Returns:
-    image uint8 or float32 [h,w,C] as in the record, label uint8 [h,w], cells uint8 [h,w,K-1].
+    image uint8 or float32 [h,w,C] as `prepare_image`, label uint8 [h,w], cells uint8 [h,w,K-1];
+    with an axis more for volumes.
   """
   size = tuple(config['image_size'])
-  case = dict(image=resize.resize_image(record['image'], size))
+  case = dict(image=prepare_image(record['image'], config))
   if record['label'] is not None:
     case['label'] = resize.resize_nearest(record['label'], size)
     if cells:
       case['cells'] = regions.component_cells(case['label'], len(config['classes']))
   return case
+
+
+def prepare_image(image: np.ndarray, config: Config) -> np.ndarray:
+  """An image [*S,C] at the network's size; with config.data.z_score, of mean 0 and deviation 1.
+
+  Resizing keeps the dtype; a z-score is float32, and zero where the image is constant.
+  """
+  image = resize.resize_image(image, tuple(config['image_size']))
+  if not config.get('z_score', False):
+    return image
+  image = image.astype(np.float32)
+  return (image - image.mean()) / max(image.std(), np.float32(1e-6))
 
 
 def _prepared(source: Source, config: Config, cells: bool) -> Iterator[Arrays]:

@@ -198,10 +198,7 @@ def load_built(config: Config) -> Dataset:
 
 
 def load_vpi_phantom(config: Config) -> Dataset:
-  """Synthetic VPI images (see `spinejax.data.phantoms.vpi`), one patient each, rendered when asked.
-
-  The set and the number of a case make its seed, so the test set does not depend on the size of the
-  training set. Rendered cases stay in memory.
+  """Phantom VPI images (see `spinejax.data.phantoms.vpi`); as `_load_phantoms`.
 
   Raises:
     ValueError: num_* are not whole numbers; classes that do not fit.
@@ -212,6 +209,33 @@ def load_vpi_phantom(config: Config) -> Dataset:
   if (label_map and len(label_map) != 4) or not (label_map or num_classes == 4):
     raise ValueError('the phantom has 4 labels (background, rib, thoracic process, lump): give 4 '
                      'classes, or a label_map of 4 entries such as (0, 1, 1, 1).')
+  return _load_phantoms(config, vpi)
+
+
+def load_volume_phantom(config: Config) -> Dataset:
+  """Phantom 3-D ultrasound volumes (see `spinejax.data.phantoms.volume`); as `_load_phantoms`.
+
+  Records have [D,H,W,C] images, and landmarks float32 [P,3] in voxels with their region int8 [P]
+  beside the rest: 0 thoracic, 1 lumbar.
+
+  Raises:
+    ValueError: num_* are not whole numbers; classes that do not fit.
+  """
+  from spinejax.data.phantoms import volume
+
+  if len(config['classes']) != 2 or _label_map(config):
+    raise ValueError('the volume phantom has 2 labels (background, lamina): give 2 classes and no '
+                     'label_map.')
+  return _load_phantoms(config, volume)
+
+
+def _load_phantoms(config: Config, render: Callable[..., dict[str, Any]]) -> Dataset:
+  """Phantoms of `render(seed, shape=..., difficulty=...)`, one patient each, drawn when asked.
+
+  The set and the number of a case make its seed, so the test set does not depend on the size of the
+  training set. Rendered cases stay in memory.
+  """
+  label_map = _label_map(config)
   sizes = {name: config[f'num_{name}'] for name in splits.SPLITS}
   for name, size in sizes.items():
     if size < 0 or size != int(size) or size > _PHANTOM_SEEDS:
@@ -225,13 +249,14 @@ def load_vpi_phantom(config: Config) -> Dataset:
 
     @functools.cache
     def read(index):
-      phantom = vpi(seeds[index], shape=shape, difficulty=difficulty)
+      phantom = render(seeds[index], shape=shape, difficulty=difficulty)
       spacing = np.asarray(phantom['truth'].get('spacing', np.nan), np.float32)
       label = phantom['label']
       return dict(name=names[index], patient=names[index],
                   image=files.set_channels(phantom['image'][..., None], config['channels']),
                   label=np.asarray(label_map, np.uint8)[label] if label_map else label,
-                  spacing=np.broadcast_to(spacing, (2,)))
+                  spacing=np.broadcast_to(spacing, (len(shape),)),
+                  **{key: phantom[key] for key in ('landmarks', 'region') if key in phantom})
 
     probe = files.digest_record(read(0)) if names else ''
     return Source(names, names, read, _fingerprint([names, shape, difficulty, probe]))
@@ -241,6 +266,7 @@ def load_vpi_phantom(config: Config) -> Dataset:
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {
     'vpi_phantom': load_vpi_phantom,
+    'volume_phantom': load_volume_phantom,
     'folder': load_folder,
     'built': load_built,
 }

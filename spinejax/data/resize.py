@@ -19,22 +19,22 @@ def _taps(old: int, new: int, antialias: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def resize_bilinear(
     array: np.ndarray, size: Sequence[int], antialias: bool = False) -> np.ndarray:
-  """Resizes by linear interpolation along each axis.
+  """Resizes the first axes by linear interpolation, as many as `size` names.
 
   Equal to PyTorch's interpolate(mode='bilinear', align_corners=False) and jax.image.resize; with
   antialias, an axis that shrinks is filtered by a triangle as wide as the scale, as pillow does.
 
   Args:
-    array: [H,W,...] of integers or floats.
-    size: (height, width) of the result.
+    array: [H,W,...] of integers or floats, or [D,H,W,...].
+    size: (height, width) of the result, or (depth, height, width).
     antialias: filter where shrinking.
 
   Returns:
-    [height,width,...]: float32, or uint8 rounded half up if the input is uint8.
+    [*size,...]: float32, or uint8 rounded half up if the input is uint8.
   """
   array = np.asarray(array)
   result = array.astype(np.float32)
-  for axis in (0, 1):
+  for axis in range(len(size)):
     if size[axis] == result.shape[axis]:
       continue
     index, weight = _taps(result.shape[axis], size[axis], antialias)
@@ -45,13 +45,15 @@ def resize_bilinear(
 
 
 def resize_nearest(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Resizes [H,W,...] to [height,width,...] by the pixel under each new center; keeps the dtype."""
+  """Resizes [H,W,...] or [D,H,W,...] to [*size,...] by the pixel under each new center.
+
+  Keeps the dtype.
+  """
   array = np.asarray(array)
-  rows, columns = (((2 * np.arange(new) + 1) * old) // (2 * new)
-                   for old, new in zip(array.shape, size))
-  return array[rows[:, None], columns]
+  return array[np.ix_(*(((2 * np.arange(new) + 1) * old) // (2 * new)
+                        for old, new in zip(array.shape, size)))]
 
 
 def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Brings an image [H,W,C] to the network's size, bilinear and antialiased; keeps its dtype."""
+  """Brings an image [*S,C] to the network's size, linear and antialiased; keeps its dtype."""
   return resize_bilinear(image, size, antialias=True)

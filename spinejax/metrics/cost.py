@@ -92,11 +92,13 @@ def flops(model, shape: Sequence[int]) -> Flops:
   `modules` is what MMSegmentation's counter prints: the multiply-adds of convolutions, transposed
   or not, 1 per output of one with a bias, 2 per element of a batch norm, 1 per element of a ReLU
   and 1 per element that enters a max-pool. What is not a module there is not counted: the products
-  of attention, resizing, adaptive pooling and the two ReLUs in EMANet's head. What heads compute in
-  prediction there and only in training here is counted: the classifiers of DANet's branches.
+  of attention, resizing and the two ReLUs in EMANet's head. What heads compute in prediction there
+  and only in training here is counted: the classifiers of DANet's branches. Deviation: adaptive
+  pooling, of the PPMU-style network alone, is left out.
 
   `products` counts what a prediction multiplies, as fvcore does: the multiply-adds of convolutions
   and of attention, and 2 per element of a batch norm. Neither biases, ReLUs nor pooling are in it.
+  Deviation: fvcore adds resizing and adaptive pooling.
   `attention` is its share of attention: every product of two arrays outside the layers unless one
   is constant, as the weights of an interpolation are. A loop counts as often as it turns.
 

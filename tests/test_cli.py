@@ -45,7 +45,8 @@ def test_a_stray_argument_is_refused():
   assert result.returncode == 1 and "unexpected argument 'quick'" in result.stderr
 
 
-@pytest.mark.parametrize('module', ['spinejax.main', 'spinejax.predict', 'spinejax.data.build'])
+@pytest.mark.parametrize('module', ['spinejax.main', 'spinejax.predict', 'spinejax.data.build',
+                                    'spinejax.metrics.cost'])
 def test_help_needs_no_jax(module):
   result = subprocess.run([sys.executable, '-X', 'importtime', '-m', module, '--help'], cwd=ROOT,
                           capture_output=True, text=True, timeout=120, check=False)

@@ -139,10 +139,10 @@ def test_codes_on_their_way_down_have_the_statistics_of_the_style():
 
 def test_the_reconstruction_is_learned(learned, images):
   model, params, found = learned
-  assert np.isfinite(found).all() and found[-1] < 0.05 * found[0]
+  assert np.isfinite(found).all() and found[-1] < 0.1 * found[0]
   unseen = images[3:]
   residual = model.apply(params, unseen)[0] - unseen
-  assert np.mean(np.square(residual)) < 0.15 * np.mean(np.square(unseen))
+  assert np.mean(np.square(residual)) < 0.2 * np.mean(np.square(unseen))
 
 
 @pytest.mark.parametrize('gain, offset', [(0.5, -0.45), (0.6, 0.6), (1.5, 0.3)])

@@ -87,9 +87,33 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
             prediction.mask[None], label[None], len(classes))[0])
         for name, histogram in roc.class_histograms(prediction.probs, label, classes).items():
           histograms[name] = histograms.get(name, 0) + histogram
-        Image.fromarray(prediction.mask.astype(np.uint8)).save(folder / f'{record["name"]}.png')
+        _write_mask(folder / record['name'], prediction.mask, record['spacing'])
         progress.advance()
   return np.stack(counts), histograms
+
+
+def _write_mask(path: pathlib.Path, mask: np.ndarray, spacing: np.ndarray) -> None:
+  """NAME.png of a mask [H, W]; NAME.npz of a volume [D, H, W], with its spacing in mm."""
+  mask = mask.astype(np.uint8)
+  if mask.ndim == 2:
+    Image.fromarray(mask).save(f'{path}.png')
+  else:
+    np.savez_compressed(f'{path}.npz', mask=mask, spacing=spacing)
+
+
+def _views(image: np.ndarray, *others: np.ndarray) -> dict[str, list[np.ndarray]]:
+  """Pictures of arrays [H, W, ...], or of volumes [D, H, W, ...] from three sides.
+
+  Coronal and sagittal views are maximum projections, along the third axis and the second; the slice
+  is the coronal plane with the most of the second array, the truth.
+  """
+  arrays = [image, *others]
+  if others[0].ndim == 2:
+    return {'': arrays}
+  plane = int(np.argmax((others[0] > 0).sum((0, 1))))
+  return {'coronal projection': [array.max(2) for array in arrays],
+          'sagittal projection': [array.max(1) for array in arrays],
+          f'coronal slice {plane}': [array[:, :, plane] for array in arrays]}
 
 
 def _shown_cases(predictor: inference.Predictor, test: datasets.Source,
@@ -106,7 +130,9 @@ def _shown_cases(predictor: inference.Predictor, test: datasets.Source,
   for index, role in sorted(chosen.items(), key=lambda item: -dice[item[0]]):
     record = test[index]
     prediction, = inference.predict_images(predictor, [record['image']])
-    shown.append({'name': record['name'], 'role': role, 'image': record['image'][..., 0],
-                  'label': record['label'], 'prediction': prediction.mask,
-                  'probs': prediction.probs, 'dice': dice[index]})
+    views = _views(record['image'][..., 0], record['label'], prediction.mask, prediction.probs)
+    for view, (image, label, mask, probs) in views.items():
+      name = f'{record["name"]}, {view}' if view else record['name']
+      shown.append({'name': name, 'role': role, 'image': image, 'label': label,
+                    'prediction': mask, 'probs': probs, 'dice': dice[index]})
   return shown

@@ -1,4 +1,4 @@
-"""Every system learns the phantom: its loss falls, its gradients stay finite, its parameters move."""
+"""Every system learns the phantom: its loss falls, gradients stay finite, parameters move."""
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,7 +35,7 @@ STEPS = 30
 
 @pytest.mark.parametrize('name, fraction', SYSTEMS.items(), ids=SYSTEMS)
 def test_a_system_learns_the_phantom(name, fraction, monkeypatch):
-  # One block a stage compiles in a third of the time; blocks repeat nothing but themselves.
+  # One block a stage compiles in a third of the time.
   monkeypatch.setitem(resnet.BACKBONES, 'tiny', ((1, 1, 1, 1), True))
   config = tiny.tiny_config(name, **{
       'num_steps': STEPS, 'data.num_validation': 0.0, 'data.num_train': 2.0,

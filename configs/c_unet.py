@@ -10,11 +10,11 @@ Variants are the rows of table I, one 3-D U-Net each:
   centroid_published  the centroid loss as printed: its gradient is Dice's, times a constant
   quick     small network and volumes for a laptop CPU
 
-Protocol (paper, sections II.C and III): volumes of 384x96x48 voxels (superior-inferior, left-right,
-anterior-posterior), each of mean 0 and deviation 1; left-right flip; batch 1; Adam 1e-4, 200 epochs,
-the checkpoint of the lowest validation loss. Laminae are cubes of 3x3x3 voxels; a perfect localizer
-reaches a Dice of about 0.65 against cubes placed with half a voxel of noise. The paper prints no
-weight of the positive voxels: 100 is ours.
+Protocol (paper, sections II and III): 50 training, 10 validation and 10 test volumes of 384x96x48
+voxels (superior-inferior, left-right, anterior-posterior), each of mean 0 and deviation 1;
+left-right flip; batch 1; Adam 1e-4, 200 epochs, the checkpoint of the lowest validation loss.
+Laminae are cubes of 3x3x3 voxels; a perfect localizer reaches a Dice of about 0.65 against cubes
+placed with half a voxel of noise. The paper prints no weight of the positive voxels: 100 is ours.
 """
 from ml_collections import ConfigDict
 

@@ -57,7 +57,8 @@ def test_unknown_names_are_one_sentence(field, value):
 @pytest.mark.parametrize('name', ['adam', 'adamw', 'sgd'])
 def test_frozen_modules_do_not_decay(name):
   tx = optimizers.create_optimizer({**BASE, 'name': name, 'weight_decay': 0.5}, 10)
-  params = {'decode_head': {frozen: {'kernel': jnp.ones(3)} for frozen in ('ema_mid_conv', 'other')}}
+  params = {'decode_head': {
+      'ema_mid_conv': {'kernel': jnp.ones(3)}, 'other': {'kernel': jnp.ones(3)}}}
   updates, _ = tx.update({'decode_head': {
       'ema_mid_conv': {'kernel': jnp.zeros(3)}, 'other': {'kernel': jnp.zeros(3)}}},
       tx.init(params), params)

@@ -16,11 +16,11 @@ _MODEL = {
     'emanet': {**_DILATED, 'ema_features': 8, 'num_bases': 4},
     'fpn': _PYRAMID,
     'nonlocal': _DILATED,
-    'ppmu': {'features': 4},
+    'ppmu': {'features': 4, 'levels': 2},
     'psanet': {**_DILATED, 'mask_size': (9, 9)},
     'sadanet': {**_DILATED, 'query_features': 4},
     'seam': {**_PYRAMID, 'query_features': 4},
-    'unet': {'features': 4},
+    'unet': {'features': 4, 'levels': 2},
     'unet_s5d16': {'features': 4},
     'wave_ct': {**_PYRAMID, 'autoencoder_features': 4},
 }

@@ -10,8 +10,8 @@ Variants are the rows of tables I to III; table IV is `sweep()`:
   danet, ccnet, psanet, fpn, unet (MMSegmentation's U-Net S5-D16)   same loss and protocol
   rsnu     the U-Net of RSN-U-net with total variation beside its cross entropy
   seam     SEAM with its own loss
-  quick    small network and images for a laptop CPU: python -m spinejax.main
-           --config=configs/sadanet.py:quick took 2 min 22 s on two busy cores and ended with a
+  quick    small network and images for a laptop CPU: launch/local.sh
+           --config=configs/sadanet.py:quick took 1 min 59 s on two cores and ended with a
            per-image Dice of 0.793 (mean of bones) on the 29 test phantoms
 
 Protocol (paper, sections IV.A and IV.B): 80 training and 29 test cases, images resized to 2048x512,

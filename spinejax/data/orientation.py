@@ -1,0 +1,151 @@
+"""The axes of a volume file and its place in space: turning arrays and points to ours and back.
+
+Ours are (I, L, A): axis 0 of an array [D,H,W] grows towards inferior, axis 1 towards the patient's
+left, axis 2 from the skin of the back towards anterior. Positions are millimeters in LPS, the
+patient system of DICOM and ITK. Arrays are turned by permuting and flipping axes only; nothing is
+interpolated, so every voxel goes back to where it came from.
+"""
+import itertools
+import os
+from typing import NamedTuple
+
+import numpy as np
+
+AXES = np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]], np.float64)  # rows I, L, A in LPS
+
+_LETTERS = {'L': (1, 0, 0), 'R': (-1, 0, 0), 'P': (0, 1, 0), 'A': (0, -1, 0), 'S': (0, 0, 1),
+            'I': (0, 0, -1)}
+_SAME_GRID = 0.1  # voxels between the corners of an image and of its mask
+
+
+class Geometry(NamedTuple):
+  """How a file lies in space, and how its axes became ours.
+
+  Attributes:
+    shape: voxels along the axes (i, j, k) of the file, in the order of ITK.
+    order: axis of the file that became axis 0, 1 and 2 of the array.
+    flips: whether the array runs against that axis.
+    spacing: float64 [3] mm along the axes of the file; NaN where unknown.
+    origin: float64 [3] mm, LPS position of the file's first voxel.
+    direction: float64 [3,3], columns are the LPS directions of the file's axes.
+  """
+  shape: tuple[int, int, int]
+  order: tuple[int, int, int]
+  flips: tuple[bool, bool, bool]
+  spacing: np.ndarray
+  origin: np.ndarray
+  direction: np.ndarray
+
+
+def directions(axes: str) -> np.ndarray:
+  """[3,3], columns are the LPS directions that three letters such as 'RAS' name."""
+  letters = axes.upper()
+  if len(letters) != 3 or any(len(set(letters) & set(pair)) != 1 for pair in ('LR', 'PA', 'SI')):
+    raise ValueError('axes must be three letters, one of L or R, one of P or A and one of S or I, '
+                     f"such as 'RAS', not {axes!r}.")
+  return np.array([_LETTERS[letter] for letter in letters], np.float64).T
+
+
+def orient(direction: np.ndarray, axes: np.ndarray = AXES
+           ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+  """The order of the file's axes nearest to `axes` (rows), and which of them run against those.
+
+  Args:
+    direction: [3,3], columns are the LPS directions of the file's axes (i, j, k).
+    axes: [3,3], rows are the LPS directions wanted.
+  """
+  cosine = axes @ direction
+  order = max(itertools.permutations(range(3)),
+              key=lambda order: sum(abs(cosine[a, f]) for a, f in enumerate(order)))
+  return order, tuple(bool(cosine[a, f] < 0) for a, f in enumerate(order))
+
+
+def shape_of(geometry: Geometry) -> tuple[int, int, int]:
+  """Shape (D, H, W) of the array in our axes."""
+  return tuple(geometry.shape[f] for f in geometry.order)
+
+
+def spacing_of(geometry: Geometry) -> np.ndarray:
+  """Spacing in mm along our axes, float32 [3]; NaN where unknown."""
+  return np.float32(geometry.spacing)[list(geometry.order)]
+
+
+def to_array(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+  """An array in the axes (i, j, k) of the file, turned to ours [D,H,W]."""
+  turned = array.transpose(geometry.order)
+  return np.ascontiguousarray(turned[tuple(slice(None, None, -1 if flip else 1)
+                                           for flip in geometry.flips)])
+
+
+def to_file(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+  """An array [D,H,W] in our axes, turned to the axes (i, j, k) of the file."""
+  turned = array[tuple(slice(None, None, -1 if flip else 1) for flip in geometry.flips)]
+  return np.ascontiguousarray(turned.transpose(np.argsort(geometry.order)))
+
+
+def to_index(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+  """Voxels of the array [...,3] as indices (i, j, k) of the file, float64 [...,3]."""
+  points = np.asarray(points, np.float64)
+  last = np.subtract(shape_of(geometry), 1)
+  return np.where(geometry.flips, last - points, points)[..., np.argsort(geometry.order)]
+
+
+def from_index(index: np.ndarray, geometry: Geometry) -> np.ndarray:
+  """Indices (i, j, k) of the file [...,3] as voxels of the array, float64 [...,3]."""
+  points = np.asarray(index, np.float64)[..., list(geometry.order)]
+  return np.where(geometry.flips, np.subtract(shape_of(geometry), 1) - points, points)
+
+
+def has_spacing(geometry: Geometry) -> bool:
+  """Whether positions in mm are known."""
+  return bool(np.isfinite(geometry.spacing).all())
+
+
+def _require_spacing(geometry: Geometry) -> None:
+  if not has_spacing(geometry):
+    raise ValueError('the file of the volume has no spacing, so there are no positions in mm; '
+                     'write the spacing into the file, or work in voxels.')
+
+
+def to_physical(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+  """LPS position = origin + direction (spacing * index), in mm.
+
+  Args:
+    points: [...,3] voxels of the array in our axes, centers at whole numbers; may be empty.
+    geometry: of the file.
+
+  Returns:
+    float64 [...,3] mm.
+
+  Raises:
+    ValueError: the spacing is unknown.
+  """
+  _require_spacing(geometry)
+  return geometry.origin + (to_index(points, geometry) * geometry.spacing) @ geometry.direction.T
+
+
+def to_voxels(positions: np.ndarray, geometry: Geometry) -> np.ndarray:
+  """Voxels of the array in our axes, float64 [...,3], of LPS positions [...,3] in mm.
+
+  The inverse of `to_physical`, with its errors.
+  """
+  _require_spacing(geometry)
+  moved = np.asarray(positions, np.float64) - geometry.origin
+  return from_index(moved @ np.linalg.inv(geometry.direction).T / geometry.spacing, geometry)
+
+
+def check_same_grid(path: str | os.PathLike, mask: Geometry, image: Geometry) -> None:
+  """Raises ValueError unless the arrays have one shape and their voxels lie in the same places.
+
+  Places may differ by a tenth of a voxel; without a spacing on both sides they are not compared.
+  """
+  if shape_of(mask) != shape_of(image):
+    raise ValueError(f'{path}: the mask has {shape_of(mask)} voxels (inferior, left, anterior), '
+                     f'but its image {shape_of(image)}; save the mask on the grid of its image.')
+  if not (has_spacing(mask) and has_spacing(image)):
+    return
+  corners = np.array(list(itertools.product(*((0, n - 1) for n in shape_of(image)))), np.float64)
+  apart = np.linalg.norm(to_physical(corners, mask) - to_physical(corners, image), axis=-1).max()
+  if apart > _SAME_GRID * image.spacing.min():
+    raise ValueError(f'{path}: the mask lies up to {apart:.3g} mm away from its image (another '
+                     'origin, spacing or direction); save it with the geometry of its image.')

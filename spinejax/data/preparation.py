@@ -1,0 +1,373 @@
+"""The preparation of C-U-net (Wong et al., 2021, section II) as named steps, and the way back.
+
+A volume loses its top layer (skin, muscle and fat), is narrowed to the region about the dark column
+of the spinous processes, scaled to the grid of the network and normalized. Each step returns what
+it did as a `Step`, so that masks and points made on the grid return to the volume they belong to.
+The paper names the steps without their parameters: what is bright and what is dark enough, how
+wide the region is and where the layer ends are choices made here.
+"""
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
+
+from spinejax.data import landmarks as points_lib
+from spinejax.data import resize
+
+STEPS = ('crop_top_layer', 'crop_to_column', 'rescale', 'z_score')
+SHAPE = (384, 96, 48)
+
+_MOST_LAYER = 0.15  # of the depth that a detected layer may take
+_LAYER_DROP = 0.25  # of its brightness that must be lost behind it
+_USUAL_SIZE = (460.0, 86.0)  # mm down and across, where the spacing is unknown
+_COLUMN = (8.0, 2.5)  # mm, Gaussian that finds the column, down and across
+_FLANKS = 10.0  # mm, Gaussian across that it must be darker than
+_EDGE = 8.0  # mm beside the sweep without a column: no room for a lamina
+_COLUMN_CONTRAST = 0.45  # standard deviations of the projection
+_BEND = 0.05  # of a standard deviation, cost of one voxel sideways
+
+
+class Step(NamedTuple):
+  """What a step did to the grid and to the gray values.
+
+  Attributes:
+    name: of STEPS.
+    shape: (D, H, W) before.
+    start, size: first voxel and extent of the part that was kept.
+    grid: (D, H, W) after; the kept part was scaled to it.
+    mean, std: subtracted from, and then divided out of, the gray values.
+    note: what the step could not do, one sentence; '' if all went well.
+  """
+  name: str
+  shape: tuple[int, int, int]
+  start: tuple[int, int, int]
+  size: tuple[int, int, int]
+  grid: tuple[int, int, int]
+  mean: float = 0.0
+  std: float = 1.0
+  note: str = ''
+
+
+class Preparation(NamedTuple):
+  """The steps in order, and the spacing float32 [3] in mm of the prepared volume (NaN unknown)."""
+  steps: tuple[Step, ...]
+  spacing: np.ndarray
+
+
+# ------------------------------------------------------------------------------------------ steps
+
+
+def _crop(image: np.ndarray, name: str, axis: int, start: int, stop: int, note: str = ''
+          ) -> tuple[np.ndarray, Step]:
+  """Keeps start..stop-1 of one axis."""
+  starts, size = [0, 0, 0], list(image.shape)
+  starts[axis], size[axis] = start, stop - start
+  kept = image[tuple(slice(a, a + n) for a, n in zip(starts, size))]
+  return kept, Step(name, image.shape, tuple(starts), tuple(size), tuple(size), note=note)
+
+
+def crop_top_layer(image: np.ndarray, spacing: Sequence[float], layer: float | str = 'interface'
+                   ) -> tuple[np.ndarray, Step]:
+  """Removes the layer next to the skin, equally thick everywhere.
+
+  'interface' takes the mean gray value of the swept (nonzero) voxels at each depth, finds its first
+  maximum, and cuts where it has fallen halfway to its minimum within 15 % of the depth. Where it
+  loses less than a quarter of its brightness there is no such layer: the volume stays whole, and
+  the step says so.
+
+  Args:
+    image: [D,H,W], the skin at the start of the last axis.
+    spacing: [3] mm; needed for a layer in mm only.
+    layer: 'interface', or mm from the start; 0 removes nothing.
+
+  Returns:
+    The cropped image [D,H,W-n] and the step.
+
+  Raises:
+    ValueError: a layer in mm of unknown spacing, or of more than the volume has.
+  """
+  depth = image.shape[2]
+  if layer != 'interface':
+    layer, spacing = _number('data.top_layer', layer), float(spacing[2])
+    if layer and not math.isfinite(spacing):
+      raise ValueError('the spacing of the volume is unknown, so a layer in mm cannot be removed; '
+                       "use data.top_layer='interface' or 0.")
+    count = round(layer / spacing) if layer else 0
+    if not 0 <= count <= depth - 2:
+      raise ValueError(f'a top layer of {layer:g} mm leaves nothing of a volume of '
+                       f'{depth * spacing:.3g} mm; data.top_layer must be smaller.')
+    return _crop(image, 'crop_top_layer', 2, count, depth)
+  swept = (image != 0).sum((0, 1))
+  profile = ndimage.gaussian_filter1d(
+      image.sum((0, 1), dtype=np.float64) / np.maximum(swept, 1), 0.01 * depth, mode='nearest')
+  profile = profile[:max(2, round(_MOST_LAYER * depth))] - min(0.0, float(image.min()))
+  falling = np.append(np.diff(profile) < 0, True)
+  peak = int(falling.argmax())
+  lowest = profile[peak:].min()
+  if profile[peak] - lowest < _LAYER_DROP * profile[peak] or profile[peak] <= 0:
+    return _crop(image, 'crop_top_layer', 2, 0, depth,
+                 'no bright top layer was found; the whole depth is kept')
+  behind = profile[peak:] <= (profile[peak] + lowest) / 2
+  return _crop(image, 'crop_top_layer', 2, peak + int(behind.argmax()), depth)
+
+
+def find_column(image: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, float]:
+  """The dark column of the spinous processes in the coronal projection, max over the depth.
+
+  A smooth path from top to bottom along which the projection, averaged over 8 mm down and 2.5 mm
+  across, is darkest against its surroundings (10 mm across); voxels outside of the sweep (zeros)
+  count neither as dark nor as bright, and 8 mm beside them are left out. By dynamic
+  programming.
+
+  Args:
+    image: [D,H,W].
+    spacing: [3] mm; where unknown the volume is taken as 460 mm long and 86 mm wide.
+
+  Returns:
+    Position across at each row, int [D], and the contrast: how much darker the path is than its
+    surroundings, in standard deviations of the projection (0 if there is nothing to see).
+  """
+  projection = image.max(2).astype(np.float64)
+  swept = (image != 0).any(2)
+  if not swept.any() or not np.ptp(projection[swept]):
+    return np.full(len(projection), image.shape[1] // 2), 0.0
+  mm = [float(step) if math.isfinite(step) else size / count
+        for step, size, count in zip(spacing, _USUAL_SIZE, projection.shape)]
+  deviation = projection[swept].std()
+  centered = np.where(swept, projection - projection[swept].mean(), 0) / deviation
+
+  def smooth(across):
+    sigma = _COLUMN[0] / mm[0], across / mm[1]
+    weight = ndimage.gaussian_filter(swept.astype(np.float64), sigma, mode='constant')
+    return ndimage.gaussian_filter(centered, sigma, mode='constant') / np.maximum(weight, 1e-6)
+
+  inner = ndimage.binary_erosion(swept, np.ones((1, 2 * round(_EDGE / mm[1]) + 1)))
+  response = np.where(inner, smooth(_COLUMN[1]) - smooth(_FLANKS), 0.0)
+  path = _cheapest_path(response, max(1, math.ceil(mm[0] / mm[1])))
+  along = response[np.arange(len(path)), path][swept.any(1)]
+  return path, float(-along.mean())
+
+
+def _cheapest_path(cost: np.ndarray, reach: int) -> np.ndarray:
+  """Column of each row, int [D], of the path of least cost that moves at most `reach` a row."""
+  bend = _BEND * np.abs(np.arange(-reach, reach + 1))
+  total, moves = cost[0], []
+  for row in cost[1:]:
+    before = np.pad(total, reach, constant_values=np.inf)
+    options = sliding_window_view(before, 2 * reach + 1) + bend
+    best = options.argmin(-1)
+    moves.append(best - reach)
+    total = row + options[np.arange(len(row)), best]
+  path = [int(total.argmin())]
+  for move in reversed(moves):
+    path.append(path[-1] + int(move[path[-1]]))
+  return np.array(path[::-1])
+
+
+def crop_to_column(
+    image: np.ndarray, spacing: Sequence[float], width: float | None = 60.0,
+    fraction: float | None = None) -> tuple[np.ndarray, Step]:
+  """Narrows the volume to the region about the dark spinous column; a rectangle, not bent.
+
+  The region reaches from half a width beside the leftmost to half a width beside the rightmost
+  point of the column, so a curved spine gets a wider one. Where no column stands out the whole
+  width is kept, and the step says so.
+
+  Args:
+    image: [D,H,W].
+    spacing: [3] mm.
+    width: mm about a straight column; not used where a fraction is given.
+    fraction: of the volume's width, in its place.
+
+  Returns:
+    The cropped image [D,h,W] and the step.
+
+  Raises:
+    ValueError: a width in mm of unknown spacing; a width that is not positive.
+  """
+  across = image.shape[1]
+  if fraction is not None:
+    half = _number('data.column_fraction', fraction) * across / 2
+  else:
+    if not math.isfinite(spacing[1]):
+      raise ValueError('the spacing of the volume is unknown, so a region cannot be given in mm; '
+                       'give data.column_fraction.')
+    half = _number('data.column_width', width) / float(spacing[1]) / 2
+  if half <= 0:
+    raise ValueError('the width of the region about the column must be positive.')
+  path, contrast = find_column(image, spacing)
+  if contrast < _COLUMN_CONTRAST:
+    return _crop(image, 'crop_to_column', 1, 0, across,
+                 'no dark spinous column stands out; the whole width is kept')
+  start = min(max(math.floor(path.min() + 0.5 - half), 0), across - 2)
+  stop = max(min(math.ceil(path.max() + 0.5 + half), across), start + 2)
+  return _crop(image, 'crop_to_column', 1, start, stop)
+
+
+def rescale(image: np.ndarray, shape: Sequence[int] = SHAPE, antialias: bool = False
+            ) -> tuple[np.ndarray, Step]:
+  """Scales a volume to a grid linearly, with half-voxel centers.
+
+  Args:
+    image: [D,H,W].
+    shape: of the grid.
+    antialias: filter the axes that shrink; the paper does not mention it.
+
+  Returns:
+    float32 [*shape] and the step.
+  """
+  shape = tuple(int(n) for n in shape)
+  if len(shape) != 3 or min(shape) < 1:
+    raise ValueError(f'the grid must be three positive numbers of voxels, not {shape}.')
+  step = Step('rescale', image.shape, (0, 0, 0), image.shape, shape)
+  return resize.resize_bilinear(image.astype(np.float32), shape, antialias), step
+
+
+def z_score(image: np.ndarray) -> tuple[np.ndarray, Step]:
+  """(image - mean) / std over the volume, float32 [D,H,W]; the step keeps both.
+
+  Raises:
+    ValueError: a constant volume, or voxels that are not finite.
+  """
+  mean, std = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
+  if not (math.isfinite(std) and std > 1e-6 * abs(mean) and std > 0):
+    raise ValueError('the volume is constant or has voxels that are not finite; it cannot be '
+                     'normalized.')
+  step = Step('z_score', image.shape, (0, 0, 0), image.shape, image.shape, mean, std)
+  return ((image - np.float32(mean)) / np.float32(std)).astype(np.float32), step
+
+
+def _number(name: str, value: Any) -> float:
+  try:
+    number = float(value)
+  except (TypeError, ValueError):
+    number = math.nan
+  if not (math.isfinite(number) and number >= 0):
+    raise ValueError(f'{name} must be a number from 0, not {value!r}.')
+  return number
+
+
+def prepare(
+    image: np.ndarray, spacing: Sequence[float], steps: Sequence[str] = STEPS, *,
+    shape: Sequence[int] = SHAPE, top_layer: float | str = 'interface',
+    column_width: float = 60.0, column_fraction: float | None = None, antialias: bool = False,
+) -> tuple[np.ndarray, Preparation]:
+  """Runs the named steps in the order given.
+
+  Args:
+    image: [D,H,W] gray values.
+    spacing: [3] mm; NaN where unknown.
+    steps: some of STEPS.
+    shape, antialias: of `rescale`.
+    top_layer: of `crop_top_layer`.
+    column_width, column_fraction: of `crop_to_column`.
+
+  Returns:
+    float32 [d,h,w] and the preparation.
+
+  Raises:
+    ValueError: an unknown step; as the steps.
+  """
+  unknown = [name for name in steps if name not in STEPS]
+  if unknown or len(set(steps)) != len(steps):
+    raise ValueError(f'the steps of the preparation are {", ".join(STEPS)}, each once at most, not '
+                     f'{", ".join(map(str, steps))}.')
+  image, spacing, done = np.asarray(image), np.asarray(spacing, np.float32), []
+  run = {
+      'crop_top_layer': lambda: crop_top_layer(image, spacing, top_layer),
+      'crop_to_column': lambda: crop_to_column(image, spacing, column_width, column_fraction),
+      'rescale': lambda: rescale(image, shape, antialias),
+      'z_score': lambda: z_score(image),
+  }
+  for name in steps:
+    image, step = run[name]()
+    spacing = spacing * np.float32(step.size) / np.float32(step.grid)
+    done.append(step)
+  return np.ascontiguousarray(image, np.float32), Preparation(tuple(done), spacing)
+
+
+def prepare_record(record: dict[str, Any], steps: Sequence[str] = STEPS, *, labels: str = 'cubes',
+                   **options: Any) -> tuple[dict[str, Any], Preparation]:
+  """The record of a volume, prepared.
+
+  Args:
+    record: image [D,H,W,1], spacing [3], and label [D,H,W] or landmarks [P,3] or neither.
+    steps, options: of `prepare`.
+    labels: 'cubes' of 3x3x3 voxels about the landmarks (about the centroids of the components of
+      the label where there are none), as the paper, or 'mask': the label to the nearest voxel.
+
+  Returns:
+    The record with image float32 [d,h,w,1], label uint8 [d,h,w], landmarks and spacing of the new
+    grid, and the preparation. A landmark outside of the crop stays, with no cube.
+  """
+  if labels not in ('cubes', 'mask'):
+    raise ValueError(f"labels must be 'cubes' or 'mask', not {labels!r}.")
+  image, preparation = prepare(record['image'][..., 0], record['spacing'], steps, **options)
+  result = {**record, 'image': image[..., None], 'spacing': preparation.spacing}
+  label, points = record.get('label'), record.get('landmarks')
+  if points is not None:
+    result['landmarks'] = points_to_grid(points, preparation).astype(np.float32)
+  if labels == 'mask' and label is not None:
+    result['label'] = to_grid(label, preparation)
+  elif points is not None or label is not None:
+    if points is None:
+      points = points_lib.landmarks_of_mask(label).points
+    result['label'] = points_lib.cubes(points_to_grid(points, preparation), image.shape)
+  return result, preparation
+
+
+# --------------------------------------------------------------------------------- there and back
+
+
+def _scale(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  if array.dtype.kind == 'f':
+    return resize.resize_bilinear(array, shape)
+  return resize.resize_nearest(array, shape)
+
+
+def to_grid(array: np.ndarray, preparation: Preparation) -> np.ndarray:
+  """A mask (integers, nearest) or scores (floats, linear) [D,H,W] brought to the prepared grid."""
+  for step in preparation.steps:
+    array = array[tuple(slice(a, a + n) for a, n in zip(step.start, step.size))]
+    array = _scale(array, step.grid)
+  return array
+
+
+def from_grid(array: np.ndarray, preparation: Preparation, fill: float = 0) -> np.ndarray:
+  """A prediction on the prepared grid, brought back to the grid of the volume.
+
+  Args:
+    array: [d,h,w], a mask (integers, to the nearest voxel) or scores (floats, linear).
+    fill: value of what was cropped.
+
+  Returns:
+    [D,H,W] of the same dtype (scores float32).
+  """
+  array = np.asarray(array)
+  for step in reversed(preparation.steps):
+    if array.shape != step.grid:
+      raise ValueError(f'expected an array of the prepared grid {step.grid}, not {array.shape}.')
+    array = _scale(array, step.size)
+    whole = np.full(step.shape, fill, array.dtype)
+    whole[tuple(slice(a, a + n) for a, n in zip(step.start, step.size))] = array
+    array = whole
+  return array
+
+
+def points_to_grid(points: np.ndarray, preparation: Preparation) -> np.ndarray:
+  """Voxels [...,3] of the volume as voxels of the prepared grid, float64, inside of it or not."""
+  points = np.asarray(points, np.float64)
+  for step in preparation.steps:
+    points = (points - step.start + 0.5) * np.divide(step.grid, step.size) - 0.5
+  return points
+
+
+def points_from_grid(points: np.ndarray, preparation: Preparation) -> np.ndarray:
+  """Voxels [...,3] of the prepared grid as voxels of the volume, float64."""
+  points = np.asarray(points, np.float64)
+  for step in reversed(preparation.steps):
+    points = (points + 0.5) * np.divide(step.size, step.grid) - 0.5 + step.start
+  return points

@@ -1,0 +1,426 @@
+"""Volumes of the user: reading NIfTI, NRRD, MetaImage and NPZ files, and writing masks of them.
+
+Arrays are turned to the axes (I, L, A) of `orientation` and back; nothing is resampled.
+"""
+import gzip
+import io
+import math
+import os
+import pathlib
+import re
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spinejax.data import orientation
+from spinejax.data.orientation import Geometry
+
+NUMPY, NIFTI, NRRD, META = 'NPZ', 'NIfTI', 'NRRD', 'MetaImage'
+KINDS = {'.nii': NIFTI, '.nii.gz': NIFTI, '.nrrd': NRRD, '.nhdr': NRRD, '.mha': META, '.mhd': META,
+         '.npz': NUMPY}
+MAX_VOXELS = 2**31
+
+_ITK_READERS = {NIFTI: 'NiftiImageIO', NRRD: 'NrrdImageIO', META: 'MetaImageIO'}
+_SPACING_LINE = {META: b'ElementSpacing', NRRD: b'space directions'}  # as ITK writes them
+
+
+class Volume(NamedTuple):
+  """A volume in our axes; the last three come from an NPZ file that has them, else None.
+
+  Attributes:
+    array: float32 [D,H,W], gray values as stored.
+    spacing: float32 [3] mm per voxel along the axes of the array; NaN where unknown.
+    geometry: of the file.
+    label: uint8 [D,H,W].
+    landmarks: float64 [P,3] voxels of the array, centers at whole numbers.
+    region: int8 [P]: 0 thoracic, 1 lumbar, -1 unknown.
+  """
+  array: np.ndarray
+  spacing: np.ndarray
+  geometry: Geometry
+  label: np.ndarray | None = None
+  landmarks: np.ndarray | None = None
+  region: np.ndarray | None = None
+
+
+def suffix_of(path: str | os.PathLike) -> str:
+  """The suffix of a volume file, '.nii.gz' as one, in lower case; '' of any other file."""
+  name = pathlib.Path(path).name.lower()
+  return next((s for s in sorted(KINDS, key=len, reverse=True) if name.endswith(s)), '')
+
+
+class _Stored(NamedTuple):
+  """A file as stored: array in the axes (i, j, k) and what else it says."""
+  array: np.ndarray
+  spacing: np.ndarray
+  origin: np.ndarray
+  direction: np.ndarray
+  extra: Mapping[str, np.ndarray]
+
+
+def _sitk(path: str | os.PathLike) -> Any:
+  try:
+    import SimpleITK
+  except ImportError:
+    raise ValueError(f'{path}: {KINDS[suffix_of(path)]} files need SimpleITK; run '
+                     '`pip install spinejax[medical]`, or save the volume as .npz.') from None
+  return SimpleITK
+
+
+def _damaged(path: pathlib.Path) -> ValueError:
+  return ValueError(f'{path}: the file is truncated or corrupt, or it is not '
+                    f'{KINDS[suffix_of(path)]} as its suffix says.')
+
+
+def _refuse_shape(path: pathlib.Path, shape: Sequence[int], kind: str = '') -> None:
+  """Raises ValueError unless the shape is that of a gray volume; `kind` says what else it is."""
+  if kind or len(shape) != 3:
+    raise ValueError(f'{path}: expected one gray volume of 3 axes, but the file has '
+                     f'{kind or f"{len(shape)} axes"}; save each volume in a file of its own.')
+  if min(shape) < 2:
+    raise ValueError(f'{path}: the volume has {tuple(shape)} voxels; it needs 2 along every axis.')
+  if math.prod(shape) > MAX_VOXELS:
+    raise ValueError(f'{path}: the volume has {tuple(shape)} voxels, more than {MAX_VOXELS} in '
+                     'all; crop it or save it coarser.')
+
+
+def _refuse_spacing(path: pathlib.Path, spacing: Sequence[float]) -> None:
+  if not all(math.isfinite(size) and size > 0 for size in spacing):
+    raise ValueError(f'{path}: the spacing is {tuple(map(float, spacing))} mm; it must be positive '
+                     'along every axis.')
+
+
+def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
+  """Checks what ITK does not: it reads zeros where a NIfTI file ends too early.
+
+  Returns whether the spacing is known, which it always is.
+  """
+  try:
+    content = gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content
+  except (OSError, EOFError, zlib.error):
+    raise _damaged(path) from None
+  order = next((o for o in '<>' if content[:4] == np.array(348, o + 'i4').tobytes()), '')
+  if not order or len(content) < 348 or content[344:347] != b'n+1':
+    raise _damaged(path)
+  count, *shape = np.frombuffer(content, order + 'i2', 8, 40).tolist()
+  bits, = np.frombuffer(content, order + 'i2', 1, 72).tolist()
+  start, = np.frombuffer(content, order + 'f4', 1, 108).tolist()
+  shape = shape[:max(count, 0)]
+  if not (shape and count <= 7 and min(shape) > 0 and math.isfinite(start)
+          and start + math.prod(shape) * bits / 8 <= len(content)):
+    raise _damaged(path)
+  _refuse_shape(path, shape)
+  _refuse_spacing(path, np.abs(np.frombuffer(content, order + 'f4', 3, 80)))
+  return True
+
+
+def _header(path: pathlib.Path, content: bytes) -> tuple[dict[str, str], int]:
+  """Fields of a text header by lower-case name (of NRRD's 'name:=' with the '='), and its length.
+
+  Raises:
+    ValueError: a tracked sweep; a data file that is missing.
+  """
+  fields, end = {}, 0
+  for line in io.BytesIO(content):
+    end += len(line)
+    text = line[:4096].decode('latin-1').strip()
+    name, mark, value = re.match(r'([^:=]*)(:=|:|=|)\s*(.*)', text).groups()
+    fields.setdefault(name.strip().lower() + ('=' if mark == ':=' else ''), value)
+    if not text or 'elementdatafile' in fields:
+      break
+  frames = {name.split('_')[1] for name in fields if name.startswith('seq_frame')}
+  if len(frames) > 1:
+    raise ValueError(f'{path}: this is a tracked sweep of {len(frames)} frames, not a volume; '
+                     'reconstruct the volume first, for example with PLUS or 3D Slicer.')
+  data = fields.get('elementdatafile') or fields.get('data file') or fields.get('datafile')
+  if data and data.upper().split()[0] not in ('LOCAL', 'LIST') and '%' not in data:
+    if not (path.parent / data).is_file():
+      raise ValueError(f'{path}: its data file {data} is missing.')
+  return fields, end
+
+
+def _numbers(path: pathlib.Path, text: str) -> np.ndarray:
+  try:
+    return np.array([float(word) for word in re.sub('[(),]', ' ', text).split()])
+  except ValueError:
+    raise _damaged(path) from None
+
+
+def _check_meta(path: pathlib.Path, content: bytes) -> bool:
+  """Whether a MetaImage has a spacing, for ITK takes 1 mm; checks compressed data, as ITK fails to.
+  """
+  fields, end = _header(path, content)
+  if not {'ndims', 'dimsize', 'elementtype', 'elementdatafile'} <= fields.keys():
+    raise _damaged(path)
+  spacing = fields.get('elementspacing', fields.get('elementsize'))
+  if spacing is not None:
+    _refuse_spacing(path, np.abs(_numbers(path, spacing)))
+  data = fields['elementdatafile']
+  if fields.get('compresseddata', '').lower() in ('true', '1') and ' ' not in data:
+    try:
+      local = data.upper() == 'LOCAL'
+      zlib.decompress(content[end:] if local else (path.parent / data).read_bytes())
+    except (OSError, zlib.error):
+      raise _damaged(path) from None
+  return spacing is not None
+
+
+def _check_nrrd(path: pathlib.Path, content: bytes) -> bool:
+  """Whether an NRRD has a spacing, for ITK takes 1 mm."""
+  fields, _ = _header(path, content)
+  if not content.startswith(b'NRRD'):
+    raise _damaged(path)
+  if {'list', 'time'} & set(fields.get('kinds', '').lower().split()):
+    _refuse_shape(path, (), 'a list of frames')
+  if fields.get('dimension', '3') != '3':
+    _refuse_shape(path, (), f'{fields["dimension"]} axes')
+  vectors = re.findall(r'\([^)]*\)', fields.get('space directions', ''))
+  spacing = [np.linalg.norm(_numbers(path, vector)) for vector in vectors]
+  if not spacing and 'nan' not in fields.get('spacings', 'nan').lower():
+    spacing = np.abs(_numbers(path, fields['spacings']))
+  _refuse_spacing(path, spacing)
+  return len(spacing) > 0
+
+
+_CHECKS = {NIFTI: _check_nifti, META: _check_meta, NRRD: _check_nrrd}
+
+
+def _read_itk(path: pathlib.Path, content: bytes) -> _Stored:
+  """A NIfTI, NRRD or MetaImage file."""
+  kind = KINDS[suffix_of(path)]
+  known = _CHECKS[kind](path, content)
+  sitk = _sitk(path)
+  reader = sitk.ImageFileReader()
+  reader.SetImageIO(_ITK_READERS[kind])
+  reader.SetFileName(str(path))
+  try:
+    reader.ReadImageInformation()
+    components = reader.GetNumberOfComponents()
+    is_complex = 'complex' in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
+    _refuse_shape(path, reader.GetSize(), 'complex values' if is_complex else
+                  f'{components} values a voxel' if components > 1 else '')
+    image = reader.Execute()
+  except (RuntimeError, MemoryError):
+    raise _damaged(path) from None
+  spacing = np.array(image.GetSpacing()) if known else np.full(3, np.nan)
+  return _Stored(sitk.GetArrayFromImage(image).T, spacing, np.array(image.GetOrigin()),
+                 np.reshape(image.GetDirection(), (3, 3)), {})
+
+
+def _read_npz(path: pathlib.Path, content: bytes, key: str) -> _Stored:
+  """An NPZ file with the array `key`; i, j and k are the axes of the array, ours by default."""
+  try:
+    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
+      arrays = {name: archive[name] for name in archive.files}
+  except (OSError, ValueError, EOFError, KeyError, MemoryError, AttributeError, zlib.error,
+          zipfile.BadZipFile, NotImplementedError):
+    raise _damaged(path) from None
+  if key not in arrays:
+    raise ValueError(f'{path}: expected an array {key!r} in the file; found '
+                     f'{", ".join(sorted(arrays)) or "none"}.')
+  array = arrays[key]
+  _refuse_shape(path, array.shape, '' if array.dtype.kind in 'biuf' else f'{array.dtype} values')
+  fields = {'spacing': np.full(3, np.nan), 'origin': np.zeros(3), 'direction': orientation.AXES.T}
+  for name, default in fields.items():
+    value = arrays.get(name, default)
+    if value.shape != default.shape or value.dtype.kind not in 'iuf':
+      raise ValueError(f'{path}: {name} must be numbers of shape {default.shape}, not '
+                       f'{value.dtype} of shape {value.shape}.')
+    fields[name] = value.astype(np.float64)
+  if np.isnan(fields['spacing']).any():
+    fields['spacing'] = np.full(3, np.nan)
+  else:
+    _refuse_spacing(path, fields['spacing'])
+  lengths = np.linalg.norm(fields['direction'], axis=0)
+  if not (np.isfinite(fields['origin']).all() and np.allclose(lengths, 1, atol=1e-3)
+          and abs(np.linalg.det(fields['direction'])) > 1e-3):
+    raise ValueError(f'{path}: origin must be finite and direction three independent unit columns.')
+  return _Stored(array, extra=arrays, **fields)
+
+
+def _read(path: str | os.PathLike, key: str) -> _Stored:
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise FileNotFoundError(f'{path}: there is no such file.')
+  if not path.is_file():
+    raise ValueError(f'{path}: expected a file, not a folder.')
+  if not suffix_of(path):
+    raise ValueError(f'{path}: a volume is a file {", ".join(KINDS)}; this is none of them.')
+  try:
+    content = path.read_bytes()
+  except OSError as error:
+    raise ValueError(f'{path}: the file cannot be read ({error.strerror}).') from None
+  if not content:
+    raise ValueError(f'{path}: the file is empty.')
+  if KINDS[suffix_of(path)] == NUMPY:
+    return _read_npz(path, content, key)
+  return _read_itk(path, content)
+
+
+def _geometry(
+    stored: _Stored, direction: np.ndarray, axes: np.ndarray = orientation.AXES) -> Geometry:
+  """The geometry of a file whose axes, with columns `direction`, are turned to the rows `axes`."""
+  order, flips = orientation.orient(direction, axes)
+  return Geometry(
+      stored.array.shape, order, flips, stored.spacing, stored.origin, stored.direction)
+
+
+def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
+  """Reads a gray volume into our axes (I, L, A) by permuting and flipping the axes of the file.
+
+  An oblique file goes to the nearest axes; its direction is kept in the geometry. The spacing is
+  unknown (NaN) where a MetaImage, NRRD or NPZ file has none. An NPZ file holds image [D,H,W] (in
+  our axes unless direction says otherwise) and optionally spacing [3] and origin [3] in mm,
+  direction [3,3] (columns: LPS directions of the axes), label [D,H,W], landmarks [P,3] in voxels of
+  the image as stored, and region [P].
+
+  Args:
+    path: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd (these need SimpleITK) or .npz.
+    axes: where the axes (i, j, k) of the file grow to, three of the letters L/R, P/A and S/I such
+      as 'RAS'; for files whose direction is not that of the patient, such as a reconstruction in
+      the coordinates of a tracker. It turns the array and leaves the geometry alone. '': as the
+      file says.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: SimpleITK is missing; another format, truncated, corrupt or empty file; 2 or 4 axes,
+      color, vectors, complex values; a tracked sweep; a spacing that is not positive; a voxel that
+      is not finite; a constant volume; an NPZ with arrays that do not fit.
+  """
+  stored = _read(path, 'image')
+  geometry = _geometry(stored, orientation.directions(axes) if axes else stored.direction)
+  with np.errstate(over='ignore'):
+    array = orientation.to_array(stored.array, geometry).astype(np.float32)
+  bad = array.size - int(np.isfinite(array).sum())
+  if bad:
+    raise ValueError(f'{path}: {bad} of the {array.size} voxels are not finite numbers; repair the '
+                     'volume.')
+  if array.min() == array.max():
+    raise ValueError(f'{path}: every voxel is {array.flat[0]:g}; a constant volume shows nothing.')
+  extras = _extras(path, stored.extra, geometry)
+  return Volume(array, orientation.spacing_of(geometry), geometry, *extras)
+
+
+def _extras(path: str | os.PathLike, extra: Mapping[str, np.ndarray], geometry: Geometry
+            ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
+  """Label, landmarks and region of an NPZ file in our axes."""
+  label, landmarks, region = (extra.get(name) for name in ('label', 'landmarks', 'region'))
+  if label is not None:
+    if label.shape != geometry.shape:
+      raise ValueError(f'{path}: label has the shape {label.shape}, but image {geometry.shape}.')
+    label = orientation.to_array(_classes(path, label), geometry)
+  if landmarks is not None:
+    if (landmarks.ndim != 2 or landmarks.shape[1] != 3 or landmarks.dtype.kind not in 'iuf'
+        or not np.isfinite(landmarks).all()):
+      raise ValueError(f'{path}: landmarks must be finite voxel coordinates [P,3], not '
+                       f'{landmarks.dtype} of shape {landmarks.shape}.')
+    landmarks = orientation.from_index(landmarks, geometry)
+  if region is not None:
+    if (landmarks is None or region.shape != landmarks.shape[:1]
+        or not np.isin(region, (-1, 0, 1)).all()):
+      raise ValueError(f'{path}: region must hold 0 (thoracic), 1 (lumbar) or -1 (unknown) for '
+                       'each of the landmarks.')
+    region = region.astype(np.int8)
+  return label, landmarks, region
+
+
+def _classes(path: str | os.PathLike, label: np.ndarray, num_classes: int | None = None
+             ) -> np.ndarray:
+  """Label values as uint8; 0 and 255 of a mask of two classes become 0 and 1."""
+  values = np.unique(label) if label.dtype.kind in 'biuf' else np.array([np.nan])
+  most = num_classes or 256
+  if num_classes in (None, 2) and 255 in values and set(values.tolist()) <= {0, 255}:
+    return (label == 255).astype(np.uint8)
+  outside = [f'{value:g}' for value in values.tolist()
+             if not (0 <= value < most and value == int(value))]
+  if outside:
+    raise ValueError(f'{path}: the mask has the values {", ".join(outside[:5])}'
+                     f'{" and more" * (len(outside) > 5)}, but the labels are whole numbers from 0 '
+                     f'to {most - 1}.')
+  return label.astype(np.uint8)
+
+
+def read_mask(
+    path: str | os.PathLike, geometry: Geometry, num_classes: int | None = None) -> np.ndarray:
+  """Reads the mask of an image into the voxels of that image.
+
+  A mask stored in another order or direction of the axes is turned, voxel by voxel, where both
+  files then describe the same places (within a tenth of a voxel); nothing is resampled. Where
+  either file has no spacing, the shapes alone must agree.
+
+  Args:
+    path: as `read_volume`; an NPZ file holds label, and spacing, origin and direction as there.
+    geometry: of the image.
+    num_classes: values a voxel may have; None allows 0..255. 0 and 255 only mean 0 and 1 in a mask
+      of two classes or of an unknown number.
+
+  Returns:
+    uint8 [D,H,W]; all 0 is allowed.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_volume`; another shape or other places than the image;
+      values that are not labels.
+  """
+  stored = _read(path, 'label')
+  axes = geometry.direction[:, list(geometry.order)] * np.where(geometry.flips, -1, 1)
+  own = _geometry(stored, stored.direction, axes.T)
+  if stored.extra and 'direction' not in stored.extra:  # an NPZ in our axes
+    own = own._replace(order=(0, 1, 2), flips=(False, False, False))
+  orientation.check_same_grid(path, own, geometry)
+  return orientation.to_array(_classes(path, stored.array, num_classes), own)
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) -> None:
+  """Writes a mask on the grid of the file that its image came from, in the format of the suffix.
+
+  Origin, spacing and direction come out as they were read, bit by bit (NIfTI itself keeps 32 bits
+  of them). An unknown spacing stays unknown: MetaImage and NRRD files are written without it.
+
+  Args:
+    path: suffix as `read_volume`; overwritten if it exists.
+    mask: [D,H,W] in our axes, boolean or whole numbers 0..65535.
+    geometry: of the image.
+
+  Raises:
+    ValueError: SimpleITK is missing; another suffix; a mask of another shape or of other values; a
+      format that cannot leave the spacing out; a folder that cannot be written to.
+  """
+  path, mask = pathlib.Path(path), np.asarray(mask)
+  kind = KINDS.get(suffix_of(path))
+  if kind is None:
+    raise ValueError(f'{path}: a mask is written as {", ".join(KINDS)}; give one as suffix.')
+  if mask.shape != orientation.shape_of(geometry):
+    raise ValueError(f'the mask has the shape {mask.shape}, but its volume '
+                     f'{orientation.shape_of(geometry)}.')
+  if mask.dtype.kind not in 'biu' or mask.min() < 0 or mask.max() > 65535:
+    raise ValueError(f'a mask holds whole numbers from 0 to 65535, not {mask.dtype} from '
+                     f'{mask.min():g} to {mask.max():g}.')
+  known = orientation.has_spacing(geometry)
+  if not (known or kind == NUMPY or kind == META
+          or kind == NRRD and np.array_equal(geometry.direction, np.eye(3))):
+    raise ValueError(f'{path}: the spacing of the volume is unknown, and {kind} cannot leave it '
+                     'out here; write .mha or .npz.')
+  array = orientation.to_file(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), geometry)
+  try:
+    if kind == NUMPY:
+      with open(path, 'wb') as file:
+        np.savez_compressed(file, label=array, spacing=geometry.spacing, origin=geometry.origin,
+                            direction=geometry.direction)
+      return
+    sitk = _sitk(path)
+    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+    image.SetSpacing(geometry.spacing.tolist() if known else [1.0] * 3)
+    image.SetOrigin(geometry.origin.tolist())
+    image.SetDirection(geometry.direction.reshape(-1).tolist())
+    sitk.WriteImage(image, str(path), useCompression=True)
+    if not known:
+      content = path.read_bytes()
+      path.write_bytes(re.sub(b'(?m)^' + _SPACING_LINE[kind] + b'.*\n', b'', content, count=1))
+  except (OSError, RuntimeError):
+    raise ValueError(f'{path}: the mask cannot be written there.') from None

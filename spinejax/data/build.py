@@ -1,4 +1,4 @@
-"""Checks a folder of images and masks and turns it into a dataset (TFDS, array_record).
+"""Checks a folder of images or volumes and turns it into a dataset (TFDS, array_record).
 
   python -m spinejax.data.build --input=DIR --classes=background,nerve,vessel [--output=DIR]
 
@@ -8,8 +8,12 @@ indices, 0 and 255 for two classes, or colors (--palette). An optional DIR/cases
 columns name,patient,spacing_y_mm,spacing_x_mm says which images share a patient and the size of
 their pixels. Every file is decoded first; each fault is one line and nothing is written unless
 there is none. Without --output the folder is only checked.
+
+Volumes are images/NAME.nii.gz (or .nii, .nrrd, .mha, .npz) with a mask masks/NAME.nii.gz or a table
+of landmarks landmarks/NAME.csv or NAME.mrk.json, --classes=background,lamina.
 """
 import contextlib
+import functools
 import io
 import json
 import os
@@ -19,6 +23,7 @@ import shlex
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import flags
 import numpy as np
@@ -41,6 +46,7 @@ def build(
     *,
     palette: files.Palette = (),
     channels: int = 1,
+    axes: str = '',
     split_file: str = '',
     num_validation: float = 0.1,
     num_test: float = 0.2,
@@ -51,14 +57,14 @@ def build(
   """Builds the dataset `datasets.load_built` reads, or nothing at all.
 
   The images are stored at their original size with the source labels of the masks (a label_map is
-  applied when loading). The sets are those of `splits.make_split`, stored in splits.json, itself a
+  applied when loading), volumes in the axes of `orientation`. The sets are those of `splits.make_split`, stored in splits.json, itself a
   split file. Every record is read back and compared before the folder appears under its name.
 
   Args:
-    directory: folder of images and masks, see `files.find_pairs`.
+    directory: folder of images and masks, or of volumes, see `files.find_pairs`.
     output: folder to make; '' only checks.
     classes: names of the source labels, background first.
-    palette, channels: as `files.read_mask` and `files.read_image`.
+    palette, channels, axes: as `files.read_pair`.
     split_file, num_validation, num_test, split_seed: as `splits.make_split`.
     overwrite: replace an existing dataset.
     console: where the summary goes; standard output if None.
@@ -77,9 +83,12 @@ def build(
     output = pathlib.Path(output).expanduser().absolute()
     _check_output(output, directory, overwrite)
   pairs, faults = files.find_pairs(directory)
+  are_volumes = any(files.is_volume(pair.image) for pair in pairs)
+  if are_volumes:
+    files.check_volume_settings(len(classes), channels, ())
   with _progress('checking', len(pairs)) as advance:
     pairs, found = files.check_pairs(
-        pairs, len(classes), channels=channels, palette=palette, progress=advance)
+        pairs, len(classes), channels=channels, palette=palette, axes=axes, progress=advance)
   faults += found
   if faults:
     count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
@@ -94,9 +103,11 @@ def build(
     console.print(f'{directory} is sound. Give --output to build the dataset.', soft_wrap=True)
     return
   with _progress('writing', 2 * sum(map(len, members.values()))) as advance:
-    _write(output, members, splits.patients_of(split, patients), classes, palette, channels,
-           advance)
-  console.print('Train on it:', _train_command(output, classes, channels), sep='\n  ',
+    read = functools.partial(files.read_pair, channels=channels, palette=palette,
+                             num_classes=len(classes), axes=axes)
+    _write(output, members, splits.patients_of(split, patients), classes, channels, are_volumes,
+           read, advance)
+  console.print('Train on it:', _train_command(output, classes, channels, are_volumes), sep='\n  ',
                 soft_wrap=True, highlight=False, markup=False)
 
 
@@ -122,8 +133,9 @@ def _write(
     members: dict[str, list[files.Pair]],
     patients: dict[str, list[str]],
     classes: Sequence[str],
-    palette: files.Palette,
     channels: int,
+    are_volumes: bool,
+    read: Callable[[files.Pair], dict[str, Any]],
     advance: Callable[[], None],
 ) -> None:
   """Writes and verifies the dataset beside `output`, then renames it."""
@@ -136,7 +148,7 @@ def _write(
 
   def records(pairs):
     for pair in pairs:
-      record = files.read_pair(pair, channels, palette, num_classes=len(classes))
+      record = read(pair)
       yield {**record, 'image': record['image'].astype(dtype)}
       advance()
 
@@ -147,7 +159,7 @@ def _write(
   with _sibling_folder(output) as folder:
     dataset = builder.SpinePairs(
         folder, {split: records(pairs) for split, pairs in members.items()}, channels=channels,
-        image_dtype=dtype, metadata=metadata)
+        image_dtype=dtype, are_volumes=are_volumes, metadata=metadata)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
       dataset.download_and_prepare()
@@ -198,36 +210,42 @@ def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
 
 def _summary(members: dict[str, list[files.Pair]], classes: Sequence[str]) -> Table:
   """Cases, patients, sizes and share of pixels of every class by set."""
-  table = Table('set', 'cases', 'patients', 'height x width', 'share of pixels')
+  axes = {2: 'height x width', 3: 'voxels down x across x deep'}
+  dimensions = len(next(iter(members.values()))[0].size)
+  table = Table('set', 'cases', 'patients', axes[dimensions], 'share of pixels')
   for split, pairs in members.items():
-    heights, widths = zip(*(pair.size for pair in pairs))
     counts = [sum(column) for column in zip(*(pair.counts for pair in pairs))]
     size = ' x '.join(str(min(n)) if min(n) == max(n) else f'{min(n)}..{max(n)}'
-                      for n in (heights, widths))
+                      for n in zip(*(pair.size for pair in pairs)))
     shares = (f'{name} {count / sum(counts):.2%}' for name, count in zip(classes, counts))
     table.add_row(split, str(len(pairs)), str(len({pair.patient for pair in pairs})), size,
                   '\n'.join(shares))
   return table
 
 
-def _train_command(output: pathlib.Path, classes: Sequence[str], channels: int) -> str:
+def _train_command(output: pathlib.Path, classes: Sequence[str], channels: int,
+                   are_volumes: bool = False) -> str:
   """The command as one would type it: classes in double quotes, paths quoted where needed."""
   literal = re.sub(r'(["$`\\])', r'\\\1', str(tuple(classes)))
   settings = [shlex.quote(f'--workdir=runs/{output.name}'), '--config.data.name=built',
               shlex.quote(f'--config.data.directory={output}'),
-              f'--config.data.classes="{literal}"', f'--config.model.num_classes={len(classes)}']
+              f'--config.data.classes="{literal}"']
+  settings += [] if are_volumes else [f'--config.model.num_classes={len(classes)}']
   settings += [f'--config.data.channels={channels}'] if channels != 1 else []
-  return ' '.join(['python -m spinejax.main --config=configs/seam.py', *settings])
+  config = 'c_unet' if are_volumes else 'seam'
+  return ' '.join([f'python -m spinejax.main --config=configs/{config}.py', *settings])
 
 
 def _define_flags() -> None:
   """Flags of the command; not at import, where they would meet those of other commands."""
-  flags.DEFINE_string('input', None, 'Folder of images and masks.', required=True)
+  flags.DEFINE_string('input', None, 'Folder of images and masks, or of volumes.', required=True)
   flags.DEFINE_string('output', '', 'Folder of the dataset; empty: only check.')
   flags.DEFINE_list('classes', None, 'Names of the labels in order, background first.',
                     required=True)
   flags.DEFINE_string('palette', '', "Colors of the labels in colored masks: '000000,ff0000,...'.")
   flags.DEFINE_integer('channels', 1, 'Channels to keep: 1 gray, 3 color.')
+  flags.DEFINE_string('axes', '', 'Where the axes of volume files point, such as RAS; empty: as the '
+                      'files say.')
   flags.DEFINE_string('split_file', '', 'JSON file {"train": [ids], "validation": [], "test": []}.')
   flags.DEFINE_float('num_validation', 0.1, 'Patients for validation: a number, or a fraction.')
   flags.DEFINE_float('num_test', 0.2, 'Patients for test: a number, or a fraction.')
@@ -240,7 +258,7 @@ def main(argv: Sequence[str]) -> None:
   args = flags.FLAGS
   build(args.input, args.output, [name.strip() for name in args.classes],
         palette=files.parse_palette(args.palette), channels=args.channels,
-        split_file=args.split_file, num_validation=args.num_validation, num_test=args.num_test,
+        axes=args.axes, split_file=args.split_file, num_validation=args.num_validation, num_test=args.num_test,
         split_seed=args.split_seed, overwrite=args.overwrite)
 
 

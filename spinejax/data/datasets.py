@@ -3,6 +3,10 @@
 A record is a dict: name, patient (str); image uint8 or float32 [H,W,C] in 0..255; label uint8
 [H,W], classes from 0 (background); spacing float32 [2] mm per pixel, NaN where unknown. Sizes may
 differ from record to record, the dtype may not.
+
+The record of a volume is prepared to the size of the network (see `preparation`): image float32
+[D,H,W,1], any gray scale; label uint8 [D,H,W], 1 = lamina; spacing float32 [3]; and landmarks
+float32 [P,3] voxels with their region int8 [P] (0 thoracic, 1 lumbar, -1 unknown).
 """
 import dataclasses
 import functools
@@ -15,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from spinejax.data import files
+from spinejax.data import preparation
 from spinejax.data import splits
 
 Config = Mapping[str, Any]
@@ -32,7 +37,7 @@ class Source:
   Attributes:
     names, patients: of every case.
     read: record of an index; safe to call from several threads.
-    fingerprint: hexadecimal; changes with any name, patient or pixel.
+    fingerprint: hexadecimal; changes with any name, patient, pixel, landmark or spacing.
   """
   names: tuple[str, ...]
   patients: tuple[str, ...]
@@ -57,12 +62,14 @@ def load_dataset(config: Config) -> Dataset:
   Args:
     config: config.data: name (see DATASETS), directory, classes, label_map (class of each source
       label, () for none), palette (RGB tuples or 'RRGGBB,...'), channels, split_file, split_seed,
-      num_train, num_validation, num_test (see `splits.make_split`); for phantoms also render_size
-      and difficulty.
+      num_train, num_validation, num_test (see `splits.make_split`), image_size; for phantoms also
+      render_size and difficulty; for volumes of files also axes (see `volumes.read_volume`),
+      preparation, top_layer, column_width and labels (see `preparation.prepare_record`).
 
   Raises:
     FileNotFoundError: the directory or the split file is missing.
-    ValueError: an unknown name, faults in the files, sizes that do not fit, no training case.
+    ValueError: an unknown name, faults in the files, sizes that do not fit, no training case,
+      volumes where image_size is that of images or the other way around.
   """
   if config['name'] not in DATASETS:
     raise ValueError(f'data.name must be one of {", ".join(DATASETS)}, not {config["name"]!r}.')
@@ -104,9 +111,20 @@ def _directory(config: Config) -> pathlib.Path:
   return pathlib.Path(config['directory']).expanduser()
 
 
+def _check_axes(config: Config, are_volumes: bool) -> None:
+  """Raises ValueError unless the network takes what the dataset holds."""
+  size = tuple(config['image_size'])
+  if len(size) != 2 + are_volumes:
+    held, other = ('volumes', 'images') if are_volumes else ('images', 'volumes')
+    raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} holds {held}, but '
+                     f'data.image_size {size} is that of {other}; choose a config for {held}.')
+  if are_volumes:
+    files.check_volume_settings(len(config['classes']), config['channels'], _label_map(config))
+
+
 def _make_sources(
     cases: Sequence[tuple[str, str, str, str]], read: Callable[[int], Record], config: Config,
-) -> Dataset:
+    are_volumes: bool) -> Dataset:
   """Sources of cases (name, patient, own split, digest); `read` takes an index into them."""
   names, patients, own, digests = zip(*cases)
   split = splits.make_split(
@@ -114,12 +132,26 @@ def _make_sources(
       num_train=config['num_train'], num_validation=config['num_validation'],
       num_test=config['num_test'], seed=config.get('split_seed', 0))
   options = _label_map(config), config['channels']
+  if are_volumes:
+    prepared = preparation.options_of(config)
+    options += tuple(sorted(prepared.items())),
+    read = functools.partial(_read_prepared, read, prepared)
   return {
       name: Source(
           names=tuple(names[i] for i in indices), patients=tuple(patients[i] for i in indices),
           read=functools.partial(lambda chosen, i: read(chosen[i]), indices),
           fingerprint=_fingerprint([options, *(digests[i] for i in indices)]))
       for name, indices in split.items()}
+
+
+def _read_prepared(
+    read: Callable[[int], Record], options: Mapping[str, Any], index: int) -> Record:
+  """The record of a volume at the size of the network."""
+  record = read(index)
+  try:
+    return preparation.prepare_record(record, **options)[0]
+  except ValueError as error:
+    raise ValueError(f'{record["name"]}: {error}') from None
 
 
 def load_folder(config: Config) -> Dataset:
@@ -131,10 +163,12 @@ def load_folder(config: Config) -> Dataset:
   directory = _directory(config)
   num_classes = len(config['classes'])
   options = dict(channels=config['channels'], palette=_palette(config),
-                 label_map=_label_map(config))
+                 label_map=_label_map(config), axes=config.get('axes', ''))
   files.check_palette(options['palette'], len(options['label_map']) or num_classes)
   pairs, faults = files.find_pairs(directory)
+  are_volumes = any(files.is_volume(pair.image) for pair in pairs)
   if not faults:
+    _check_axes(config, are_volumes)
     pairs, faults = files.check_pairs(pairs, num_classes, **options)
   if faults:
     more = (f' There are {len(faults) - 1} more faults; python -m spinejax.data.build '
@@ -147,7 +181,8 @@ def load_folder(config: Config) -> Dataset:
     image = record['image']
     return {**record, 'image': image.astype(np.float32) if promote else image}
 
-  return _make_sources([(p.name, p.patient, p.split, p.digest) for p in pairs], read, config)
+  return _make_sources(
+      [(p.name, p.patient, p.split, p.digest) for p in pairs], read, config, are_volumes)
 
 
 def load_built(config: Config) -> Dataset:
@@ -168,10 +203,12 @@ def load_built(config: Config) -> Dataset:
     cases = [(case['name'], case['patient'], split, case['digest'])
              for split, members in metadata['cases'].items() for case in members]
     built = tfds.builder_from_directory(directory)
+    are_volumes = built.info.features['spacing'].shape == (3,)
     stored = {split: built.as_data_source(split) for split in metadata['cases']}
   except Exception:  # whatever a foreign or damaged folder makes of it
     raise ValueError(f'{directory}: this is not a dataset of python -m spinejax.data.build; build '
                      'it (again), or set data.name=folder for a folder of images.') from None
+  _check_axes(config, are_volumes)
   label_map, asked = _label_map(config), tuple(config['classes'])
   if (len(label_map) != len(classes)) if label_map else (asked != classes):
     raise ValueError(f'{directory} has the classes {classes}, the config asks for {asked}'
@@ -189,12 +226,11 @@ def load_built(config: Config) -> Dataset:
       raise ValueError(f'{directory}: the {split} set is damaged at {cases[index][0]}; build it '
                        'again.') from None
     label = record['label']
-    return dict(name=cases[index][0], patient=cases[index][1],
+    return dict(record, name=cases[index][0], patient=cases[index][1],
                 image=files.set_channels(record['image'], config['channels']),
-                label=np.asarray(label_map, np.uint8)[label] if label_map else label,
-                spacing=record['spacing'])
+                label=np.asarray(label_map, np.uint8)[label] if label_map else label)
 
-  return _make_sources(cases, read, config)
+  return _make_sources(cases, read, config, are_volumes)
 
 
 def load_vpi_phantom(config: Config) -> Dataset:
@@ -205,6 +241,7 @@ def load_vpi_phantom(config: Config) -> Dataset:
   """
   from spinejax.data.phantoms import vpi
 
+  _check_axes(config, are_volumes=False)
   label_map, num_classes = _label_map(config), len(config['classes'])
   if (label_map and len(label_map) != 4) or not (label_map or num_classes == 4):
     raise ValueError('the phantom has 4 labels (background, rib, thoracic process, lump): give 4 '
@@ -215,17 +252,14 @@ def load_vpi_phantom(config: Config) -> Dataset:
 def load_volume_phantom(config: Config) -> Dataset:
   """Phantom 3-D ultrasound volumes (see `spinejax.data.phantoms.volume`); as `_load_phantoms`.
 
-  Records have [D,H,W,C] images, and landmarks float32 [P,3] in voxels with their region int8 [P]
-  beside the rest: 0 thoracic, 1 lumbar.
+  Records are as rendered, at render_size; nothing is prepared.
 
   Raises:
     ValueError: num_* are not whole numbers; classes that do not fit.
   """
   from spinejax.data.phantoms import volume
 
-  if len(config['classes']) != 2 or _label_map(config):
-    raise ValueError('the volume phantom has 2 labels (background, lamina): give 2 classes and no '
-                     'label_map.')
+  _check_axes(config, are_volumes=True)
   return _load_phantoms(config, volume)
 
 

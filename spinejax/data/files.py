@@ -1,4 +1,4 @@
-"""Image files of the user: reading, pairing and checking them (PNG, JPEG and TIFF)."""
+"""Files of the user: reading images (PNG, JPEG, TIFF), pairing and checking images and volumes."""
 import concurrent.futures
 import csv
 import hashlib
@@ -12,9 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from spinejax.data import landmarks
+from spinejax.data import volumes
+
 LAYOUTS = (
     'images/NAME.png with masks/NAME.png, or dataset/{train,test}/NAME.png with '
-    'groundtruth/{train,test}/NAME_bone_3.png'
+    'groundtruth/{train,test}/NAME_bone_3.png, or volumes images/NAME.nii.gz with '
+    'masks/NAME.nii.gz or landmarks/NAME.csv'
 )
 CASES_TABLE = 'cases.csv'
 CASES_COLUMNS = ('name', 'patient', 'spacing_y_mm', 'spacing_x_mm')
@@ -30,15 +34,18 @@ Palette = Sequence[Sequence[int]]
 
 
 class Pair(NamedTuple):
-  """An image, its mask and what is known about them; `check_pairs` fills in the last four."""
+  """An image, its mask and what is known about them; `check_pairs` fills in the last four.
+
+  Of a volume the mask may be a table of landmarks, or the NPZ file of the volume itself.
+  """
   name: str
   patient: str
   image: pathlib.Path
   mask: pathlib.Path
   split: str = ''  # 'train', 'validation' or 'test'; '' where the folder has no splits
   spacing: tuple[float, float] = (math.nan, math.nan)  # mm per pixel: vertical, horizontal
-  size: tuple[int, int] = (0, 0)
-  sixteen_bits: bool = False
+  size: tuple[int, ...] = ()
+  sixteen_bits: bool = False  # or more: the image is read as float32
   counts: tuple[int, ...] = ()  # pixels of each class
   digest: str = ''
 
@@ -253,13 +260,25 @@ def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
   return files
 
 
-def _by_name(folder: pathlib.Path, suffix: str, faults: list[str]) -> dict[str, pathlib.Path]:
-  """Files of a folder by their stem without the suffix."""
+def is_volume(path: str | os.PathLike) -> bool:
+  """Whether the file is a volume by its suffix; any other file may be an image."""
+  return bool(volumes.suffix_of(path))
+
+
+def _name_of(path: pathlib.Path) -> str:
+  """The file's name without its suffix, .nii.gz and .mrk.json being one."""
+  suffix = volumes.suffix_of(path) or landmarks.suffix_of(path) or path.suffix
+  return path.name[:len(path.name) - len(suffix)]
+
+
+def _by_name(folders: Sequence[pathlib.Path], suffix: str, faults: list[str]
+             ) -> dict[str, pathlib.Path]:
+  """Files of folders by their name without the suffix."""
   files = {}
-  for path in visible_files(folder):
-    name = path.stem.removesuffix(suffix)
+  for path in (path for folder in folders for path in visible_files(folder)):
+    name = _name_of(path).removesuffix(suffix)
     if not path.is_file():
-      faults.append(f'{path}: this is not a file; put the images directly into {folder}.')
+      faults.append(f'{path}: this is not a file; put the images directly into {path.parent}.')
     elif name in files:
       faults.append(f'{path}: the name {name} is already taken by {files[name].name}.')
     else:
@@ -267,11 +286,12 @@ def _by_name(folder: pathlib.Path, suffix: str, faults: list[str]) -> dict[str, 
   return files
 
 
-def _groups(directory: pathlib.Path, faults: list[str]) -> list[tuple[str, pathlib.Path,
-                                                                      pathlib.Path, str]]:
-  """(split, folder of images, folder of masks, suffix of mask names) of either layout."""
-  images, masks = directory / 'images', directory / 'masks'
-  if images.is_dir() and masks.is_dir():
+def _groups(directory: pathlib.Path, faults: list[str]) -> list[
+    tuple[str, pathlib.Path, list[pathlib.Path], str]]:
+  """(split, folder of images, folders of masks, suffix of mask names) of either layout."""
+  images = directory / 'images'
+  masks = [folder for folder in (directory / 'masks', directory / 'landmarks') if folder.is_dir()]
+  if images.is_dir() and (masks or any(map(is_volume, visible_files(images)))):
     return [('', images, masks, '')]
   images, masks = directory / 'dataset', directory / 'groundtruth'
   if not (images.is_dir() and masks.is_dir()):
@@ -286,7 +306,7 @@ def _groups(directory: pathlib.Path, faults: list[str]) -> list[tuple[str, pathl
                     f'{images / folder} and {masks / folder}.')
     else:
       split = 'validation' if folder == 'val' else folder
-      groups.append((split, images / folder, masks / folder, '_bone_3'))
+      groups.append((split, images / folder, [masks / folder], '_bone_3'))
   return groups
 
 
@@ -359,6 +379,9 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
   fixes the splits. The case is named by the image without its extension, and that name is the
   patient unless cases.csv says otherwise (see `read_cases`). Hidden files are ignored.
 
+  Volumes (see `volumes.KINDS`) lie as images do; their laminae are a mask, or a table of
+  `landmarks.TABLES` in landmarks/ or masks/, or are in the NPZ file of the volume itself.
+
   Returns:
     The pairs in order of (split, name), and the faults, one line each.
 
@@ -372,22 +395,32 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
   if not directory.is_dir():
     raise ValueError(f'{directory}: expected a folder, with {LAYOUTS}.')
   faults, pairs = [], {}
-  for split, image_folder, mask_folder, suffix in _groups(directory, faults):
-    images = _by_name(image_folder, '', faults)
-    masks = _by_name(mask_folder, suffix, faults)
+  for split, image_folder, mask_folders, suffix in _groups(directory, faults):
+    images = _by_name([image_folder], '', faults)
+    masks = _by_name(mask_folders, suffix, faults)
     if not images:
       faults.append(f'{image_folder}: the folder holds no images.')
     for name in sorted(images.keys() | masks.keys()):
-      if name not in masks:
-        faults.append(f'{images[name]}: the image has no mask; expected '
-                      f'{mask_folder / (name + suffix)}.png.')
-      elif name not in images:
-        faults.append(f'{masks[name]}: the mask has no image; expected {image_folder / name}.png.')
+      if name not in images:
+        faults.append(f'{masks[name]}: the mask has no image; expected {image_folder / name}.png '
+                      'or another image.')
+      elif name not in masks and volumes.suffix_of(images[name]) != '.npz':
+        if is_volume(images[name]):
+          faults.append(f'{images[name]}: the volume has no laminae; expected a mask '
+                        f'{directory / "masks" / name}.nii.gz or a table '
+                        f'{directory / "landmarks" / name}.csv.')
+        else:
+          faults.append(f'{images[name]}: the image has no mask; expected '
+                        f'{mask_folders[0] / (name + suffix)}.png.')
       elif name in pairs:
         faults.append(f'{images[name]}: the name is already taken by {pairs[name].image}; one case '
                       'cannot be in two splits.')
       else:
-        pairs[name] = Pair(name, name, images[name], masks[name], split)
+        pairs[name] = Pair(name, name, images[name], masks.get(name, images[name]), split)
+  kinds = {is_volume(pair.image): pair.image.name for pair in pairs.values()}
+  if len(kinds) == 2:
+    faults.append(f'{directory}: the folder mixes volumes, such as {kinds[True]}, and images, such '
+                  f'as {kinds[False]}; give each kind a folder of its own.')
   table = directory / CASES_TABLE
   if table.exists():
     cases, table_faults = read_cases(table, list(pairs))
@@ -399,13 +432,34 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
   return list(pairs.values()), faults
 
 
-def _record(pair: Pair, image: np.ndarray, label: np.ndarray) -> dict[str, Any]:
-  """The record of a pair, or a sentence where the sizes differ."""
-  if image.shape[:2] != label.shape:
-    sizes = ['{} x {}'.format(*array.shape[:2]) for array in (image, label)]
-    raise ValueError(f'{pair.mask}: the mask is {sizes[1]} (height x width), its image {sizes[0]}.')
-  return dict(name=pair.name, patient=pair.patient, image=image, label=label,
-              spacing=np.array(pair.spacing, np.float32))
+def check_volume_settings(num_classes: int, channels: int, label_map: Sequence[int]) -> None:
+  """Raises ValueError unless the settings are those of volumes: background, lamina, gray."""
+  if num_classes != 2 or channels != 1 or label_map:
+    raise ValueError('volumes have one channel and 2 labels (background, lamina): give 2 classes, '
+                     'channels=1 and no label_map.')
+
+
+def _read_volume_pair(pair: Pair, axes: str) -> dict[str, Any]:
+  """The record of a volume and its laminae."""
+  volume = volumes.read_volume(pair.image, axes)
+  mask, points, region = volume.label, volume.landmarks, volume.region
+  if landmarks.suffix_of(pair.mask):
+    mask, (points, region) = None, landmarks.read_landmarks(pair.mask, volume.geometry)
+  elif pair.mask != pair.image:
+    mask, points = volumes.read_mask(pair.mask, volume.geometry), None
+  elif mask is None and points is None:
+    raise ValueError(f'{pair.image}: the volume has no laminae; expected label or landmarks in the '
+                     f'file, or a file masks/{pair.name}.nii.gz or landmarks/{pair.name}.csv.')
+  if points is None:
+    points, region = landmarks.landmarks_of_mask(mask)
+  if not len(points):
+    raise ValueError(f'{pair.mask}: there is no lamina in it; leave the volume out or mark one.')
+  if region is None:
+    region = np.full(len(points), landmarks.UNKNOWN, np.int8)
+  label = landmarks.cubes(points, volume.array.shape) if mask is None else mask > 0
+  return dict(name=pair.name, patient=pair.patient, image=volume.array[..., None],
+              label=label.astype(np.uint8), spacing=volume.spacing,
+              landmarks=points.astype(np.float32), region=region)
 
 
 def read_pair(
@@ -414,27 +468,40 @@ def read_pair(
     palette: Palette = (),
     label_map: Sequence[int] = (),
     num_classes: int | None = None,
+    axes: str = '',
 ) -> dict[str, Any]:
   """Reads a pair as a record.
 
   Returns:
     name, patient: str; image: uint8 or float32 [H,W,channels] in 0..255; label: uint8 [H,W];
-    spacing: float32 [2] mm per pixel, NaN where unknown.
+    spacing: float32 [2] mm per pixel, NaN where unknown. Of a volume: image float32 [D,H,W,1] as
+    stored, in the axes of `orientation`; label uint8 [D,H,W], 1 = lamina: the mask, or cubes of
+    3x3x3 voxels about the landmarks of a table; spacing float32 [3]; landmarks float32 [P,3] voxels
+    (see `landmarks.Landmarks`), of the table or else the centroids of the mask; region int8 [P].
 
   Raises:
-    FileNotFoundError, ValueError: as `read_image` and `read_mask`; sizes that differ.
+    FileNotFoundError, ValueError: as `read_image` and `read_mask`, or `volumes.read_volume`,
+      `volumes.read_mask` and `landmarks.read_landmarks`; sizes that differ; a volume with no lamina.
   """
-  return _record(pair, read_image(pair.image, channels),
-                 read_mask(pair.mask, palette, label_map, num_classes))
+  if is_volume(pair.image):
+    return _read_volume_pair(pair, axes)
+  image = read_image(pair.image, channels)
+  label = read_mask(pair.mask, palette, label_map, num_classes)
+  if image.shape[:2] != label.shape:
+    sizes = ['{} x {}'.format(*array.shape[:2]) for array in (image, label)]
+    raise ValueError(f'{pair.mask}: the mask is {sizes[1]} (height x width), its image {sizes[0]}.')
+  return dict(name=pair.name, patient=pair.patient, image=image, label=label,
+              spacing=np.array(pair.spacing, np.float32))
 
 
 def digest_record(record: dict[str, Any]) -> str:
-  """Hexadecimal digest of a record: changes with any pixel, name, patient or spacing."""
+  """Hexadecimal digest of a record: changes with any pixel, landmark, name, patient or spacing."""
   digest = hashlib.blake2b(digest_size=16)
   digest.update(repr((record['name'], record['patient'], record['image'].shape)).encode())
   digest.update(np.ascontiguousarray(record['image'], np.float32).tobytes())
   digest.update(np.ascontiguousarray(record['label'], np.uint8).tobytes())
-  digest.update(np.ascontiguousarray(record['spacing'], np.float32).tobytes())
+  for name, dtype in (('spacing', np.float32), ('landmarks', np.float32), ('region', np.int8)):
+    digest.update(np.ascontiguousarray(record.get(name, ()), dtype).tobytes())
   return digest.hexdigest()
 
 
@@ -445,6 +512,7 @@ def check_pairs(
     channels: int = 1,
     palette: Palette = (),
     label_map: Sequence[int] = (),
+    axes: str = '',
     progress: Callable[[], Any] = lambda: None,
 ) -> tuple[list[Pair], list[str]]:
   """Decodes both files of every pair and collects every fault.
@@ -452,7 +520,7 @@ def check_pairs(
   Args:
     pairs: of `find_pairs`.
     num_classes: classes after label_map, background included.
-    channels, palette, label_map: as `read_image` and `read_mask`.
+    channels, palette, label_map, axes: as `read_pair`.
     progress: called once a pair.
 
   Returns:
@@ -461,26 +529,24 @@ def check_pairs(
   """
 
   def check(pair):
-    arrays, faults = [], []
-    for read, *arguments in ((read_image, pair.image, channels),
-                             (read_mask, pair.mask, palette, label_map, num_classes)):
-      try:
-        arrays.append(read(*arguments))
-      except (ValueError, FileNotFoundError) as error:
-        faults.append(str(error))
-    if faults:
-      return None, faults
     try:
-      record = _record(pair, *arrays)
-    except ValueError as error:
-      return None, [str(error)]
-    image, label = arrays
+      record = read_pair(pair, channels, palette, label_map, num_classes, axes)
+    except (ValueError, FileNotFoundError) as error:
+      faults = [str(error)]
+      if not is_volume(pair.image):  # what is wrong with the mask, if it was the image
+        try:
+          read_mask(pair.mask, palette, label_map, num_classes)
+        except (ValueError, FileNotFoundError) as other:
+          faults += [str(other)] * (str(other) not in faults)
+      return None, faults
+    image, label = record['image'], record['label']
     counts = np.bincount(label.reshape(-1), minlength=num_classes).tolist()
     return pair._replace(size=label.shape, sixteen_bits=image.dtype == np.float32,
                          counts=tuple(counts), digest=digest_record(record)), []
 
   sound, faults = [], []
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+  few = any(is_volume(pair.image) for pair in pairs)  # a dozen volumes may fill the memory
+  with concurrent.futures.ThreadPoolExecutor(2 if few else os.cpu_count()) as pool:
     for pair, found in pool.map(check, pairs):
       sound += [pair] if pair else []
       faults += found

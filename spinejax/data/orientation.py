@@ -96,6 +96,11 @@ def from_index(index: np.ndarray, geometry: Geometry) -> np.ndarray:
   return np.where(geometry.flips, np.subtract(shape_of(geometry), 1) - points, points)
 
 
+def inside(points: np.ndarray, geometry: Geometry) -> np.ndarray:
+  """Whether voxels of the array [...,3] lie in the volume, boolean [...]."""
+  return ((points >= -0.5) & (points <= np.subtract(shape_of(geometry), 0.5))).all(-1)
+
+
 def has_spacing(geometry: Geometry) -> bool:
   """Whether positions in mm are known."""
   return bool(np.isfinite(geometry.spacing).all())

@@ -7,7 +7,7 @@ The paper names the steps without their parameters: what is bright and what is d
 wide the region is and where the layer ends are choices made here.
 """
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,6 @@ from spinejax.data import landmarks as points_lib
 from spinejax.data import resize
 
 STEPS = ('crop_top_layer', 'crop_to_column', 'rescale', 'z_score')
-SHAPE = (384, 96, 48)
 
 _MOST_LAYER = 0.15  # of the depth that a detected layer may take
 _LAYER_DROP = 0.25  # of its brightness that must be lost behind it
@@ -26,7 +25,7 @@ _USUAL_SIZE = (460.0, 86.0)  # mm down and across, where the spacing is unknown
 _COLUMN = (8.0, 2.5)  # mm, Gaussian that finds the column, down and across
 _FLANKS = 10.0  # mm, Gaussian across that it must be darker than
 _EDGE = 8.0  # mm beside the sweep without a column: no room for a lamina
-_COLUMN_CONTRAST = 0.45  # standard deviations of the projection
+_COLUMN_CONTRAST = 0.42  # standard deviations of the projection
 _BEND = 0.05  # of a standard deviation, cost of one voxel sideways
 
 
@@ -147,8 +146,8 @@ def find_column(image: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray
   inner = ndimage.binary_erosion(swept, np.ones((1, 2 * round(_EDGE / mm[1]) + 1)))
   response = np.where(inner, smooth(_COLUMN[1]) - smooth(_FLANKS), 0.0)
   path = _cheapest_path(response, max(1, math.ceil(mm[0] / mm[1])))
-  along = response[np.arange(len(path)), path][swept.any(1)]
-  return path, float(-along.mean())
+  on_path = np.arange(len(path)), path
+  return path, float(-response[on_path].sum() / max(inner[on_path].sum(), 1))
 
 
 def _cheapest_path(cost: np.ndarray, reach: int) -> np.ndarray:
@@ -168,8 +167,7 @@ def _cheapest_path(cost: np.ndarray, reach: int) -> np.ndarray:
 
 
 def crop_to_column(
-    image: np.ndarray, spacing: Sequence[float], width: float | None = 60.0,
-    fraction: float | None = None) -> tuple[np.ndarray, Step]:
+    image: np.ndarray, spacing: Sequence[float], width: float = 60.0) -> tuple[np.ndarray, Step]:
   """Narrows the volume to the region about the dark spinous column; a rectangle, not bent.
 
   The region reaches from half a width beside the leftmost to half a width beside the rightmost
@@ -179,8 +177,7 @@ def crop_to_column(
   Args:
     image: [D,H,W].
     spacing: [3] mm.
-    width: mm about a straight column; not used where a fraction is given.
-    fraction: of the volume's width, in its place.
+    width: mm about a straight column.
 
   Returns:
     The cropped image [D,h,W] and the step.
@@ -189,15 +186,12 @@ def crop_to_column(
     ValueError: a width in mm of unknown spacing; a width that is not positive.
   """
   across = image.shape[1]
-  if fraction is not None:
-    half = _number('data.column_fraction', fraction) * across / 2
-  else:
-    if not math.isfinite(spacing[1]):
-      raise ValueError('the spacing of the volume is unknown, so a region cannot be given in mm; '
-                       'give data.column_fraction.')
-    half = _number('data.column_width', width) / float(spacing[1]) / 2
-  if half <= 0:
-    raise ValueError('the width of the region about the column must be positive.')
+  if not math.isfinite(spacing[1]):
+    raise ValueError('the spacing of the volume is unknown, so a region cannot be given in mm; write '
+                     'the spacing into its file, or leave crop_to_column out of data.preparation.')
+  half = _number('data.column_width', width) / float(spacing[1]) / 2
+  if not half:
+    raise ValueError('data.column_width must be positive.')
   path, contrast = find_column(image, spacing)
   if contrast < _COLUMN_CONTRAST:
     return _crop(image, 'crop_to_column', 1, 0, across,
@@ -207,14 +201,12 @@ def crop_to_column(
   return _crop(image, 'crop_to_column', 1, start, stop)
 
 
-def rescale(image: np.ndarray, shape: Sequence[int] = SHAPE, antialias: bool = False
-            ) -> tuple[np.ndarray, Step]:
-  """Scales a volume to a grid linearly, with half-voxel centers.
+def rescale(image: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, Step]:
+  """Scales a volume to a grid linearly, with half-voxel centers and no filter, as C-U-net does.
 
   Args:
     image: [D,H,W].
     shape: of the grid.
-    antialias: filter the axes that shrink; the paper does not mention it.
 
   Returns:
     float32 [*shape] and the step.
@@ -223,7 +215,7 @@ def rescale(image: np.ndarray, shape: Sequence[int] = SHAPE, antialias: bool = F
   if len(shape) != 3 or min(shape) < 1:
     raise ValueError(f'the grid must be three positive numbers of voxels, not {shape}.')
   step = Step('rescale', image.shape, (0, 0, 0), image.shape, shape)
-  return resize.resize_bilinear(image.astype(np.float32), shape, antialias), step
+  return resize.resize_bilinear(image.astype(np.float32), shape), step
 
 
 def z_score(image: np.ndarray) -> tuple[np.ndarray, Step]:
@@ -251,9 +243,8 @@ def _number(name: str, value: Any) -> float:
 
 
 def prepare(
-    image: np.ndarray, spacing: Sequence[float], steps: Sequence[str] = STEPS, *,
-    shape: Sequence[int] = SHAPE, top_layer: float | str = 'interface',
-    column_width: float = 60.0, column_fraction: float | None = None, antialias: bool = False,
+    image: np.ndarray, spacing: Sequence[float], steps: Sequence[str], *, shape: Sequence[int],
+    top_layer: float | str = 'interface', column_width: float = 60.0
 ) -> tuple[np.ndarray, Preparation]:
   """Runs the named steps in the order given.
 
@@ -261,61 +252,75 @@ def prepare(
     image: [D,H,W] gray values.
     spacing: [3] mm; NaN where unknown.
     steps: some of STEPS.
-    shape, antialias: of `rescale`.
+    shape: of `rescale`; without it the volume must come out with this shape.
     top_layer: of `crop_top_layer`.
-    column_width, column_fraction: of `crop_to_column`.
+    column_width: of `crop_to_column`.
 
   Returns:
-    float32 [d,h,w] and the preparation.
+    float32 [*shape] and the preparation.
 
   Raises:
-    ValueError: an unknown step; as the steps.
+    ValueError: an unknown step; another shape; as the steps.
   """
-  unknown = [name for name in steps if name not in STEPS]
-  if unknown or len(set(steps)) != len(steps):
-    raise ValueError(f'the steps of the preparation are {", ".join(STEPS)}, each once at most, not '
-                     f'{", ".join(map(str, steps))}.')
+  if not set(steps) <= set(STEPS) or len(set(steps)) != len(steps):
+    raise ValueError(f'data.preparation names steps out of {", ".join(STEPS)}, each once at most, '
+                     f'not {", ".join(map(str, steps))}.')
   image, spacing, done = np.asarray(image), np.asarray(spacing, np.float32), []
   run = {
       'crop_top_layer': lambda: crop_top_layer(image, spacing, top_layer),
-      'crop_to_column': lambda: crop_to_column(image, spacing, column_width, column_fraction),
-      'rescale': lambda: rescale(image, shape, antialias),
+      'crop_to_column': lambda: crop_to_column(image, spacing, column_width),
+      'rescale': lambda: rescale(image, shape),
       'z_score': lambda: z_score(image),
   }
   for name in steps:
     image, step = run[name]()
     spacing = spacing * np.float32(step.size) / np.float32(step.grid)
     done.append(step)
+  if image.shape != tuple(shape):
+    raise ValueError(f'the volume has {image.shape} voxels and the network takes {tuple(shape)}; '
+                     "add 'rescale' to data.preparation.")
   return np.ascontiguousarray(image, np.float32), Preparation(tuple(done), spacing)
 
 
-def prepare_record(record: dict[str, Any], steps: Sequence[str] = STEPS, *, labels: str = 'cubes',
+def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The arguments of `prepare_record` that config.data asks for, a z-score left to `batches`."""
+  steps = config.get('preparation', ('rescale',))
+  return dict(
+      steps=tuple(step for step in steps if step != 'z_score'), shape=tuple(config['image_size']),
+      top_layer=config.get('top_layer', 'interface'),
+      column_width=config.get('column_width', 60.0), labels=config.get('labels', 'cubes'))
+
+
+def prepare_record(record: dict[str, Any], steps: Sequence[str], *, labels: str = 'cubes',
                    **options: Any) -> tuple[dict[str, Any], Preparation]:
   """The record of a volume, prepared.
 
   Args:
-    record: image [D,H,W,1], spacing [3], and label [D,H,W] or landmarks [P,3] or neither.
+    record: image [D,H,W,1] and spacing [3]; of a volume with laminae also landmarks [P,3] and, for
+      labels='mask', label [D,H,W].
     steps, options: of `prepare`.
-    labels: 'cubes' of 3x3x3 voxels about the landmarks (about the centroids of the components of
-      the label where there are none), as the paper, or 'mask': the label to the nearest voxel.
+    labels: 'cubes' of 3x3x3 voxels about the landmarks, as the paper, or 'mask': the label to the
+      nearest voxel.
 
   Returns:
     The record with image float32 [d,h,w,1], label uint8 [d,h,w], landmarks and spacing of the new
     grid, and the preparation. A landmark outside of the crop stays, with no cube.
+
+  Raises:
+    ValueError: as `prepare`; labels of another name; no lamina is left.
   """
   if labels not in ('cubes', 'mask'):
-    raise ValueError(f"labels must be 'cubes' or 'mask', not {labels!r}.")
+    raise ValueError(f"data.labels must be 'cubes' or 'mask', not {labels!r}.")
   image, preparation = prepare(record['image'][..., 0], record['spacing'], steps, **options)
   result = {**record, 'image': image[..., None], 'spacing': preparation.spacing}
-  label, points = record.get('label'), record.get('landmarks')
-  if points is not None:
-    result['landmarks'] = points_to_grid(points, preparation).astype(np.float32)
-  if labels == 'mask' and label is not None:
-    result['label'] = to_grid(label, preparation)
-  elif points is not None or label is not None:
-    if points is None:
-      points = points_lib.landmarks_of_mask(label).points
-    result['label'] = points_lib.cubes(points_to_grid(points, preparation), image.shape)
+  if 'landmarks' in record:
+    points = points_to_grid(record['landmarks'], preparation)
+    label = (points_lib.cubes(points, image.shape) if labels == 'cubes' else
+             to_grid(record['label'], preparation))
+    if not label.any():
+      raise ValueError(f'none of the {len(points)} laminae is left after {", ".join(steps)}; '
+                       'look at data.preparation and at the orientation of the volume.')
+    result.update(landmarks=points.astype(np.float32), label=label)
   return result, preparation
 
 

@@ -19,12 +19,9 @@ from spinejax.data import orientation
 from spinejax.data.orientation import Geometry
 
 NUMPY, NIFTI, NRRD, META = 'NPZ', 'NIfTI', 'NRRD', 'MetaImage'
-KINDS = {'.nii': NIFTI, '.nii.gz': NIFTI, '.nrrd': NRRD, '.nhdr': NRRD, '.mha': META, '.mhd': META,
-         '.npz': NUMPY}
-MAX_VOXELS = 2**31
+KINDS = {'.nii.gz': NIFTI, '.nii': NIFTI, '.nrrd': NRRD, '.mha': META, '.npz': NUMPY}
 
 _ITK_READERS = {NIFTI: 'NiftiImageIO', NRRD: 'NrrdImageIO', META: 'MetaImageIO'}
-_SPACING_LINE = {META: b'ElementSpacing', NRRD: b'space directions'}  # as ITK writes them
 
 
 class Volume(NamedTuple):
@@ -34,7 +31,7 @@ class Volume(NamedTuple):
     array: float32 [D,H,W], gray values as stored.
     spacing: float32 [3] mm per voxel along the axes of the array; NaN where unknown.
     geometry: of the file.
-    label: uint8 [D,H,W].
+    label: uint8 [D,H,W], values as stored.
     landmarks: float64 [P,3] voxels of the array, centers at whole numbers.
     region: int8 [P]: 0 thoracic, 1 lumbar, -1 unknown.
   """
@@ -49,7 +46,7 @@ class Volume(NamedTuple):
 def suffix_of(path: str | os.PathLike) -> str:
   """The suffix of a volume file, '.nii.gz' as one, in lower case; '' of any other file."""
   name = pathlib.Path(path).name.lower()
-  return next((s for s in sorted(KINDS, key=len, reverse=True) if name.endswith(s)), '')
+  return next((suffix for suffix in KINDS if name.endswith(suffix)), '')
 
 
 class _Stored(NamedTuple):
@@ -82,9 +79,6 @@ def _refuse_shape(path: pathlib.Path, shape: Sequence[int], kind: str = '') -> N
                      f'{kind or f"{len(shape)} axes"}; save each volume in a file of its own.')
   if min(shape) < 2:
     raise ValueError(f'{path}: the volume has {tuple(shape)} voxels; it needs 2 along every axis.')
-  if math.prod(shape) > MAX_VOXELS:
-    raise ValueError(f'{path}: the volume has {tuple(shape)} voxels, more than {MAX_VOXELS} in '
-                     'all; crop it or save it coarser.')
 
 
 def _refuse_spacing(path: pathlib.Path, spacing: Sequence[float]) -> None:
@@ -94,10 +88,7 @@ def _refuse_spacing(path: pathlib.Path, spacing: Sequence[float]) -> None:
 
 
 def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
-  """Checks what ITK does not: it reads zeros where a NIfTI file ends too early.
-
-  Returns whether the spacing is known, which it always is.
-  """
+  """Checks what ITK does not: it reads zeros where a NIfTI file ends too early. Spacing is known."""
   try:
     content = gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content
   except (OSError, EOFError, zlib.error):
@@ -117,29 +108,16 @@ def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
   return True
 
 
-def _header(path: pathlib.Path, content: bytes) -> tuple[dict[str, str], int]:
-  """Fields of a text header by lower-case name (of NRRD's 'name:=' with the '='), and its length.
-
-  Raises:
-    ValueError: a tracked sweep; a data file that is missing.
-  """
+def _header(path: pathlib.Path, content: bytes, last: str) -> tuple[dict[str, str], int]:
+  """Fields of a text header up to the field `last`, by name in lower case, and its length."""
   fields, end = {}, 0
   for line in io.BytesIO(content):
     end += len(line)
-    text = line[:4096].decode('latin-1').strip()
-    name, mark, value = re.match(r'([^:=]*)(:=|:|=|)\s*(.*)', text).groups()
-    fields.setdefault(name.strip().lower() + ('=' if mark == ':=' else ''), value)
-    if not text or 'elementdatafile' in fields:
-      break
-  frames = {name.split('_')[1] for name in fields if name.startswith('seq_frame')}
-  if len(frames) > 1:
-    raise ValueError(f'{path}: this is a tracked sweep of {len(frames)} frames, not a volume; '
-                     'reconstruct the volume first, for example with PLUS or 3D Slicer.')
-  data = fields.get('elementdatafile') or fields.get('data file') or fields.get('datafile')
-  if data and data.upper().split()[0] not in ('LOCAL', 'LIST') and '%' not in data:
-    if not (path.parent / data).is_file():
-      raise ValueError(f'{path}: its data file {data} is missing.')
-  return fields, end
+    name, _, value = re.split('(=|:)', line[:4096].decode('latin-1').strip() + '=', maxsplit=1)
+    fields.setdefault(name.strip().lower(), value.rstrip('=').strip())
+    if name.strip().lower() == last:
+      return fields, end
+  raise _damaged(path)
 
 
 def _numbers(path: pathlib.Path, text: str) -> np.ndarray:
@@ -152,29 +130,32 @@ def _numbers(path: pathlib.Path, text: str) -> np.ndarray:
 def _check_meta(path: pathlib.Path, content: bytes) -> bool:
   """Whether a MetaImage has a spacing, for ITK takes 1 mm; checks compressed data, as ITK fails to.
   """
-  fields, end = _header(path, content)
-  if not {'ndims', 'dimsize', 'elementtype', 'elementdatafile'} <= fields.keys():
-    raise _damaged(path)
+  fields, end = _header(path, content, 'elementdatafile')
+  frames = {name.split('_')[1] for name in fields if name.startswith('seq_frame')}
+  if len(frames) > 1:
+    raise ValueError(f'{path}: this is a tracked sweep of {len(frames)} frames, not a volume; '
+                     'reconstruct the volume first, for example with PLUS or 3D Slicer.')
+  if fields['elementdatafile'].upper() != 'LOCAL':
+    raise ValueError(f'{path}: expected the voxels in the file itself, not in '
+                     f'{fields["elementdatafile"]}.')
+  if fields.get('compresseddata', '').lower() in ('true', '1'):
+    try:
+      zlib.decompress(content[end:])
+    except zlib.error:
+      raise _damaged(path) from None
   spacing = fields.get('elementspacing', fields.get('elementsize'))
   if spacing is not None:
     _refuse_spacing(path, np.abs(_numbers(path, spacing)))
-  data = fields['elementdatafile']
-  if fields.get('compresseddata', '').lower() in ('true', '1') and ' ' not in data:
-    try:
-      local = data.upper() == 'LOCAL'
-      zlib.decompress(content[end:] if local else (path.parent / data).read_bytes())
-    except (OSError, zlib.error):
-      raise _damaged(path) from None
   return spacing is not None
 
 
 def _check_nrrd(path: pathlib.Path, content: bytes) -> bool:
   """Whether an NRRD has a spacing, for ITK takes 1 mm."""
-  fields, _ = _header(path, content)
   if not content.startswith(b'NRRD'):
     raise _damaged(path)
-  if {'list', 'time'} & set(fields.get('kinds', '').lower().split()):
-    _refuse_shape(path, (), 'a list of frames')
+  fields, _ = _header(path, content, '')
+  if {'data file', 'datafile'} & fields.keys():
+    raise ValueError(f'{path}: expected the voxels in the file itself, not in another one.')
   if fields.get('dimension', '3') != '3':
     _refuse_shape(path, (), f'{fields["dimension"]} axes')
   vectors = re.findall(r'\([^)]*\)', fields.get('space directions', ''))
@@ -278,7 +259,7 @@ def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
   the image as stored, and region [P].
 
   Args:
-    path: .nii, .nii.gz, .nrrd, .nhdr, .mha, .mhd (these need SimpleITK) or .npz.
+    path: .nii, .nii.gz, .nrrd, .mha (these need SimpleITK) or .npz.
     axes: where the axes (i, j, k) of the file grow to, three of the letters L/R, P/A and S/I such
       as 'RAS'; for files whose direction is not that of the patient, such as a reconstruction in
       the coordinates of a tracker. It turns the array and leaves the geometry alone. '': as the
@@ -311,13 +292,15 @@ def _extras(path: str | os.PathLike, extra: Mapping[str, np.ndarray], geometry: 
   if label is not None:
     if label.shape != geometry.shape:
       raise ValueError(f'{path}: label has the shape {label.shape}, but image {geometry.shape}.')
-    label = orientation.to_array(_classes(path, label), geometry)
+    label = orientation.to_array(_as_label(path, label), geometry)
   if landmarks is not None:
     if (landmarks.ndim != 2 or landmarks.shape[1] != 3 or landmarks.dtype.kind not in 'iuf'
         or not np.isfinite(landmarks).all()):
       raise ValueError(f'{path}: landmarks must be finite voxel coordinates [P,3], not '
                        f'{landmarks.dtype} of shape {landmarks.shape}.')
     landmarks = orientation.from_index(landmarks, geometry)
+    if not orientation.inside(landmarks, geometry).all():
+      raise ValueError(f'{path}: landmarks lie outside of the image of {geometry.shape} voxels.')
   if region is not None:
     if (landmarks is None or region.shape != landmarks.shape[:1]
         or not np.isin(region, (-1, 0, 1)).all()):
@@ -327,24 +310,19 @@ def _extras(path: str | os.PathLike, extra: Mapping[str, np.ndarray], geometry: 
   return label, landmarks, region
 
 
-def _classes(path: str | os.PathLike, label: np.ndarray, num_classes: int | None = None
-             ) -> np.ndarray:
-  """Label values as uint8; 0 and 255 of a mask of two classes become 0 and 1."""
+def _as_label(path: str | os.PathLike, label: np.ndarray) -> np.ndarray:
+  """Label values as uint8."""
   values = np.unique(label) if label.dtype.kind in 'biuf' else np.array([np.nan])
-  most = num_classes or 256
-  if num_classes in (None, 2) and 255 in values and set(values.tolist()) <= {0, 255}:
-    return (label == 255).astype(np.uint8)
   outside = [f'{value:g}' for value in values.tolist()
-             if not (0 <= value < most and value == int(value))]
+             if not (0 <= value < 256 and value == int(value))]
   if outside:
     raise ValueError(f'{path}: the mask has the values {", ".join(outside[:5])}'
-                     f'{" and more" * (len(outside) > 5)}, but the labels are whole numbers from 0 '
-                     f'to {most - 1}.')
+                     f'{" and more" * (len(outside) > 5)}, but labels are whole numbers from 0 to '
+                     '255.')
   return label.astype(np.uint8)
 
 
-def read_mask(
-    path: str | os.PathLike, geometry: Geometry, num_classes: int | None = None) -> np.ndarray:
+def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
   """Reads the mask of an image into the voxels of that image.
 
   A mask stored in another order or direction of the axes is turned, voxel by voxel, where both
@@ -354,11 +332,9 @@ def read_mask(
   Args:
     path: as `read_volume`; an NPZ file holds label, and spacing, origin and direction as there.
     geometry: of the image.
-    num_classes: values a voxel may have; None allows 0..255. 0 and 255 only mean 0 and 1 in a mask
-      of two classes or of an unknown number.
 
   Returns:
-    uint8 [D,H,W]; all 0 is allowed.
+    uint8 [D,H,W], values as stored; all 0 is allowed.
 
   Raises:
     FileNotFoundError, ValueError: as `read_volume`; another shape or other places than the image;
@@ -367,20 +343,17 @@ def read_mask(
   stored = _read(path, 'label')
   axes = geometry.direction[:, list(geometry.order)] * np.where(geometry.flips, -1, 1)
   own = _geometry(stored, stored.direction, axes.T)
-  if stored.extra and 'direction' not in stored.extra:  # an NPZ in our axes
-    own = own._replace(order=(0, 1, 2), flips=(False, False, False))
+  if stored.extra and 'direction' not in stored.extra:  # an NPZ in our axes, wherever they lie
+    own = own._replace(order=(0, 1, 2), flips=(False, False, False), spacing=np.full(3, np.nan))
   orientation.check_same_grid(path, own, geometry)
-  return orientation.to_array(_classes(path, stored.array, num_classes), own)
-
-
-# ---------------------------------------------------------------------------------------- writing
+  return orientation.to_array(_as_label(path, stored.array), own)
 
 
 def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) -> None:
   """Writes a mask on the grid of the file that its image came from, in the format of the suffix.
 
   Origin, spacing and direction come out as they were read, bit by bit (NIfTI itself keeps 32 bits
-  of them). An unknown spacing stays unknown: MetaImage and NRRD files are written without it.
+  of them). An unknown spacing is NaN in an NPZ file and else 1 mm, as ITK reads the image itself.
 
   Args:
     path: suffix as `read_volume`; overwritten if it exists.
@@ -389,11 +362,10 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
 
   Raises:
     ValueError: SimpleITK is missing; another suffix; a mask of another shape or of other values; a
-      format that cannot leave the spacing out; a folder that cannot be written to.
+      folder that cannot be written to.
   """
   path, mask = pathlib.Path(path), np.asarray(mask)
-  kind = KINDS.get(suffix_of(path))
-  if kind is None:
+  if not suffix_of(path):
     raise ValueError(f'{path}: a mask is written as {", ".join(KINDS)}; give one as suffix.')
   if mask.shape != orientation.shape_of(geometry):
     raise ValueError(f'the mask has the shape {mask.shape}, but its volume '
@@ -401,26 +373,17 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
   if mask.dtype.kind not in 'biu' or mask.min() < 0 or mask.max() > 65535:
     raise ValueError(f'a mask holds whole numbers from 0 to 65535, not {mask.dtype} from '
                      f'{mask.min():g} to {mask.max():g}.')
-  known = orientation.has_spacing(geometry)
-  if not (known or kind == NUMPY or kind == META
-          or kind == NRRD and np.array_equal(geometry.direction, np.eye(3))):
-    raise ValueError(f'{path}: the spacing of the volume is unknown, and {kind} cannot leave it '
-                     'out here; write .mha or .npz.')
   array = orientation.to_file(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), geometry)
   try:
-    if kind == NUMPY:
-      with open(path, 'wb') as file:
-        np.savez_compressed(file, label=array, spacing=geometry.spacing, origin=geometry.origin,
-                            direction=geometry.direction)
+    if KINDS[suffix_of(path)] == NUMPY:
+      np.savez_compressed(path, label=array, spacing=geometry.spacing, origin=geometry.origin,
+                          direction=geometry.direction)
       return
     sitk = _sitk(path)
     image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
-    image.SetSpacing(geometry.spacing.tolist() if known else [1.0] * 3)
+    image.SetSpacing(np.nan_to_num(geometry.spacing, nan=1.0).tolist())
     image.SetOrigin(geometry.origin.tolist())
     image.SetDirection(geometry.direction.reshape(-1).tolist())
     sitk.WriteImage(image, str(path), useCompression=True)
-    if not known:
-      content = path.read_bytes()
-      path.write_bytes(re.sub(b'(?m)^' + _SPACING_LINE[kind] + b'.*\n', b'', content, count=1))
   except (OSError, RuntimeError):
     raise ValueError(f'{path}: the mask cannot be written there.') from None

@@ -112,25 +112,29 @@ def test_nothing_is_written_unless_all_is_well(tmp_path):
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
   folders.write_folder(tmp_path / 'in', 4)
-  read = files.read_pair
+  check, read = files.check_pairs, files.read_pair
 
   def changed_on_disk(pair, *args, **kwargs):
     record = read(pair, *args, **kwargs)
     return {**record, 'image': record['image'] ^ np.uint8(pair.name == 'case_02')}
 
-  monkeypatch.setattr(files, 'read_pair', changed_on_disk)
-  with pytest.raises(OSError, match='case_02 was not read back as it was written'):
-    built(tmp_path, num_validation=0, num_test=0)
-  monkeypatch.setattr(files, 'read_pair', lambda *args, **kwargs: os.open('/dev/null/x', 0))
-  with pytest.raises(OSError, match=r'out cannot be written \(Not a directory\)'):
-    built(tmp_path, num_validation=0, num_test=0)
-
   def full_disk(*args, **kwargs):
     raise RuntimeError('write() failed: No space left on device')
 
-  monkeypatch.setattr(files, 'read_pair', full_disk)
-  with pytest.raises(OSError, match='out cannot be written, perhaps the disk is full'):
-    built(tmp_path, num_validation=0, num_test=0)
+  for reader, words in (
+      (changed_on_disk, 'case_02 was not read back as it was written'),
+      (lambda *args, **kwargs: os.open('/dev/null/x', 0), r'out cannot be written \(Not a direc'),
+      (full_disk, 'out cannot be written, perhaps the disk is full')):
+
+    def check_then_fail(*args, **kwargs):
+      monkeypatch.setattr(files, 'read_pair', read)
+      checked = check(*args, **kwargs)
+      monkeypatch.setattr(files, 'read_pair', reader)
+      return checked
+
+    monkeypatch.setattr(files, 'check_pairs', check_then_fail)
+    with pytest.raises(OSError, match=words):
+      built(tmp_path, num_validation=0, num_test=0)
   assert os.listdir(tmp_path) == ['in']
 
 

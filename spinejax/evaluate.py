@@ -11,10 +11,14 @@ from spinejax import inference
 from spinejax import logs
 from spinejax import runs
 from spinejax.data import datasets
+from spinejax.data import phantoms
+from spinejax.metrics import laminae
 from spinejax.metrics import roc
 from spinejax.metrics import segmentation
 from spinejax.report import html
 from spinejax.report import tables
+
+LABEL_NOISE = (0.5, 0.7, 1.0)  # voxels along each axis, of annotators who place cubes
 
 
 def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> dict[str, Any]:
@@ -30,8 +34,10 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
 
   Returns:
     What test_metrics.json holds: `per_image` and `pooled` as `segmentation.summarize`, `cases`
-    {name: `segmentation.case_metrics`}, `auc` {class: area} and the `step` of the checkpoint.
-    Without test cases the tables are empty and the report says so.
+    {name: `segmentation.case_metrics`}, `auc` {class: area} and the `step` of the checkpoint; of
+    volumes also `laminae`, as `laminae.summarize`, with `localizer_dice` {noise in voxels: Dice of
+    a perfect localizer} where the labels are cubes. Without test cases the tables are empty and the
+    report says so.
 
   Raises:
     ValueError: the run has another config or its data changed; FileNotFoundError: nothing trained.
@@ -49,13 +55,18 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   results = {'step': predictor.step, 'per_image': {}, 'pooled': {}, 'cases': {}, 'auc': {}}
   curves, shown = {}, []
   if len(test):
-    counts, histograms = _test(predictor, test, classes, folder / 'predictions', console)
+    counts, histograms, found = _test(predictor, test, classes, folder / 'predictions', console)
     pixels = counts[:, :, [0, 2]].sum(axis=(1, 2))
     curves = roc.summarize(histograms)
     results |= segmentation.summarize(counts, pixels, classes)
     results['cases'] = {name: segmentation.case_metrics(*case, classes)
                         for name, case in zip(test.names, zip(counts, pixels))}
     results['auc'] = {name: curve['auc'] for name, curve in curves.items()}
+    if found:
+      results['laminae'] = laminae.summarize(found)
+      if config.data.get('labels', 'cubes') == 'cubes':
+        results['laminae']['localizer_dice'] = {
+            f'{noise:g}': float(phantoms.localizer_dice(noise)) for noise in LABEL_NOISE}
     shown = _shown_cases(predictor, test, results['cases'])
   runs.write_json(folder / 'test_metrics.json', results)
   how = ' after style transfer' if predictor.transfer is not None else ''
@@ -66,6 +77,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
       roc=curves, cases=shown, classes=classes)
   if len(test):
     tables.print_results(results, classes, console=console)
+    tables.print_laminae(results.get('laminae'), console=console)
   else:
     console.print('There are no test cases: nothing was tested.')
   console.print(f'Report: {page}', highlight=False, soft_wrap=True)
@@ -73,10 +85,11 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
 
 
 def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[str, ...],
-          folder: pathlib.Path, console: Console) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-  """Counts int64 [cases, K, 3] and ROC histograms of the test cases; writes every mask."""
+          folder: pathlib.Path, console: Console
+          ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
+  """Counts int64 [cases, K, 3], ROC histograms and, of volumes, laminae; writes every mask."""
   folder.mkdir(parents=True, exist_ok=True)
-  counts, histograms = [], {}
+  counts, histograms, found = [], {}, {}
   with logs.progress_of('testing', len(test), console) as progress:
     for start in range(0, len(test), predictor.batch_size):
       records = [test[i] for i in range(start, min(start + predictor.batch_size, len(test)))]
@@ -87,9 +100,13 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
             prediction.mask[None], label[None], len(classes))[0])
         for name, histogram in roc.class_histograms(prediction.probs, label, classes).items():
           histograms[name] = histograms.get(name, 0) + histogram
+        if label.ndim == 3:
+          found[record['name']] = laminae.case_metrics(
+              prediction.mask, label, spacing=record['spacing'],
+              landmarks=record.get('landmarks'), region=record.get('region'))
         _write_mask(folder / record['name'], prediction.mask, record['spacing'])
         progress.advance()
-  return np.stack(counts), histograms
+  return np.stack(counts), histograms, found
 
 
 def _write_mask(path: pathlib.Path, mask: np.ndarray, spacing: np.ndarray) -> None:

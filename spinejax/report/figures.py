@@ -22,6 +22,8 @@ TRUTH_COLOR, PREDICTION_COLOR = '#f0e442', '#009e73'
 BACKGROUND_COLOR = '#8b95a1'
 # By class index; 0 is the background. Classes beyond the last color start again at index 1.
 CLASS_COLORS = (BACKGROUND_COLOR, '#e69f00', '#56b4e9', '#cc79a7', VERMILION, BLUE)
+# By the place of a run in a comparison; runs beyond the last color start again.
+RUN_COLORS = (BLUE, '#e69f00', '#009e73', '#cc79a7', '#56b4e9', VERMILION)
 
 MAX_PANEL_PIXELS = 300_000
 FONT = 9.0  # points
@@ -332,6 +334,45 @@ def dice_by_case(cases: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
   axis.set(xlim=(-0.6, len(columns) - 0.4), ylim=(max(0.0, math.floor(lowest * 10 - 0.5) / 10), 1))
   _style(axis, '', 'Dice per case')
   axis.grid(axis='x', visible=False)
+  return figure
+
+
+def box_plot(values: Mapping[str, Sequence[float | None]], name: str) -> Figure:
+  """Box of each run: median, quartiles, whiskers at most 1.5 interquartile ranges beyond them.
+
+  Every case is a dot, the mean a diamond.
+
+  Args:
+    values: {run: one value per case}; undefined ones (None) are left out.
+    name: of what is on the axis.
+  """
+  labels = [textwrap.shorten(run, 34, placeholder='…') if ' ' in run or len(run) <= 34
+            else f'{run[:16]}…{run[-17:]}' for run in values]
+  longest = max(map(len, labels), default=0)
+  figure = Figure(figsize=(4.4 + 0.066 * longest, 0.8 + 0.46 * max(len(values), 1)),
+                  layout='constrained')
+  axis = figure.subplots()
+  rng = np.random.default_rng(0)
+  for place, (run, of_run) in enumerate(values.items()):
+    found = np.array([value for value in of_run if _is_number(value)], float)
+    color = RUN_COLORS[place % len(RUN_COLORS)]
+    if not len(found):
+      continue
+    axis.boxplot(found, positions=[place], orientation='horizontal', widths=0.56, whis=1.5,
+                 showfliers=False, patch_artist=True,
+                 boxprops={'facecolor': (*to_rgb(color), 0.25), 'edgecolor': color},
+                 whiskerprops={'color': color}, capprops={'color': color},
+                 medianprops={'color': INK, 'linewidth': 1.8})
+    axis.plot(found, place + rng.uniform(-0.16, 0.16, len(found)), 'o', color=color, markersize=3.6,
+              alpha=0.8, markeredgewidth=0, zorder=3)
+    axis.plot(found.mean(), place, 'D', color=INK, markersize=4.6, markerfacecolor='none', zorder=4)
+  if not axis.get_lines():
+    _say(axis, 'no value')
+  axis.set_yticks(range(len(values)), labels, parse_math=False)
+  axis.set_ylim(len(values) - 0.5, -0.5)
+  _style(axis, name, '')
+  axis.grid(axis='y', visible=False)
+  axis.tick_params(axis='y', length=0, labelcolor=INK)
   return figure
 
 

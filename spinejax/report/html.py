@@ -1,4 +1,4 @@
-"""The report page of a run: one HTML file that needs nothing else, on screen or on paper."""
+"""Pages on a run and on a comparison: HTML that needs nothing else, on screen or on paper."""
 import base64
 import io
 import json
@@ -57,6 +57,8 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
   scores = results.get('cases') or {}
   per_image, pooled = results.get('per_image') or {}, results.get('pooled') or {}
   metrics = {key: name for key, name in METRICS.items() if key in per_image or key in pooled}
+  laminae = results.get('laminae')
+  laminae_columns = tables.laminae_columns(laminae)
   page = _environment().get_template('report.html').render(
       title=title, config=json.dumps(config, indent=2, default=str), classes=classes,
       date=facts.get('date'), variant=_variant(facts), starts=starts[:-1],
@@ -66,9 +68,54 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
       run=_describe_run(facts), splits=_describe_splits(facts),
       per_image=per_image, pooled=pooled, auc=results.get('auc') or {}, metrics=metrics,
       rows=tables.result_rows(results, classes), scores=_sorted_scores(scores),
-      has_undefined=tables.has_undefined(results), **_charts(history, scores, roc, classes),
+      has_undefined=tables.has_undefined([per_image, pooled, scores]),
+      laminae=laminae, laminae_rows=tables.laminae_rows(laminae), laminae_columns=laminae_columns,
+      laminae_scores=[metric for metric in ('missed', 'false', 'd3d_sum')
+                      if metric in laminae_columns],
+      localizer_note=tables.localizer_note(laminae), **_charts(history, scores, roc, classes),
       cases=[_picture(index, case, scores, classes)
              for index, case in enumerate(_merge_roles(cases))])
+  return _write_page(directory, page)
+
+
+def write_comparison(directory: str | os.PathLike, *, comparison: Mapping,
+                     workdirs: Mapping[str, str], is_phantom: bool) -> pathlib.Path:
+  """Writes index.html and the box plots as box_METRIC.png, and returns the path of the page.
+
+  Args:
+    directory: folder of the page, made if absent; box plots of an older page are removed.
+    comparison: of `metrics.comparison.compare`.
+    workdirs: {run: its folder}.
+    is_phantom: whether the cases are computer-made.
+  """
+  folder = pathlib.Path(directory)
+  folder.mkdir(parents=True, exist_ok=True)
+  for old in folder.glob('box_*.png'):
+    old.unlink()
+  plots = []
+  for metric in comparison['metrics']:
+    if metric['main']:
+      figure = figures.box_plot(metric['values'], metric['name'])
+      name = re.sub(r'\W+', '_', metric['key'])
+      figure.savefig(folder / f'box_{name}.png', dpi=150, facecolor='white')
+      medians = ', '.join(f'{run} {tables.format_value(_median(values), metric["digits"])}'
+                          for run, values in metric['values'].items())
+      plots.append((_embed(figure, f'box{len(plots)}',
+                           f'{metric["name"]} of each run; medians: {medians}'), None))
+  runs = comparison['runs']
+  title = f'{runs[0]} against {", ".join(runs[1:])}'
+  page = _environment().get_template('comparison.html').render(
+      title=title, is_phantom=is_phantom, comparison=comparison, workdirs=workdirs, plots=plots)
+  return _write_page(folder, page)
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+  defined = [value for value in values if value is not None]
+  return float(np.median(defined)) if defined else None
+
+
+def _write_page(directory: str | os.PathLike, page: str) -> pathlib.Path:
+  """Writes index.html of a folder, made if absent, atomically."""
   path = pathlib.Path(directory) / 'index.html'
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_suffix('.partial')
@@ -166,9 +213,11 @@ def _environment() -> jinja2.Environment:
       loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True,
       trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
   environment.filters['fixed'] = tables.format_value
-  environment.globals.update(cell=tables.cell, means=tables.MEANS,
-                             undefined_note=tables.UNDEFINED_NOTE,
-                             class_color=figures.class_color)
+  environment.globals.update(
+      cell=tables.cell, means=tables.MEANS, undefined_note=tables.UNDEFINED_NOTE,
+      class_color=figures.class_color, run_colors=figures.RUN_COLORS,
+      region_names=tables.LAMINAE_ROWS, comparison_cells=tables.comparison_cells,
+      interval_name=tables.interval_name)
   return environment
 
 

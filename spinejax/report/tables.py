@@ -1,4 +1,4 @@
-"""Numbers of a run as text: three decimals everywhere, and each mean by its full name."""
+"""Numbers of a run as text: fractions to three decimals, and each mean by its full name."""
 import math
 from collections.abc import Mapping, Sequence
 
@@ -11,25 +11,35 @@ MEANS = {'mean_bones': 'mean of bones', 'mean_all': 'mean of all classes'}
 UNDEFINED = '–'
 UNDEFINED_NOTE = ('– undefined: class absent in truth and prediction '
                   '(recall: in truth; precision: in prediction).')
+LAMINAE_ROWS = {'all': 'all laminae', 'thoracic': 'thoracic', 'lumbar': 'lumbar'}
+LAMINAE_COLUMNS = {'true': ('True', 1), 'missed': ('Missed', 1), 'false': ('False', 1),
+                   'delta': ('Δ', 1), 'd3d_mean': ('Mean d₃D, voxels', 2),
+                   'd3d_sum': ('Total d₃D, voxels', 1), 'd3d_mean_mm': ('Mean d₃D, mm', 2),
+                   'd3d_sum_mm': ('Total d₃D, mm', 1), 'dice': ('Dice', 3)}  # name, decimals
 
 
-def format_value(value: float | None) -> str:
-  """Three decimals; None, NaN and infinity (undefined) as an en dash."""
+def format_value(value: float | None, digits: int = 3) -> str:
+  """`digits` decimals; None, NaN and infinity (undefined) as an en dash."""
   if value is None or not math.isfinite(value):
     return UNDEFINED
-  return f'{value:.3f}'
+  return f'{value:.{digits}f}'
 
 
-def cell(table: Mapping, metric: str, key: str) -> str:
+def format_probability(value: float | None) -> str:
+  """Three decimals, below 0.001 as such, None as an en dash."""
+  return '<0.001' if value is not None and value < 0.001 else format_value(value)
+
+
+def cell(table: Mapping, metric: str, key: str, digits: int = 3) -> str:
   """`table[metric][key]` as text; empty if the metric has no such entry, a dash if undefined."""
   values = table.get(metric) or {}
-  return format_value(values[key]) if key in values else ''
+  return format_value(values[key], digits) if key in values else ''
 
 
-def spread_cell(table: Mapping, metric: str, key: str) -> str:
+def spread_cell(table: Mapping, metric: str, key: str, digits: int = 3) -> str:
   """`cell` with ' ± ' and the standard deviation over images, where one is defined."""
-  text = cell(table, metric, key)
-  spread = cell(table, f'{metric}_sd', key)
+  text = cell(table, metric, key, digits)
+  spread = cell(table, f'{metric}_sd', key, digits)
   return text if not text or spread in ('', UNDEFINED) else f'{text} ± {spread}'
 
 
@@ -83,8 +93,121 @@ def print_results(results: Mapping | None, classes: Sequence[str],
 
 
 def has_undefined(results) -> bool:
-  """Whether a number within nested dictionaries is None or not finite, deviations apart."""
+  """Whether a number within nested dictionaries and lists is None or not finite, deviations apart."""
   if isinstance(results, Mapping):
     return any(has_undefined(value) for key, value in results.items()
                if not str(key).endswith('_sd'))
+  if isinstance(results, list):
+    return any(map(has_undefined, results))
   return results is None or isinstance(results, float) and not math.isfinite(results)
+
+
+def laminae_rows(laminae: Mapping | None) -> list[tuple[str, str]]:
+  """(key, name) of the regions that a table of laminae has; none without volumes."""
+  rated = ((laminae or {}).get('mean') or {}).get('missed') or {}
+  return [(key, name) for key, name in LAMINAE_ROWS.items() if key in rated]
+
+
+def laminae_columns(laminae: Mapping | None) -> dict[str, tuple[str, int]]:
+  """(name, decimals) of the metrics of laminae that are defined in some case, by their key."""
+  mean = (laminae or {}).get('mean') or {}
+  return {key: column for key, column in LAMINAE_COLUMNS.items()
+          if any(value is not None for value in (mean.get(key) or {}).values())}
+
+
+def localizer_note(laminae: Mapping | None) -> str:
+  """One sentence on the Dice that a perfect localizer reaches, '' where it is not known."""
+  reached = (laminae or {}).get('localizer_dice') or {}
+  if not reached:
+    return ''
+  scores = _listed([f'{value:.2f}' for value in reached.values()])
+  return (f'A perfect localizer reaches a Dice of {scores} against cubes of 3x3x3 voxels that were '
+          f'placed with {_listed(list(reached))} voxels of noise along each axis.')
+
+
+def print_laminae(laminae: Mapping | None, console: Console | None = None) -> None:
+  """Prints what was found of the laminae by region, within 80 columns; nothing without volumes.
+
+  Args:
+    laminae: `laminae` of test_metrics.json, or None.
+    console: where to print; the terminal by default.
+  """
+  rows = laminae_rows(laminae)
+  if not rows:
+    return
+  console = console or Console()
+  table = Table(title='Laminae of a volume, mean ± sd', title_justify='left', title_style='bold',
+                box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+  table.add_column('', no_wrap=True)
+  columns = {'missed': 'missed', 'false': 'false', 'delta': 'Δ', 'd3d_mean': 'mean d₃D',
+             'd3d_sum': 'total d₃D'}
+  for name in columns.values():
+    table.add_column(name, justify='right', no_wrap=True)
+  spread = {f'{metric}_sd': values for metric, values in laminae['sd'].items()}
+  for key, name in rows:
+    table.add_row(name, *(spread_cell({**laminae['mean'], **spread}, metric, key,
+                                      LAMINAE_COLUMNS[metric][1]) for metric in columns))
+  console.print(table)
+  notes = ['d₃D: from each true centroid to the nearest predicted one, in voxels.',
+           localizer_note(laminae)]
+  console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=min(console.width, 80))
+
+
+def print_comparison(comparison: Mapping, console: Console | None = None) -> None:
+  """Prints how runs compare, within 80 columns: the main metrics and the missed laminae.
+
+  Args:
+    comparison: of `metrics.comparison.compare`.
+    console: where to print; the terminal by default.
+  """
+  console = console or Console()
+  width, first = min(console.width, 80), comparison['runs'][0]
+  count = len(comparison['cases'])
+  table = Table(title=f'{len(comparison["runs"])} runs on {count} case{"s" * (count != 1)}',
+                title_justify='left', title_style='bold', box=SIMPLE_HEAD, pad_edge=False,
+                padding=(0, 1, 0, 0), width=width)
+  table.add_column('', ratio=1, no_wrap=True, overflow='ellipsis')
+  for name in ('mean ± sd', 'difference', interval_name(comparison), 'p'):
+    table.add_column(name, justify='right', no_wrap=True)
+  for metric in comparison['metrics']:
+    if metric['main']:
+      table.add_row(Text(f'{metric["name"]} ({metric["better"]} is better)', style='bold'))
+      for run in comparison['runs']:
+        table.add_row(Text(f'  {run}'), *comparison_cells(metric, run))
+  console.print(table)
+  if comparison['missed']:
+    table = Table(title='Missed laminae, all cases together', title_justify='left',
+                  title_style='bold', box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column('', no_wrap=True, overflow='ellipsis')
+    for key in comparison['missed']:
+      table.add_column(LAMINAE_ROWS[key], justify='right', no_wrap=True)
+    for run in comparison['runs']:
+      table.add_row(Text(run), *(f'{counts[run]["missed"]} of {counts[run]["true"]}'
+                                 for counts in comparison['missed'].values()))
+    console.print(table)
+  notes = [f'Difference: {first} less the run; p: that {first} is better, one-tailed paired t-test, '
+           'not corrected for their number.', *comparison['notes']]
+  console.print(Text('\n'.join(notes), style='dim'), width=width)
+
+
+def interval_name(comparison: Mapping) -> str:
+  """Name of the column of intervals, such as '95 % interval'."""
+  return f'{100 * comparison["confidence"]:g} % interval'
+
+
+def comparison_cells(metric: Mapping, run: str) -> tuple[str, str, str, str]:
+  """Mean ± deviation, difference, interval and p of a run; empty where there is nothing to say."""
+  of_run, digits = metric['runs'][run], metric['digits']
+  text = format_value(of_run['mean'], digits)
+  if of_run['sd'] is not None:
+    text += f' ± {format_value(of_run["sd"], digits)}'
+  test = metric['against'].get(run)
+  if test is None:
+    return text, '', '', ''
+  signed = lambda value: format_value(value, digits).replace('-', '−')
+  interval = UNDEFINED if test['low'] is None else f'{signed(test["low"])} to {signed(test["high"])}'
+  return text, signed(test['difference']), interval, format_probability(test['p_value'])
+
+
+def _listed(words: Sequence[str]) -> str:
+  return f'{", ".join(words[:-1])} or {words[-1]}' if len(words) > 1 else ''.join(words)

@@ -57,8 +57,9 @@ def build(
   """Builds the dataset `datasets.load_built` reads, or nothing at all.
 
   The images are stored at their original size with the source labels of the masks (a label_map is
-  applied when loading), volumes in the axes of `orientation`. The sets are those of `splits.make_split`, stored in splits.json, itself a
-  split file. Every record is read back and compared before the folder appears under its name.
+  applied when loading), volumes in the axes of `orientation`. The sets are those of
+  `splits.make_split`, stored in splits.json, itself a split file. Every record is read back and
+  compared before the folder appears under its name.
 
   Args:
     directory: folder of images and masks, or of volumes, see `files.find_pairs`.
@@ -107,8 +108,8 @@ def build(
                              num_classes=len(classes), axes=axes)
     _write(output, members, splits.patients_of(split, patients), classes, channels, are_volumes,
            read, advance)
-  console.print('Train on it:', _train_command(output, classes, channels, are_volumes), sep='\n  ',
-                soft_wrap=True, highlight=False, markup=False)
+  command = _train_command(output, classes, channels, are_volumes)
+  console.print('Train on it:', command, sep='\n  ', soft_wrap=True, highlight=False, markup=False)
 
 
 def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool) -> None:
@@ -244,7 +245,7 @@ def _define_flags() -> None:
                     required=True)
   flags.DEFINE_string('palette', '', "Colors of the labels in colored masks: '000000,ff0000,...'.")
   flags.DEFINE_integer('channels', 1, 'Channels to keep: 1 gray, 3 color.')
-  flags.DEFINE_string('axes', '', 'Where the axes of volume files point, such as RAS; empty: as the '
+  flags.DEFINE_string('axes', '', 'Where the axes of volumes point, such as RAS; empty: as their '
                       'files say.')
   flags.DEFINE_string('split_file', '', 'JSON file {"train": [ids], "validation": [], "test": []}.')
   flags.DEFINE_float('num_validation', 0.1, 'Patients for validation: a number, or a fraction.')
@@ -258,8 +259,8 @@ def main(argv: Sequence[str]) -> None:
   args = flags.FLAGS
   build(args.input, args.output, [name.strip() for name in args.classes],
         palette=files.parse_palette(args.palette), channels=args.channels,
-        axes=args.axes, split_file=args.split_file, num_validation=args.num_validation, num_test=args.num_test,
-        split_seed=args.split_seed, overwrite=args.overwrite)
+        axes=args.axes, split_file=args.split_file, num_validation=args.num_validation,
+        num_test=args.num_test, split_seed=args.split_seed, overwrite=args.overwrite)
 
 
 if __name__ == '__main__':

@@ -116,8 +116,8 @@ def _check_axes(config: Config, are_volumes: bool) -> None:
   size = tuple(config['image_size'])
   if len(size) != 2 + are_volumes:
     held, other = ('volumes', 'images') if are_volumes else ('images', 'volumes')
-    raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} holds {held}, but '
-                     f'data.image_size {size} is that of {other}; choose a config for {held}.')
+    raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} holds {held}, '
+                     f'but data.image_size {size} is that of {other}; choose a config for {held}.')
   if are_volumes:
     files.check_volume_settings(len(config['classes']), config['channels'], _label_map(config))
 

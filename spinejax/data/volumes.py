@@ -21,6 +21,7 @@ from spinejax.data.orientation import Geometry
 NUMPY, NIFTI, NRRD, META = 'NPZ', 'NIfTI', 'NRRD', 'MetaImage'
 KINDS = {'.nii.gz': NIFTI, '.nii': NIFTI, '.nrrd': NRRD, '.mha': META, '.npz': NUMPY}
 
+_NIFTI_FLOATS = {16: 'f4', 64: 'f8'}  # by datatype
 _ITK_READERS = {NIFTI: 'NiftiImageIO', NRRD: 'NrrdImageIO', META: 'MetaImageIO'}
 
 
@@ -87,17 +88,31 @@ def _refuse_spacing(path: pathlib.Path, spacing: Sequence[float]) -> None:
                      'along every axis.')
 
 
-def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
-  """Checks what ITK does not: it reads zeros where a NIfTI file ends too early. Spacing is known."""
+def _refuse_voxels(path: str | os.PathLike, array: np.ndarray) -> None:
+  bad = array.size - int(np.isfinite(array).sum())
+  if bad:
+    raise ValueError(f'{path}: {bad} of the {array.size} voxels are not finite numbers; repair the '
+                     'volume.')
+
+
+def _gunzip(path: pathlib.Path, content: bytes) -> bytes:
   try:
-    content = gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content
+    return gzip.decompress(content)
   except (OSError, EOFError, zlib.error):
     raise _damaged(path) from None
+
+
+def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
+  """Checks that a NIfTI file is whole and finite, for ITK reads zeros where it is not.
+
+  Returns whether it has a spacing, which it always has.
+  """
+  content = _gunzip(path, content) if content[:2] == b'\x1f\x8b' else content
   order = next((o for o in '<>' if content[:4] == np.array(348, o + 'i4').tobytes()), '')
   if not order or len(content) < 348 or content[344:347] != b'n+1':
     raise _damaged(path)
   count, *shape = np.frombuffer(content, order + 'i2', 8, 40).tolist()
-  bits, = np.frombuffer(content, order + 'i2', 1, 72).tolist()
+  kind, bits = np.frombuffer(content, order + 'i2', 2, 70).tolist()
   start, = np.frombuffer(content, order + 'f4', 1, 108).tolist()
   shape = shape[:max(count, 0)]
   if not (shape and count <= 7 and min(shape) > 0 and math.isfinite(start)
@@ -105,6 +120,9 @@ def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
     raise _damaged(path)
   _refuse_shape(path, shape)
   _refuse_spacing(path, np.abs(np.frombuffer(content, order + 'f4', 3, 80)))
+  if kind in _NIFTI_FLOATS:
+    _refuse_voxels(path, np.frombuffer(
+        content, order + _NIFTI_FLOATS[kind], math.prod(shape), int(start)))
   return True
 
 
@@ -128,8 +146,7 @@ def _numbers(path: pathlib.Path, text: str) -> np.ndarray:
 
 
 def _check_meta(path: pathlib.Path, content: bytes) -> bool:
-  """Whether a MetaImage has a spacing, for ITK takes 1 mm; checks compressed data, as ITK fails to.
-  """
+  """Whether a MetaImage has a spacing (ITK takes 1 mm), once its compressed data prove whole."""
   fields, end = _header(path, content, 'elementdatafile')
   frames = {name.split('_')[1] for name in fields if name.startswith('seq_frame')}
   if len(frames) > 1:
@@ -150,14 +167,16 @@ def _check_meta(path: pathlib.Path, content: bytes) -> bool:
 
 
 def _check_nrrd(path: pathlib.Path, content: bytes) -> bool:
-  """Whether an NRRD has a spacing, for ITK takes 1 mm."""
+  """Whether an NRRD has a spacing (ITK takes 1 mm), once its compressed data prove whole."""
   if not content.startswith(b'NRRD'):
     raise _damaged(path)
-  fields, _ = _header(path, content, '')
+  fields, end = _header(path, content, '')
   if {'data file', 'datafile'} & fields.keys():
     raise ValueError(f'{path}: expected the voxels in the file itself, not in another one.')
   if fields.get('dimension', '3') != '3':
     _refuse_shape(path, (), f'{fields["dimension"]} axes')
+  if fields.get('encoding', '').lower() in ('gzip', 'gz'):
+    _gunzip(path, content[end:])
   vectors = re.findall(r'\([^)]*\)', fields.get('space directions', ''))
   spacing = [np.linalg.norm(_numbers(path, vector)) for vector in vectors]
   if not spacing and 'nan' not in fields.get('spacings', 'nan').lower():
@@ -275,10 +294,7 @@ def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
   geometry = _geometry(stored, orientation.directions(axes) if axes else stored.direction)
   with np.errstate(over='ignore'):
     array = orientation.to_array(stored.array, geometry).astype(np.float32)
-  bad = array.size - int(np.isfinite(array).sum())
-  if bad:
-    raise ValueError(f'{path}: {bad} of the {array.size} voxels are not finite numbers; repair the '
-                     'volume.')
+  _refuse_voxels(path, array)
   if array.min() == array.max():
     raise ValueError(f'{path}: every voxel is {array.flat[0]:g}; a constant volume shows nothing.')
   extras = _extras(path, stored.extra, geometry)

@@ -1,0 +1,368 @@
+"""Files of volumes: axes, places in space, masks on the grid of their image, hostile files."""
+import gzip
+import pathlib
+
+import numpy as np
+import pytest
+
+from spinejax.data import orientation
+from spinejax.data import volumes
+
+SHAPE = (5, 6, 7)  # along the axes (i, j, k) of the file
+SPACING = (0.5, 1.25, 2.0)
+ORIGIN = (-12.5, 30.0, 4.25)
+OBLIQUE = np.linalg.qr(np.array([[1, 0.3, -0.2], [-0.2, 1, 0.3], [0.1, -0.3, 1]]))[0]
+DIRECTIONS = {
+    'LPS': np.eye(3), 'RAS': np.diag([-1.0, -1, 1]), 'ILA': orientation.AXES.T,
+    'PSR': orientation.directions('PSR'), 'ARI': orientation.directions('ARI'), 'oblique': OBLIQUE,
+    'oblique and permuted': OBLIQUE[:, [2, 0, 1]] * [-1, 1, -1]}
+SUFFIXES = ('.nii', '.nii.gz', '.nrrd', '.mha', '.npz')
+
+
+def numbered(shape=SHAPE):
+  """An array (i, j, k) in which every voxel has another value."""
+  return np.arange(np.prod(shape), dtype=np.uint16).reshape(shape)
+
+
+def write(path, array, spacing=SPACING, origin=ORIGIN, direction=np.eye(3), key='image'):
+  """Writes an array (i, j, k), by SimpleITK but for NPZ."""
+  if path.name.endswith('.npz'):
+    np.savez(path, spacing=np.array(spacing), origin=np.array(origin), direction=direction,
+             **{key: array})
+    return path
+  sitk = pytest.importorskip('SimpleITK')
+  image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
+  image.SetSpacing(spacing)
+  image.SetOrigin(origin)
+  image.SetDirection(np.ravel(direction))
+  sitk.WriteImage(image, str(path))
+  return path
+
+
+def places(volume):
+  """LPS position of every voxel by its value in `numbered`, float64 [N,3]."""
+  points = np.stack(np.indices(volume.array.shape), -1).reshape(-1, 3)
+  order = np.argsort(volume.array.reshape(-1))
+  return orientation.to_physical(points, volume.geometry)[order]
+
+
+# ---------------------------------------------------------------------------------- there and back
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('name', DIRECTIONS)
+def test_every_voxel_keeps_its_place(tmp_path, suffix, name):
+  direction = DIRECTIONS[name]
+  volume = volumes.read_volume(write(tmp_path / f'v{suffix}', numbered(), direction=direction))
+  index = np.stack(np.indices(SHAPE), -1).reshape(-1, 3)
+  expected = ORIGIN + (index * SPACING) @ direction.T
+  np.testing.assert_allclose(places(volume), expected, atol=1e-4)  # NIfTI has 32 bits
+  # Our axes lie within 45 degrees of inferior, left and anterior, and carry their own spacing.
+  steps = orientation.to_physical(np.eye(3), volume.geometry) - orientation.to_physical(
+      np.zeros(3), volume.geometry)
+  assert (np.diag(steps @ orientation.AXES.T) > 0.7 * volume.spacing).all()
+  np.testing.assert_allclose(np.linalg.norm(steps, axis=-1), volume.spacing, rtol=1e-5)
+  assert volume.array.dtype == volume.spacing.dtype == np.float32
+  assert sorted(volume.array.shape) == sorted(SHAPE)
+
+
+@pytest.mark.parametrize('suffix', SUFFIXES)
+@pytest.mark.parametrize('name', ['LPS', 'PSR', 'oblique and permuted'])
+def test_a_mask_goes_back_onto_the_grid_of_its_file(tmp_path, suffix, name):
+  path = write(tmp_path / f'v{suffix}', numbered(), direction=DIRECTIONS[name])
+  volume = volumes.read_volume(path)
+  chosen = volume.array % 7 == 3
+  volumes.write_mask(tmp_path / f'm{suffix}', chosen, volume.geometry)
+  np.testing.assert_array_equal(
+      volumes.read_mask(tmp_path / f'm{suffix}', volume.geometry), chosen)
+  if suffix == '.npz':
+    with np.load(tmp_path / 'm.npz') as mask, np.load(path) as image:
+      np.testing.assert_array_equal(mask['label'], image['image'] % 7 == 3)
+      assert all((mask[key] == image[key]).all() for key in ('spacing', 'origin', 'direction'))
+  else:
+    sitk = pytest.importorskip('SimpleITK')
+    mask, image = (sitk.ReadImage(str(tmp_path / f'{name}{suffix}')) for name in 'mv')
+    for get in ('GetSize', 'GetSpacing', 'GetOrigin', 'GetDirection'):  # NRRD multiplies two
+      np.testing.assert_allclose(getattr(mask, get)(), getattr(image, get)(), rtol=0, atol=1e-14)
+    np.testing.assert_array_equal(
+        sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image) % 7 == 3)
+
+
+def test_places_equal_nibabel(tmp_path):
+  nibabel = pytest.importorskip('nibabel')
+  pytest.importorskip('SimpleITK')
+  affine = np.eye(4)
+  affine[:3, :3] = OBLIQUE[:, [1, 2, 0]] * SPACING
+  affine[:3, 3] = ORIGIN
+  nibabel.save(nibabel.Nifti1Image(numbered().astype(np.int16), affine), tmp_path / 'v.nii.gz')
+  volume = volumes.read_volume(tmp_path / 'v.nii.gz')
+  index = np.stack(np.indices(SHAPE), -1).reshape(-1, 3)
+  ras = nibabel.affines.apply_affine(affine, index)
+  np.testing.assert_allclose(places(volume), ras * [-1, -1, 1], atol=1e-4)
+  volumes.write_mask(tmp_path / 'm.nii.gz', volume.array > 100, volume.geometry)
+  mask = nibabel.load(tmp_path / 'm.nii.gz')
+  np.testing.assert_allclose(mask.affine, affine, atol=1e-5)
+  np.testing.assert_array_equal(np.asarray(mask.dataobj), numbered() > 100)
+
+
+@pytest.mark.parametrize('space, sign', [
+    ('left-posterior-superior', (1, 1, 1)), ('right-anterior-superior', (-1, -1, 1))])
+def test_places_equal_pynrrd(tmp_path, space, sign):
+  nrrd = pytest.importorskip('nrrd')
+  pytest.importorskip('SimpleITK')
+  rows = OBLIQUE.T[[2, 1, 0]] * np.array(SPACING)[:, None]
+  nrrd.write(str(tmp_path / 'v.nrrd'), numbered(), {
+      'space': space, 'space directions': rows, 'space origin': np.array(ORIGIN)})
+  volume = volumes.read_volume(tmp_path / 'v.nrrd')
+  index = np.stack(np.indices(SHAPE), -1).reshape(-1, 3)
+  np.testing.assert_allclose(places(volume), (ORIGIN + index @ rows) * sign, atol=1e-9)
+
+
+def test_hand_computed_axes():
+  """A file in LPS: i = left, j = posterior, k = superior."""
+  geometry = orientation.Geometry(
+      (5, 6, 7), *orientation.orient(np.eye(3)), np.array(SPACING), np.array(ORIGIN), np.eye(3))
+  assert geometry.order == (2, 0, 1) and geometry.flips == (True, False, True)
+  assert orientation.shape_of(geometry) == (7, 5, 6)
+  array = orientation.to_array(numbered(), geometry)
+  assert array[0, 1, 2] == numbered()[1, 3, 6] and array[6, 4, 0] == numbered()[4, 5, 0]
+  np.testing.assert_array_equal(orientation.to_file(array, geometry), numbered())
+  np.testing.assert_array_equal(orientation.to_index([0, 1, 2], geometry), [1, 3, 6])
+  np.testing.assert_array_equal(orientation.from_index([1, 3, 6], geometry), [0, 1, 2])
+  np.testing.assert_allclose(orientation.to_physical([0, 1, 2], geometry), [-12, 33.75, 16.25])
+  np.testing.assert_allclose(orientation.to_voxels([-12, 33.75, 16.25], geometry), [0, 1, 2])
+
+
+def test_axes_of_a_tracker_turn_the_array_and_keep_the_geometry(tmp_path):
+  path = write(tmp_path / 'v.npz', numbered(), direction=np.eye(3))
+  volume = volumes.read_volume(path, 'RIA')  # i = right, j = inferior, k = anterior
+  np.testing.assert_array_equal(volume.array, numbered().transpose(1, 0, 2)[:, ::-1])
+  np.testing.assert_array_equal(volume.spacing, np.float32([1.25, 0.5, 2.0]))
+  np.testing.assert_allclose(places(volume)[-1], np.array(ORIGIN) + np.array(SPACING) * (4, 5, 6))
+  np.savez(tmp_path / 'm.npz', label=volume.array > 9)  # in our axes, as nothing else is said
+  np.testing.assert_array_equal(
+      volumes.read_mask(tmp_path / 'm.npz', volume.geometry), volume.array > 9)
+
+
+@pytest.mark.parametrize('axes', ['RA', 'RAA', 'XYZ', 'RLS'])
+def test_other_axes_are_refused(axes):
+  with pytest.raises(ValueError, match="three letters, one of L or R"):
+    orientation.directions(axes)
+
+
+@pytest.mark.parametrize('suffix', ['.nrrd', '.mha', '.npz'])
+def test_unknown_spacing_stays_unknown(tmp_path, suffix):
+  if suffix == '.npz':
+    np.savez(tmp_path / 'v.npz', image=numbered())
+  else:
+    header = {'.nrrd': b'NRRD0004\ntype: ushort\ndimension: 3\nsizes: 5 6 7\nendian: little\n'
+                       b'encoding: raw\n\n',
+              '.mha': b'ObjectType = Image\nNDims = 3\nDimSize = 5 6 7\nElementType = MET_USHORT\n'
+                      b'ElementDataFile = LOCAL\n'}
+    pytest.importorskip('SimpleITK')
+    (tmp_path / f'v{suffix}').write_bytes(header[suffix] + numbered().T.tobytes())
+  volume = volumes.read_volume(tmp_path / f'v{suffix}')
+  assert np.isnan(volume.spacing).all() and not orientation.has_spacing(volume.geometry)
+  with pytest.raises(ValueError, match='has no spacing, so there are no positions in mm'):
+    orientation.to_physical([0, 0, 0], volume.geometry)
+  volumes.write_mask(tmp_path / f'm{suffix}', volume.array > 50, volume.geometry)
+  np.testing.assert_array_equal(
+      volumes.read_mask(tmp_path / f'm{suffix}', volume.geometry), volume.array > 50)
+
+
+def test_npz_brings_label_and_landmarks_into_our_axes(tmp_path):
+  label = np.zeros(SHAPE, np.uint8)
+  label[1, 3, 6] = 2
+  np.savez(tmp_path / 'v.npz', image=numbered(), direction=np.eye(3), label=label,
+           landmarks=np.array([[1, 3, 6], [0.5, 0, 0]]), region=np.array([1, -1]))
+  volume = volumes.read_volume(tmp_path / 'v.npz')
+  assert np.argwhere(volume.label).tolist() == [[0, 1, 2]] and volume.label.max() == 2
+  np.testing.assert_array_equal(volume.landmarks, [[0, 1, 2], [6, 0.5, 5]])
+  assert volume.region.tolist() == [1, -1] and volume.region.dtype == np.int8
+
+
+# -------------------------------------------------------------------------------------------- masks
+
+
+def test_masks_stored_with_other_axes_are_turned(tmp_path):
+  volume = volumes.read_volume(write(tmp_path / 'v.npz', numbered(), direction=OBLIQUE))
+  turned = numbered()[::-1].transpose(2, 0, 1) % 3
+  corner = np.array(ORIGIN) + OBLIQUE[:, 0] * SPACING[0] * 4
+  write(tmp_path / 'm.npz', turned, np.array(SPACING)[[2, 0, 1]], corner,
+        (OBLIQUE * [-1, 1, 1])[:, [2, 0, 1]], key='label')
+  np.testing.assert_array_equal(
+      volumes.read_mask(tmp_path / 'm.npz', volume.geometry), volume.array % 3)
+
+
+@pytest.mark.parametrize('fields, words', [
+    (dict(array=np.ones((5, 6, 6), np.uint8)), r'mask has \(6, 5, 6\) voxels .* its image \(7, 5'),
+    (dict(direction=np.diag([-1.0, 1, 1])), 'lies up to 2 mm away from its image'),
+    (dict(origin=(-12.5, 30, 5)), 'lies up to 0.75 mm away'),
+    (dict(spacing=(0.5, 1.25, 1)), 'lies up to 6 mm away'),
+    (dict(array=numbered() + 200), 'the mask has the values 256, 257, 258, 259, 260 and more'),
+    (dict(array=np.full(SHAPE, 0.5)), 'has the values 0.5, but labels are whole numbers'),
+    (dict(array=np.full(SHAPE, np.nan)), 'has the values nan'),
+    (dict(key='image'), "expected an array 'label' in the file; found")])
+def test_masks_of_another_grid_or_kind_are_refused(tmp_path, fields, words):
+  volume = volumes.read_volume(write(tmp_path / 'v.npz', numbered()))
+  write(tmp_path / 'm.npz', **{'array': np.ones(SHAPE, np.uint8), 'key': 'label', **fields})
+  with pytest.raises(ValueError, match=words) as error:
+    volumes.read_mask(tmp_path / 'm.npz', volume.geometry)
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('mask, name, words', [
+    (np.zeros((7, 5, 5), bool), 'm.npz', r'has the shape \(7, 5, 5\), but its volume \(7, 5, 6\)'),
+    (np.zeros((7, 5, 6)), 'm.npz', 'whole numbers from 0 to 65535, not float64'),
+    (np.full((7, 5, 6), -1), 'm.npz', 'not int64 from -1'),
+    (np.zeros((7, 5, 6), bool), 'm.png', 'a mask is written as .nii.gz'),
+    (np.zeros((7, 5, 6), bool), 'absent/m.npz', 'cannot be written there')])
+def test_masks_that_cannot_be_written(tmp_path, mask, name, words):
+  volume = volumes.read_volume(write(tmp_path / 'v.npz', numbered()))
+  with pytest.raises(ValueError, match=words):
+    volumes.write_mask(tmp_path / name, mask, volume.geometry)
+
+
+# ------------------------------------------------------------------------------------ hostile files
+
+
+@pytest.mark.parametrize('array, words', [
+    (np.where(numbered() == 3, np.nan, 1.0), '1 of the 210 voxels are not finite'),
+    (np.where(numbered() == 3, 1e300, 1.0), '1 of the 210 voxels are not finite'),
+    (np.ones(SHAPE), 'every voxel is 1; a constant volume'),
+    (np.ones((2, *SHAPE)), 'of 3 axes, but the file has 4 axes'),
+    (np.ones((5, 6)), 'the file has 2 axes'), (np.ones((5, 6, 1)), 'needs 2 along every axis'),
+    (np.ones(SHAPE, complex), 'the file has complex128 values')])
+def test_unusable_arrays(tmp_path, array, words):
+  np.savez(tmp_path / 'v.npz', image=array)
+  with pytest.raises(ValueError, match=words) as error:
+    volumes.read_volume(tmp_path / 'v.npz')
+  assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('fields, words', [
+    (dict(spacing=np.zeros(3)), 'it must be positive along every axis'),
+    (dict(spacing=np.ones(2)), r'spacing must be numbers of shape \(3,\)'),
+    (dict(direction=np.ones((3, 3))), 'direction three independent unit columns'),
+    (dict(origin=np.full(3, np.inf)), 'origin must be finite'),
+    (dict(label=np.zeros((5, 6, 6))), r'label has the shape \(5, 6, 6\), but image'),
+    (dict(landmarks=np.ones(3)), r'finite voxel coordinates \[P,3\]'),
+    (dict(landmarks=np.full((1, 3), 9)), r'lie outside of the image of \(5, 6, 7\) voxels'),
+    (dict(landmarks=np.ones((2, 3)), region=np.zeros(1)), 'region must hold 0'),
+    (dict(region=np.zeros(0)), 'region must hold 0')])
+def test_npz_with_arrays_that_do_not_fit(tmp_path, fields, words):
+  np.savez(tmp_path / 'v.npz', image=numbered(), **fields)
+  with pytest.raises(ValueError, match=words):
+    volumes.read_volume(tmp_path / 'v.npz')
+
+
+@pytest.mark.parametrize('name', [f'{kind}{suffix}' for suffix in SUFFIXES for kind in
+                                  ('plain', 'compressed') if (kind, suffix) != ('compressed',
+                                                                               '.nii')])
+def test_truncated_files(tmp_path, name):
+  array = np.random.default_rng(0).integers(0, 999, (9, 10, 11)).astype(np.int16)
+  path = tmp_path / name
+  if name.endswith('.npz'):
+    (np.savez if 'plain' in name else np.savez_compressed)(path, image=array)
+  else:
+    sitk = pytest.importorskip('SimpleITK')
+    sitk.WriteImage(sitk.GetImageFromArray(array), str(path), 'compressed' in name)
+  content = path.read_bytes()
+  assert volumes.read_volume(path).array.size == array.size
+  for end in (10, 100, len(content) // 2, len(content) - 9):
+    path.write_bytes(content[:end])
+    with pytest.raises(ValueError, match='the file is truncated or corrupt|header') as error:
+      volumes.read_volume(path)
+    assert '\n' not in str(error.value) and str(path) in str(error.value)
+  path.write_bytes(b'')
+  with pytest.raises(ValueError, match='the file is empty'):
+    volumes.read_volume(path)
+  path.write_bytes(b'\x89PNG' + bytes(1000))
+  with pytest.raises(ValueError, match='truncated or corrupt, or it is not'):
+    volumes.read_volume(path)
+
+
+@pytest.mark.parametrize('suffix', ['.nii.gz', '.nrrd', '.mha'])
+@pytest.mark.parametrize('kind, words', [
+    ('4-D', 'of 3 axes, but the file has'), ('color', 'of 3 axes, but the file has'),
+    ('NaN', '1 of the 210 voxels are not finite'), ('constant', 'a constant volume')])
+def test_unusable_files(tmp_path, suffix, kind, words):
+  sitk = pytest.importorskip('SimpleITK')
+  array = {'4-D': np.ones((2, 7, 6, 5)), 'color': np.ones((7, 6, 5, 3)),
+           'NaN': np.where(numbered().T == 8, np.nan, 2.0), 'constant': np.ones((7, 6, 5))}[kind]
+  image = sitk.GetImageFromArray(array.astype(np.float32), isVector=kind == 'color')
+  sitk.WriteImage(image, str(tmp_path / f'v{suffix}'))
+  with pytest.raises(ValueError, match=words) as error:
+    volumes.read_volume(tmp_path / f'v{suffix}')
+  assert '\n' not in str(error.value)
+
+
+def test_headers_that_are_refused(tmp_path):
+  header = b'ObjectType = Image\nNDims = 3\nDimSize = 5 6 7\nElementType = MET_USHORT\n'
+  data = b'ElementDataFile = LOCAL\n' + numbered().T.tobytes()
+  for extra, words in (
+      (b'ElementSpacing = 1 0 1\n' + data, 'it must be positive'),
+      (b'ElementSpacing = 1 x 1\n' + data, 'truncated or corrupt'),
+      (b'ElementDataFile = other.raw\n', 'expected the voxels in the file itself'),
+      (b'Seq_Frame0000_Status = OK\nSeq_Frame0001_Status = OK\n' + data, 'a tracked sweep of 2')):
+    (tmp_path / 'v.mha').write_bytes(header + extra)
+    with pytest.raises(ValueError, match=words):
+      volumes.read_volume(tmp_path / 'v.mha')
+  nrrd = b'NRRD0004\ntype: ushort\ndimension: 3\nsizes: 5 6 7\nendian: little\nencoding: raw\n'
+  for extra, words in ((b'spacings: 1 -1 0\n\n', 'it must be positive'),
+                       (b'data file: other.raw\n\n', 'expected the voxels in the file itself')):
+    (tmp_path / 'v.nrrd').write_bytes(nrrd + extra + numbered().T.tobytes())
+    with pytest.raises(ValueError, match=words):
+      volumes.read_volume(tmp_path / 'v.nrrd')
+
+
+def test_paths_that_hold_no_volume(tmp_path, monkeypatch):
+  with pytest.raises(FileNotFoundError, match='there is no such file'):
+    volumes.read_volume(tmp_path / 'absent.npz')
+  (tmp_path / 'v.npz').mkdir()
+  with pytest.raises(ValueError, match='expected a file, not a folder'):
+    volumes.read_volume(tmp_path / 'v.npz')
+  (tmp_path / 'v.tif').write_bytes(b'x')
+  with pytest.raises(ValueError, match='a volume is a file .nii.gz'):
+    volumes.read_volume(tmp_path / 'v.tif')
+  monkeypatch.setitem(__import__('sys').modules, 'SimpleITK', None)
+  content = bytearray(352 + 2 * 210)
+  content[:4] = np.int32(348).tobytes()
+  content[40:56] = np.int16([3, *SHAPE, 1, 1, 1, 1]).tobytes()
+  content[72:74] = np.int16(16).tobytes()
+  content[80:92] = np.float32(SPACING).tobytes()
+  content[108:112] = np.float32(352).tobytes()
+  content[344:348] = b'n+1\0'
+  (tmp_path / 'v.nii.gz').write_bytes(gzip.compress(bytes(content)))
+  with pytest.raises(ValueError, match=r'need SimpleITK; run `pip install spinejax\[medical\]`'):
+    volumes.read_volume(tmp_path / 'v.nii.gz')
+
+
+# -------------------------------------------------------------------------------- the real volume
+
+
+@pytest.mark.parametrize('axes', ['', 'RIA'])
+def test_the_real_volume_and_a_mask_of_it(tmp_path, shared, axes):
+  sitk = pytest.importorskip('SimpleITK')
+  path = shared / 'data/plus_spine_phantom_us/SpinePhantomFreehandReconstructed.mha'
+  volume, image = volumes.read_volume(path, axes), sitk.ReadImage(str(path))
+  assert image.GetSize() == (147, 106, 104)
+  assert volume.array.shape == ((106, 147, 104) if axes else (104, 147, 106))
+  np.testing.assert_array_equal(volume.spacing, np.float32([0.5, 0.5, 0.5]))
+  for voxel in ((3, 40, 50), (60, 2, 99)):
+    index = [int(n) for n in orientation.to_index(voxel, volume.geometry)]
+    assert volume.array[voxel] == image[index]
+    np.testing.assert_allclose(orientation.to_physical(voxel, volume.geometry),
+                               image.TransformIndexToPhysicalPoint(index), atol=1e-9)
+  volumes.write_mask(tmp_path / 'm.mha', volume.array > 128, volume.geometry)
+  mask = sitk.ReadImage(str(tmp_path / 'm.mha'))
+  for get in ('GetSize', 'GetSpacing', 'GetOrigin', 'GetDirection'):
+    assert getattr(mask, get)() == getattr(image, get)()
+  np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image) > 128)
+  with pytest.raises(ValueError, match='a tracked sweep of 21 frames'):
+    volumes.read_volume(path.parent / 'SpinePhantomFreehand.igs.mha')
+
+
+def test_suffixes():
+  assert volumes.suffix_of('a/b.v.NII.GZ') == '.nii.gz' and volumes.suffix_of('b.nii') == '.nii'
+  assert volumes.suffix_of(pathlib.Path('b.png')) == '' == volumes.suffix_of('nii.gz.txt')

@@ -115,7 +115,7 @@ def load_run(workdir: str) -> Run:
 
 
 def check_same_cases(first: Run, other: Run) -> None:
-  """Raises ValueError unless two runs share classes, test cases, their data and, of volumes, grid."""
+  """Raises ValueError unless two runs share classes, test cases and what these hold."""
   where = f'{first.workdir} and {other.workdir}'
   classes = [tuple(run.config['data']['classes']) for run in (first, other)]
   if classes[0] != classes[1]:
@@ -126,13 +126,10 @@ def check_same_cases(first: Run, other: Run) -> None:
     differing = sorted(names[0] ^ names[1])
     raise ValueError(f'{where} were tested on different cases ({len(differing)} in one of them '
                      f'only, such as {differing[0]}); compare runs of one split.')
-  grids = [_grid(run.config) for run in (first, other)]
-  if grids[0] != grids[1]:
-    raise ValueError(f'{where} measure volumes in voxels of other grids ({grids[0]}; {grids[1]}); '
-                     'compare runs of one data.image_size.')
   if first.fingerprint != other.fingerprint:
-    raise ValueError(f'{where} were tested on other data under the same names of cases (the '
-                     'fingerprints in dataset.json differ); compare runs on one dataset.')
+    raise ValueError(f'{where} were tested on cases of the same names but other content (the '
+                     'fingerprints in dataset.json differ: other files, label map, or size or '
+                     'preparation of volumes); compare runs on one dataset.')
 
 
 def write_csv(path: pathlib.Path, found: Mapping[str, Any]) -> None:
@@ -145,12 +142,6 @@ def write_csv(path: pathlib.Path, found: Mapping[str, Any]) -> None:
         of_run, test = metric['runs'][run], metric['against'].get(run, {})
         writer.writerow([metric['key'], metric['name'], metric['better'], run, of_run['cases'],
                          of_run['mean'], of_run['sd'], *map(test.get, _TEST_COLUMNS)])
-
-
-def _grid(config: Mapping[str, Any]) -> str | None:
-  """Size of the grid on which volumes are measured, None of images."""
-  size = tuple(config['data']['image_size'])
-  return 'x'.join(map(str, size)) if len(size) == 3 else None
 
 
 def main(argv) -> None:

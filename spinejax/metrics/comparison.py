@@ -20,7 +20,7 @@ _LAMINAE = {  # name, decimals and whether it leads; less of all of them is bett
     'd3d_sum': ('Total d₃D, voxels', 1, True),
     'd3d_mean_mm': ('Mean d₃D, mm', 2, False),
     'd3d_sum_mm': ('Total d₃D, mm', 1, False),
-    'delta': ('Δ, difference in number', 1, True),
+    'delta': ('Δ, number of laminae', 1, True),
     'missed': ('Missed laminae', 1, True),
     'false': ('False laminae', 1, True),
 }
@@ -44,10 +44,11 @@ def compare(results: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *,
   Returns:
     JSON-safe: `runs` and `cases` [names], `metrics` [one dict each], `missed` {region: {run:
     {'missed': number, 'true': number}}} over all cases, {} where a run has no laminae, `notes`
-    [sentences on what is undefined], `confidence`, `num_resamples` and `seed`. A metric has `key`,
-    `name`, `better` ('higher' or 'lower'), `digits` to print, `main` (False: by region but for the
-    missed ones, and mm), `values` {run: [one per case, None undefined]}, `runs` {run: `mean`, `sd`,
-    `cases`} over the cases in which it is defined, and `against` {other run: `paired_test`}.
+    [sentences on what is undefined], `localizer_dice` of the first run, `confidence`,
+    `num_resamples` and `seed`. A metric has `key`, `name`, `better` ('higher' or 'lower'), `digits`
+    to print, `main` (False: by region but for the missed ones, and mm), `values` {run: [one per
+    case, None undefined]}, `runs` {run: `mean`, `sd`, `cases`} over the cases in which it is
+    defined, and `against` {other run: `paired_test`}.
 
   Raises:
     ValueError: fewer than two runs, other cases, a value that is no number.
@@ -68,8 +69,10 @@ def compare(results: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *,
     metric['against'] = {
         run: paired_test(values[runs[0]], values[run], better=metric['better'], seed=seed,
                         confidence=confidence, num_resamples=num_resamples) for run in runs[1:]}
+  localizer = (results[runs[0]].get('laminae') or {}).get('localizer_dice') or {}
   return {'runs': runs, 'cases': cases, 'metrics': metrics, 'missed': _missed(results, cases),
-          'notes': _notes(results, cases, metrics), 'confidence': confidence,
+          'notes': _notes(results, cases, metrics), 'localizer_dice': localizer,
+          'confidence': confidence,
           'num_resamples': num_resamples, 'seed': seed}
 
 
@@ -127,13 +130,13 @@ def _metrics(results, cases, classes) -> list[dict[str, Any]]:
   found = [metric(f'dice/{key}', f'Dice, {name}', 'higher', 3, True, 'cases', None, 'dice', key)
            for key, name in names.items()]
   for region in _regions(results, cases):
-    suffix = '' if region == 'all' else f', {region}'
     for key, (name, digits, main) in _LAMINAE.items():
-      main = main and (region == 'all' or key == 'missed')
-      found.append(metric(f'{key}/{region}', name + suffix, 'lower', digits, main,
+      if region != 'all':
+        name, main = f'{name.removesuffix(" laminae")}, {region}', key == 'missed'
+      found.append(metric(f'{key}/{region}', name, 'lower', digits, main,
                           'laminae', 'cases', None, key, region))
     if region != 'all':
-      found.append(metric(f'dice/{region}', f'Dice{suffix}', 'higher', 3, False,
+      found.append(metric(f'laminae_dice/{region}', f'Dice, {region}', 'higher', 3, False,
                           'laminae', 'cases', None, 'dice', region))
   return found
 

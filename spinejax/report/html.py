@@ -72,6 +72,7 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
       laminae=laminae, laminae_rows=tables.laminae_rows(laminae), laminae_columns=laminae_columns,
       laminae_scores=[metric for metric in ('missed', 'false', 'd3d_sum')
                       if metric in laminae_columns],
+      localizer=next(iter(((laminae or {}).get('localizer_dice') or {}).items()), None),
       localizer_note=tables.localizer_note(laminae), **_charts(history, scores, roc, classes),
       cases=[_picture(index, case, scores, classes)
              for index, case in enumerate(_merge_roles(cases))])
@@ -100,12 +101,13 @@ def write_comparison(directory: str | os.PathLike, *, comparison: Mapping,
       figure.savefig(folder / f'box_{name}.png', dpi=150, facecolor='white')
       medians = ', '.join(f'{run} {tables.format_value(_median(values), metric["digits"])}'
                           for run, values in metric['values'].items())
-      plots.append((_embed(figure, f'box{len(plots)}',
-                           f'{metric["name"]} of each run; medians: {medians}'), None))
+      plots.append(_embed(figure, f'box{len(plots)}',
+                          f'{metric["name"]} of each run; medians: {medians}'))
   runs = comparison['runs']
   title = f'{runs[0]} against {", ".join(runs[1:])}'
   page = _environment().get_template('comparison.html').render(
-      title=title, is_phantom=is_phantom, comparison=comparison, workdirs=workdirs, plots=plots)
+      title=title, is_phantom=is_phantom, comparison=comparison, workdirs=workdirs, plots=plots,
+      localizer_note=tables.localizer_note(comparison))
   return _write_page(folder, page)
 
 

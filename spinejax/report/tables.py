@@ -116,13 +116,13 @@ def laminae_columns(laminae: Mapping | None) -> dict[str, tuple[str, int]]:
 
 
 def localizer_note(laminae: Mapping | None) -> str:
-  """One sentence on the Dice that a perfect localizer reaches, '' where it is not known."""
+  """One sentence on the Dice that a perfect localizer reaches, '' where the labels are no cubes."""
   reached = (laminae or {}).get('localizer_dice') or {}
   if not reached:
     return ''
   scores = _listed([f'{value:.2f}' for value in reached.values()])
   return (f'A perfect localizer reaches a Dice of {scores} against cubes of 3x3x3 voxels that were '
-          f'placed with {_listed(list(reached))} voxels of noise along each axis.')
+          f'placed with a noise of {_listed(list(reached))} voxel along each axis.')
 
 
 def print_laminae(laminae: Mapping | None, console: Console | None = None) -> None:
@@ -171,7 +171,8 @@ def print_comparison(comparison: Mapping, console: Console | None = None) -> Non
     table.add_column(name, justify='right', no_wrap=True)
   for metric in comparison['metrics']:
     if metric['main']:
-      table.add_row(Text(f'{metric["name"]} ({metric["better"]} is better)', style='bold'))
+      arrow = '↑' if metric['better'] == 'higher' else '↓'
+      table.add_row(Text(f'{metric["name"]} {arrow}', style='bold'))
       for run in comparison['runs']:
         table.add_row(Text(f'  {run}'), *comparison_cells(metric, run))
   console.print(table)
@@ -185,9 +186,10 @@ def print_comparison(comparison: Mapping, console: Console | None = None) -> Non
       table.add_row(Text(run), *(f'{counts[run]["missed"]} of {counts[run]["true"]}'
                                  for counts in comparison['missed'].values()))
     console.print(table)
-  notes = [f'Difference: {first} less the run; p: that {first} is better, one-tailed paired t-test, '
-           'not corrected for their number.', *comparison['notes']]
-  console.print(Text('\n'.join(notes), style='dim'), width=width)
+  notes = ['↑ higher is better, ↓ lower is better.',
+           f'Difference: {first} less the run; p: that {first} is better, one-tailed paired t-test, '
+           'not corrected for their number.', localizer_note(comparison), *comparison['notes']]
+  console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=width)
 
 
 def interval_name(comparison: Mapping) -> str:

@@ -273,3 +273,22 @@ def test_dollar_signs_in_class_names_are_not_formulas():
   for figure in drawn:
     FigureCanvasAgg(figure).draw()
   assert r'P($\frac{$)' in titles(drawn[1])
+
+
+def test_whiskers_reach_one_and_a_half_quartile_ranges():
+  values = [0.0, 4.0, 5.0, 6.0, 7.0, 8.0, 11.0, 20.0]
+  figure = figures.box_plot({'a run': values, 'none': [None, None], '$x$' * 20: [1.0]}, 'distance')
+  axis = figure.axes[0]
+  lower, upper = np.percentile(values, [25, 75])
+  reach = 1.5 * (upper - lower)
+  ends = [min(v for v in values if v >= lower - reach), max(v for v in values if v <= upper + reach)]
+  lines = [line.get_xdata() for line in axis.get_lines()]
+  assert any(list(line) == [lower, ends[0]] for line in lines)
+  assert any(list(line) == [upper, ends[1]] for line in lines)
+  assert any(list(line) == [np.median(values)] * 2 for line in lines)
+  dots = next(line for line in axis.get_lines() if len(line.get_xdata()) == len(values))
+  assert list(dots.get_xdata()) == values
+  assert [label.get_text()[:4] for label in axis.get_yticklabels()] == ['a ru', 'none', '$x$$']
+  assert axis.get_ylim()[0] > axis.get_ylim()[1] and axis.get_xlabel() == 'distance'
+  FigureCanvasAgg(figure).draw()
+  FigureCanvasAgg(figures.box_plot({'a': [None]}, 'nothing')).draw()

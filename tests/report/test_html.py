@@ -291,3 +291,22 @@ def test_real_image_fits_in_five_megabytes_for_three_cases(tmp_path, shared):
   path, text = write(tmp_path, cases=cases, history=[], roc=None)
   Page(text)
   assert path.stat().st_size < 5e6
+
+
+def test_laminae_stand_by_region_and_by_case(tmp_path):
+  classes = ('background', 'lamina')
+  regions = {'all': 3.25, 'thoracic': 1.0, 'lumbar': 2.25}
+  laminae = {'mean': {'true': regions, 'missed': regions, 'd3d_sum': regions,
+                      'd3d_sum_mm': dict.fromkeys(regions)},
+             'sd': {'true': regions, 'missed': dict.fromkeys(regions), 'd3d_sum': regions},
+             'cases': {'a': {'missed': {'all': 2}, 'd3d_sum': {'all': 4.5}}, 'b': {}}}
+  results = make_results(classes, ('a', 'b')) | {'laminae': laminae}
+  _, text = write(tmp_path, classes=classes, results=results, history=[], cases=[], roc=None)
+  page = Page(text)
+  assert page.tables['laminae'] == [
+      ['Region', 'True', 'Missed', 'Total d₃D, voxels'],
+      ['all laminae', '3.2 ± 3.2', '3.2', '3.2 ± 3.2'],
+      ['thoracic', '1.0 ± 1.0', '1.0', '1.0 ± 1.0'], ['lumbar', '2.2 ± 2.2', '2.2', '2.2 ± 2.2']]
+  rows = {row[0]: row[-2:] for row in page.tables['scores'][1:]}
+  assert rows == {'a': ['2', '4.5'], 'b': ['', '']}
+  assert 'perfect localizer' not in page.text and 'undefined: class absent' not in page.text

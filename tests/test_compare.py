@@ -1,0 +1,148 @@
+"""The command that compares runs: from hand-made run folders to its files, and what it refuses."""
+import csv
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from spinejax import compare
+from spinejax import runs
+from tests import tiny
+
+CLASSES = ('background', 'rib', 'lump')
+VALUES = {'a': (0.9, 0.7, 0.8, 0.85), 'b': (0.6, 0.6, 0.7, 0.5), 'c': (0.9, 0.75, 0.8, 0.8)}
+
+
+def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d', data='folder',
+              laminae=False, names=None):
+  folder.mkdir(parents=True)
+  names = names or [f'case_{i}' for i in range(len(values))]
+  runs.write_json(folder / 'config.json', {'data': {'name': data, 'classes': classes}})
+  runs.write_json(folder / 'dataset.json',
+                  {'split': {'test': names}, 'fingerprint': {'test': fingerprint}})
+  dice = lambda value: {**dict.fromkeys(classes[1:], value), 'mean_bones': value}
+  results = {'cases': {name: {'dice': dice(value)} for name, value in zip(names, values)}}
+  if laminae:
+    table = lambda value: {'all': 3 * value, 'thoracic': value, 'lumbar': 2 * value}
+    results['laminae'] = {'cases': {
+        name: {**{key: table(i + value) for key in ('d3d_mean', 'd3d_sum')},
+               **{key: table(i) for key in ('missed', 'false', 'delta')}, 'true': table(9)}
+        for i, (name, value) in enumerate(zip(names, values))}, 'localizer_dice': {'0.5': 0.65}}
+  runs.write_json(folder / 'test_metrics.json', results)
+  return str(folder)
+
+
+def call(*arguments):
+  return subprocess.run([sys.executable, '-m', 'spinejax.compare', *arguments], cwd=tiny.ROOT,
+                        capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_three_runs_from_the_command_to_the_files(tmp_path):
+  folders = [write_run(tmp_path / 'runs' / name, VALUES[name], data='volume_phantom', laminae=True)
+             for name in 'abc']
+  result = call(f'--workdirs={",".join(folders)}', f'--output={tmp_path / "new" / "out"}')
+  assert result.returncode == 0, result.stderr
+  lines = result.stdout.splitlines()
+  assert max(map(len, lines[:-1])) <= 80 and '3 runs on 4 cases' in lines[0]
+  assert any(re.match(r' *b +0\.600 ± 0\.082 +0\.213 +0\.\d+ to 0\.\d+ +0\.0\d\d', line)
+             for line in lines)
+  output = tmp_path / 'new' / 'out'
+  assert lines[-1] == f'Comparison: {output / "index.html"}'
+  stored = json.loads((output / 'comparison.json').read_text())
+  assert stored['runs'] == ['a', 'b', 'c'] and stored['workdirs']['b'] == folders[1]
+  assert stored['missed']['lumbar']['a'] == {'missed': 12, 'true': 72}
+  with (output / 'comparison.csv').open(encoding='utf-8') as file:
+    rows = list(csv.DictReader(file))
+  assert len(rows) == 3 * len(stored['metrics'])
+  row = next(row for row in rows if row['metric'] == 'dice/rib' and row['run'] == 'b')
+  test = stored['metrics'][0]['against']['b']
+  assert [float(row[key]) for key in ('difference', 'low', 'high', 'p_value')] == [
+      test[key] for key in ('difference', 'low', 'high', 'p_value')]
+  assert row['compared_cases'] == '4'
+  plots = sorted(path.name for path in output.glob('*.png'))
+  assert plots == sorted('box_' + metric['key'].replace('/', '_') + '.png'
+                         for metric in stored['metrics'] if metric['main'])
+  with Image.open(output / 'box_d3d_sum_all.png') as picture:
+    assert picture.width > 600
+  page = (output / 'index.html').read_text()
+  assert page.count('<svg') == len(plots)
+  for words in ('not a medical device', 'phantoms, not clinical data', 'a against b, c',
+                '12 of 72', 'perfect localizer', 'case_3', folders[2]):
+    assert words in page, words
+  assert 'http' not in page.replace('http-equiv', '') and '<script' not in page
+
+
+def test_the_default_folder_is_in_the_first_run_and_is_renewed(tmp_path):
+  a, b = (write_run(tmp_path / name, VALUES[name], laminae=True) for name in 'ab')
+  found, page = compare.compare_runs([a, b])
+  assert page == tmp_path / 'a' / 'comparison' / 'index.html'
+  assert 'clinical data' not in page.read_text() and list(found['missed']) == [
+      'all', 'thoracic', 'lumbar']
+  c = write_run(tmp_path / 'c', VALUES['c'])
+  found, page = compare.compare_runs([a, c])
+  assert not (page.parent / 'box_missed_all.png').exists()
+  assert 'Laminae are left out: c' in page.read_text()
+
+
+def test_names_of_folders_are_made_unique(tmp_path):
+  paths = [str(tmp_path / path) for path in ('x/run', 'y/run', 'y/other')]
+  assert compare.unique_names(paths) == ['x/run', 'y/run', 'other']
+  folders = [write_run(tmp_path / name / '<b>run', VALUES['a']) for name in ('x', 'y')]
+  found, page = compare.compare_runs(folders, tmp_path / 'out')
+  assert found['runs'] == ['x/<b>run', 'y/<b>run']
+  assert '<b>run' not in page.read_text() and 'same in every case' in page.read_text()
+  assert all(test['p_value'] is None for metric in found['metrics']
+             for test in metric['against'].values())
+
+
+def test_runs_that_cannot_be_compared_are_refused(tmp_path):
+  a = write_run(tmp_path / 'a')
+  others = {
+      'different cases .2 in one of them only, such as case_3': write_run(
+          tmp_path / 'cases', names=['case_0', 'case_1', 'case_2', 'case_9']),
+      'same names but other content': write_run(tmp_path / 'data', fingerprint='beef'),
+      'have other classes .background, rib, lump; background, bone': write_run(
+          tmp_path / 'classes', classes=('background', 'bone')),
+      'has not been tested .*--mode=evaluate': write_run(tmp_path / 'untested'),
+      'is not the result of a test': write_run(tmp_path / 'list'),
+      'is of other cases than the test set': write_run(tmp_path / 'stale'),
+      'does not say what the run was tested on': write_run(tmp_path / 'old'),
+      'has no test cases': write_run(tmp_path / 'empty', ()),
+      'is given twice': f'{a}/../a',
+      'holds no run': str(tmp_path / 'nothing'),
+  }
+  (tmp_path / 'untested' / 'test_metrics.json').unlink()
+  runs.write_json(tmp_path / 'list' / 'test_metrics.json', [1])
+  runs.write_json(tmp_path / 'stale' / 'test_metrics.json', {'cases': {'case_0': {}}})
+  runs.write_json(tmp_path / 'old' / 'dataset.json', {'mean': 1})
+  for sentence, other in others.items():
+    with pytest.raises((ValueError, OSError), match=sentence):
+      compare.compare_runs([a, other])
+  with pytest.raises(ValueError, match='at least two run folders separated by commas, got .*/a'):
+    compare.compare_runs([a])
+  with pytest.raises(ValueError, match='must be a folder, .* is a file'):
+    compare.compare_runs([a, write_run(tmp_path / 'b')], tmp_path / 'a' / 'config.json')
+  assert not (tmp_path / 'a' / 'comparison').exists()
+
+
+def test_the_command_refuses_in_one_line(tmp_path):
+  a = write_run(tmp_path / 'a')
+  for arguments, code, sentence in (
+      ([f'--workdirs={a}'], 1, 'needs at least two run folders'),
+      ([f'--workdirs={a},{tmp_path}/none'], 1, 'holds no run'),
+      ([], 2, '--workdirs')):
+    result = call(*arguments)
+    assert result.returncode == code and result.stdout == ''
+    assert len(result.stderr.strip().splitlines()) == 1 and sentence in result.stderr
+
+
+def test_help_is_fast():
+  result = subprocess.run(
+      [sys.executable, '-X', 'importtime', '-m', 'spinejax.compare', '--help'], cwd=tiny.ROOT,
+      capture_output=True, text=True, timeout=120, check=False)
+  imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
+  assert 'absl.app' in imported and not {'jax', 'scipy', 'matplotlib'} & imported
+  assert '--workdirs' in result.stdout and "'comparison' in" in result.stdout

@@ -90,7 +90,7 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
   image = jax.ShapeDtypeStruct((1, *data.image_size, data.channels), jnp.float32)
   rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
   template = dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
-  mesh = steps.create_mesh(config.eval_batch_size)
+  mesh = steps.create_mesh(config.eval_batch_size, data.image_size)
   place = steps.replicated(mesh)
   template = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), template)
@@ -104,7 +104,7 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
     return lambda images: jax.device_get(run(state, images))
 
   predictor = Predictor(config, info, step, config.eval_batch_size,
-                        compiled(steps.predict_step, variables))
+                        compiled(functools.partial(steps.predict_step, mesh=mesh), variables))
   if transfers or (isinstance(model, wave_ct.WaveCT) and training is not None):
     styles = _load_styles(workdir, predictor, _digest(variables['params']['autoencoder']),
                           compiled(style_step, variables), training)

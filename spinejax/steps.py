@@ -1,9 +1,11 @@
 """Pure training and evaluation steps, and the only place that maps them over devices.
 
-`train_step(state, batch, key)` sees the global batch. `parallelize` compiles it for a mesh of
-devices (`'mesh'`: `jit` with the batch sharded, so batch norm is synchronized by construction and
-gradients are those of one device) or with `pmap` (`'pmap'`: the same function per device, means
-taken over the axis `'data'`).
+`train_step(state, batch, key)` sees the global batch. `parallelize_train_step` compiles it for a
+mesh of devices (`'mesh'`: `jit` with the batch sharded, so batch norm is synchronized by
+construction and gradients are those of one device) or with `pmap` (`'pmap'`: the same function per
+device, means taken over the axis `'data'`). In a mesh, devices that the batch leaves idle share the
+planes of a volume, so that one volume of a batch of 1 keeps them all busy, or is spread over their
+memories.
 """
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +22,7 @@ import optax
 from spinejax.metrics import segmentation
 
 AXIS = 'data'
+SPACE = 'space'
 Batch = Mapping[str, jax.Array]
 Variables = Mapping[str, Any]
 
@@ -67,7 +70,7 @@ def create_train_state(
 def train_step(
     state: TrainState, batch: Batch, key: jax.Array, *, model: nn.Module,
     loss_fn: Callable, tx: optax.GradientTransformation, augment_fn: Callable,
-    ema_decay: float = 0.0, axis_name: str | None = None
+    ema_decay: float = 0.0, axis_name: str | None = None, mesh: Mesh | None = None
 ) -> tuple[TrainState, dict[str, jax.Array]]:
   """One optimizer step; a non-finite loss or gradient leaves the state as it was and is counted.
 
@@ -81,6 +84,7 @@ def train_step(
     augment_fn: random augmentation and normalization, on the device.
     ema_decay: decay of the moving average of the variables; used when `state.ema` is present.
     axis_name: name of the mapped axis under `pmap`, None otherwise.
+    mesh: devices that share the network's work on a volume; see `create_mesh`.
 
   Returns:
     The new state and scalars: loss, its parts as `loss/<part>`, grad_norm, skipped (in a row).
@@ -92,10 +96,11 @@ def train_step(
   batch = augment_fn(augment_key, batch)
 
   def objective(params):
+    image = _constrain(batch['image'], mesh, AXIS, SPACE)
     outputs, updated = model.apply(
-        {'params': params, 'batch_stats': state.batch_stats}, batch['image'], train=True,
+        {'params': params, 'batch_stats': state.batch_stats}, image, train=True,
         mutable=['batch_stats'], rngs={'dropout': dropout_key})
-    loss, parts = loss_fn(outputs, batch)
+    loss, parts = loss_fn(_constrain(outputs, mesh, AXIS), batch)
     parts = {f'loss/{name}': jnp.mean(value) for name, value in parts.items()}
     return jnp.mean(loss), (parts, updated.get('batch_stats', {}))
 
@@ -120,13 +125,14 @@ def train_step(
 
 
 def eval_step(variables: Variables, batch: Batch, *, model: nn.Module, loss_fn: Callable,
-              normalize_fn: Callable, num_classes: int) -> dict[str, jax.Array]:
+              normalize_fn: Callable, num_classes: int, mesh: Mesh | None = None
+              ) -> dict[str, jax.Array]:
   """Loss and counts of one batch at the network's size.
 
   Returns per-example arrays, zero where `batch['valid']` is 0: `loss` [N] and `counts` [N, K, 3]
   (true positives, false positives, false negatives), ready to be summed over batches and devices.
   """
-  outputs = model.apply(variables, normalize_fn(batch['image']), train=False)
+  outputs = _predict(variables, batch['image'], model, normalize_fn, mesh)
   loss, _ = loss_fn(outputs, batch)
   prediction = segmentation.predict_labels(outputs['logits'])
   counts = segmentation.confusion_counts(prediction, batch['label'], num_classes, batch['valid'])
@@ -134,19 +140,37 @@ def eval_step(variables: Variables, batch: Batch, *, model: nn.Module, loss_fn: 
 
 
 def predict_step(variables: Variables, image: jax.Array, *, model: nn.Module,
-                 normalize_fn: Callable) -> jax.Array:
+                 normalize_fn: Callable, mesh: Mesh | None = None) -> jax.Array:
   """Logits float32 [N, H, W, K] of images [N, H, W, C] in gray levels."""
-  return model.apply(variables, normalize_fn(image), train=False)['logits']
+  return _predict(variables, image, model, normalize_fn, mesh)['logits']
 
 
-def create_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Mesh over the largest number of devices that divides the batch.
+def _predict(variables: Variables, image: jax.Array, model: nn.Module, normalize_fn: Callable,
+             mesh: Mesh | None) -> dict[str, jax.Array]:
+  image = _constrain(normalize_fn(image), mesh, AXIS, SPACE)
+  return _constrain(model.apply(variables, image, train=False), mesh, AXIS)
 
-  A training batch is never padded, since batch norm would see the padding.
+
+def _constrain(arrays: Any, mesh: Mesh | None, *axes: str) -> Any:
+  """Arrays with their first axes sharded over these axes of the mesh, if there is one."""
+  if mesh is None:
+    return arrays
+  return jax.lax.with_sharding_constraint(arrays, NamedSharding(mesh, PartitionSpec(*axes)))
+
+
+def create_mesh(batch_size: int, image_size: Sequence[int] = (),
+                devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """Mesh ('data', 'space'): devices that share the batch, and those that share each volume.
+
+  'data' is the largest number of devices that divides the batch: a training batch is never padded,
+  since batch norm would see the padding. 'space' is 1 for images [H, W]; for volumes [D, H, W] it
+  is the largest number of devices left to each that divides D.
   """
   devices = list(devices if devices is not None else jax.devices())
-  count = max(n for n in range(1, len(devices) + 1) if batch_size % n == 0)
-  return Mesh(np.array(devices[:count]), (AXIS,))
+  largest = lambda size, most: max(n for n in range(1, most + 1) if size % n == 0)
+  data = largest(batch_size, len(devices))
+  space = largest(image_size[0], len(devices) // data) if len(image_size) == 3 else 1
+  return Mesh(np.array(devices[:data * space]).reshape(data, space), (AXIS, SPACE))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -160,27 +184,31 @@ def batched(mesh: Mesh) -> NamedSharding:
 def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Callable:
   """Compiles `step(state, batch, key, axis_name=None)` for the devices of `mesh`.
 
-  `data_parallel='mesh'` shards the batch and leaves the program as it is; `'pmap'` maps it over
-  the devices, with the model's batch norm averaging over the axis `'data'`. Both take and return
-  the same arrays: a replicated state without a device axis and a global batch [N, ...]. The state
-  passed in is donated.
+  `data_parallel='mesh'` shards the batch, and volumes, and leaves the program as it is; `'pmap'`
+  maps it over the devices of the axis `'data'`, with the model's batch norm averaging over it. Both
+  take and return the same arrays: a replicated state without a device axis and a global batch
+  [N, ...]. The state passed in is donated.
   """
   if data_parallel == 'mesh':
-    return jax.jit(step, in_shardings=(replicated(mesh), batched(mesh), replicated(mesh)),
-                   out_shardings=replicated(mesh), donate_argnums=0)
+    return jax.jit(functools.partial(step, mesh=mesh), donate_argnums=0,
+                   in_shardings=(replicated(mesh), batched(mesh), replicated(mesh)),
+                   out_shardings=replicated(mesh))
   if data_parallel != 'pmap':
     raise ValueError(f"data_parallel must be 'mesh' or 'pmap', not {data_parallel!r}.")
   mapped = jax.pmap(functools.partial(step, axis_name=AXIS), axis_name=AXIS,
-                    in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices.flat))
+                    in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices[:, 0]))
 
   def stepped(state, batch, key):
-    split = lambda x: x.reshape(mesh.size, x.shape[0] // mesh.size, *x.shape[1:])
+    split = lambda x: x.reshape(mesh.shape[AXIS], -1, *x.shape[1:])
     return mapped(state, jax.tree.map(split, batch), key)
 
   return stepped
 
 
 def parallelize_eval_step(step: Callable, mesh: Mesh) -> Callable:
-  """Compiles `step(variables, batch)` with the batch sharded and outputs gathered."""
+  """Compiles `step(variables, batch)` with the batch sharded and outputs gathered.
+
+  `eval_step` and `predict_step` share a volume among devices where they are given the mesh too.
+  """
   return jax.jit(step, in_shardings=(replicated(mesh), batched(mesh)),
                  out_shardings=replicated(mesh))

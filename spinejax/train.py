@@ -120,7 +120,8 @@ def create_run(config: ConfigDict, console: Console) -> Run:
     raise ValueError('config.num_steps or config.num_epochs must be above 0.')
 
   tx = optimizers.create_optimizer(config.optimizer, num_steps)
-  mesh = steps.create_mesh(config.batch_size)
+  shared = config.data.patch_size if config.data_parallel == 'mesh' else ()
+  mesh = steps.create_mesh(config.batch_size, shared)
   init_key, train_key = jax.random.split(jax.random.key(config.seed))
   state = steps.create_train_state(
       init_key, model, tx, (1, *config.data.patch_size, config.data.channels),
@@ -211,13 +212,13 @@ def _create_validation(config: ConfigDict, cases: datasets.Source, model, loss: 
   if not len(cases):
     return lambda state: {}
   size = config.eval_batch_size
-  mesh = steps.create_mesh(size)
+  mesh = steps.create_mesh(size, config.data.image_size)
   prepared = [batches.prepare_case(cases[i], config.data, cells=needs_cells(config.loss))
               for i in range(len(cases))]
   num_classes = config.model.num_classes
   eval_step = steps.parallelize_eval_step(functools.partial(
       steps.eval_step, model=model, loss_fn=loss, normalize_fn=normalize,
-      num_classes=num_classes), mesh)
+      num_classes=num_classes, mesh=mesh), mesh)
   classes = tuple(config.data.classes)
 
   def validate(state):

@@ -11,6 +11,7 @@ import pytest
 from spinejax import losses
 from spinejax import optimizers
 from spinejax import steps
+from spinejax.models.unet import UNet
 
 LOSS = losses.create_loss({'name': 'cross_entropy'})
 
@@ -43,7 +44,7 @@ def make_state(tx, ema=False):
 
 def run(data_parallel='mesh', devices=None, num_steps=2, batch=None, tx=None, ema=0.0):
   batch, tx = batch or make_batch(), tx or optax.sgd(0.1)
-  mesh = steps.create_mesh(len(batch['label']), devices)
+  mesh = steps.create_mesh(len(batch['label']), devices=devices)
   step = steps.parallelize_train_step(functools.partial(
       steps.train_step, model=Net(), loss_fn=LOSS, tx=tx, augment_fn=identity_augment,
       ema_decay=ema), mesh, data_parallel)
@@ -52,6 +53,22 @@ def run(data_parallel='mesh', devices=None, num_steps=2, batch=None, tx=None, em
     state, metrics = step(state, batch, jax.random.key(1))
     history.append(jax.device_get(metrics))
   return jax.device_get(state), history
+
+
+def volume_step(batch_size, size, form, devices, loss):
+  """State and metrics after a step of a 3-D U-Net on random volumes; the second one is empty."""
+  rng = np.random.default_rng(0)
+  batch = {'image': rng.normal(size=(batch_size, *size, 1)).astype(np.float32),
+           'label': (rng.random((batch_size, *size)) < 0.02).astype(np.int32)}
+  batch['label'][1:2] = 0
+  net = UNet(1, features=2, levels=1, upsample='nearest', dropout=0.1 if batch_size == 1 else 0.0)
+  tx = optax.sgd(0.1)
+  mesh = steps.create_mesh(batch_size, size if form == 'mesh' else (), devices)
+  step = steps.parallelize_train_step(functools.partial(
+      steps.train_step, model=net, loss_fn=losses.create_loss(loss), tx=tx,
+      augment_fn=identity_augment), mesh, form)
+  state = steps.create_train_state(jax.random.key(0), net, tx, (1, *size, 1))
+  return jax.device_get(step(state, batch, jax.random.key(1)))
 
 
 def assert_close(a, b, tolerance=2e-6):
@@ -65,6 +82,24 @@ def test_two_devices_equal_one_in_both_forms():
     two, metrics = run(form)
     assert_close(one, two)
     assert_close(one_metrics, metrics)
+
+
+CENTROID = {'name': 'centroid', 'gradient': 'straight_through', 'distance_floor': 1.0}
+
+
+@pytest.mark.parametrize('size', [(12, 6, 4), (6, 5, 3)])  # three planes on two devices at the last
+def test_a_volume_shared_by_two_devices_is_that_of_one(size):
+  one = volume_step(1, size, 'mesh', jax.devices()[:1], CENTROID)
+  assert steps.create_mesh(1, size).shape == {'data': 1, 'space': 2}
+  assert_close(one, volume_step(1, size, 'mesh', None, CENTROID), 1e-5)
+
+
+@pytest.mark.parametrize('form', ['mesh', 'pmap'])
+def test_a_batch_of_volumes_is_the_same_in_both_forms(form):
+  size = (6, 6, 4)
+  assert steps.create_mesh(2, size).shape == {'data': 2, 'space': 1}
+  one = volume_step(2, size, 'mesh', jax.devices()[:1], CENTROID)
+  assert_close(one, volume_step(2, size, form, None, CENTROID), 1e-5)
 
 
 def test_an_unknown_form_is_one_sentence():
@@ -126,9 +161,11 @@ def test_moving_average_by_hand():
   assert run(num_steps=1)[0].ema is None
 
 
-@pytest.mark.parametrize('batch, expected', [(4, 2), (3, 1), (1, 1), (12, 2)])
-def test_the_mesh_takes_the_devices_that_divide_the_batch(batch, expected):
-  assert steps.create_mesh(batch).size == expected
+@pytest.mark.parametrize('batch, size, expected', [
+    (4, (), (2, 1)), (3, (), (1, 1)), (1, (64, 64), (1, 1)), (12, (8, 8), (2, 1)),
+    (1, (8, 4, 4), (1, 2)), (1, (7, 4, 4), (1, 1)), (2, (8, 4, 4), (2, 1)), (3, (8, 4, 4), (1, 2))])
+def test_the_mesh_takes_devices_for_the_batch_and_then_for_the_planes(batch, size, expected):
+  assert steps.create_mesh(batch, size).devices.shape == expected
 
 
 def test_evaluation_ignores_padding():

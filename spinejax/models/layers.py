@@ -85,22 +85,30 @@ def convolve(x: Array, kernel: Array, stride: int = 1, dilation: int = 1) -> Arr
 
 
 def _convolve_by_depth(x: Array, kernel: Array, dilation: int) -> Array:
-  """3-D convolution at stride 1: y_d = sum_i k_i * x_(d + i), with 2-D convolutions *.
+  """3-D convolution at stride 1: y_d = sum_i (k_i * x)_(d + i), with 2-D convolutions *.
 
-  The taps of one channel stand side by side as the channels of one 2-D convolution.
+  One 2-D convolution gives the products with all depth taps k_i, side by side as channels, and
+  shifts along the depth add them up. Of a single channel the shifts of x are the channels instead.
   """
   n, depth, height, width, channels = x.shape
-  window = kernel.shape[0]
-  reach = dilation * (window - 1) // 2
-  x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0), (0, 0)))
-  taps = [lax.slice_in_dim(x, start, start + depth, axis=1).reshape(-1, height, width, channels)
-          for start in range(0, window * dilation, dilation)]
+  window, features = kernel.shape[0], kernel.shape[-1]
+  shifts = [dilation * (i - window // 2) for i in range(window)]
+  plane = lambda x: x.reshape(-1, height, width, x.shape[-1])
   if channels == 1:
-    y = convolve(jnp.concatenate(taps, -1), kernel[..., 0, :].transpose(1, 2, 0, 3), 1, dilation)
-  else:
-    y = functools.reduce(jnp.add, [convolve(tap, kernel[i], 1, dilation)
-                                   for i, tap in enumerate(taps)])
-  return y.reshape(n, depth, height, width, -1)
+    x = jnp.concatenate([_shift(x, -shift, 1) for shift in shifts], -1)
+    y = convolve(plane(x), kernel[..., 0, :].transpose(1, 2, 0, 3), 1, dilation)
+    return y.reshape(n, depth, height, width, features)
+  kernel = kernel.transpose(1, 2, 3, 0, 4).reshape(window, window, channels, -1)
+  y = convolve(plane(x), kernel, 1, dilation).reshape(n, depth, height, width, -1)
+  taps = jnp.split(y, window, -1)
+  return functools.reduce(jnp.add, [_shift(tap, -shift, 1) for tap, shift in zip(taps, shifts)])
+
+
+def _shift(x: Array, by: int, axis: int) -> Array:
+  """x moved by so many places along an axis, toward its end if positive, with zeros behind it."""
+  pads = [(0, 0, 0)] * x.ndim
+  pads[axis] = (by, -by, 0)
+  return lax.pad(x, jnp.zeros((), x.dtype), pads)
 
 
 def _convolve(x: Array, kernel: Array, stride: int, dilation: int) -> Array:
@@ -119,6 +127,8 @@ _MIN_CHANNELS = 8
 _BLOCK_PIXELS = 512
 # if an example has at least so many numbers; below, all examples make one block.
 _LARGE_EXAMPLE = 2 ** 19
+# More examples than this are taken for the planes of a volume and summed together.
+_MAX_EXAMPLES = 32
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -147,32 +157,34 @@ def _kernel_gradient(x: Array, dy: Array, window: int, dilation: int) -> Array:
   """
   n, height, width, channels = x.shape
   features = dy.shape[-1]
+  # One sum per example, or per device where the examples are the planes of a volume, keeps a
+  # sharded batch from being reduced in every turn of the loop.
+  groups = n if n <= _MAX_EXAMPLES else math.gcd(n, jax.device_count())
   reach = dilation * (window - 1) // 2
   x = jnp.pad(x, ((0, 0), (reach, reach), (0, 0), (0, 0)))
-  zero = jnp.zeros((), dy.dtype)
 
-  def products(x, dy, examples):
+  def products(x, dy, groups):
     shifts = range(reach, -reach - 1, -dilation)
-    columns = jnp.stack([lax.pad(dy, zero, ((0, 0, 0), (0, 0, 0), (-shift, shift, 0), (0, 0, 0)))
-                         for shift in shifts], -2).reshape(examples, -1, window * features)
-    rows = [x[:, start:start + dy.shape[1]].reshape(examples, -1, channels)
+    columns = jnp.stack([_shift(dy, -shift, 2) for shift in shifts], -2)
+    columns = columns.reshape(groups, -1, window * features)
+    rows = [x[:, start:start + dy.shape[1]].reshape(groups, -1, channels)
             for start in range(0, window * dilation, dilation)]
     return jnp.stack([jnp.einsum('npc,npf->ncf', row, columns,
                                  preferred_element_type=jnp.float32) for row in rows])
 
-  if height * width * max(channels, features) < _LARGE_EXAMPLE:
+  if n // groups * height * width * max(channels, features) < _LARGE_EXAMPLE:
     total = products(x, dy, 1)
   else:
+    pixels = n // groups * width
     block = max(size for size in range(1, height + 1)
-                if height % size == 0 and (size * width <= _BLOCK_PIXELS or size == 1))
+                if height % size == 0 and (size * pixels <= _BLOCK_PIXELS or size == 1))
 
     def add_block(i, total):
       return total + products(lax.dynamic_slice_in_dim(x, i * block, block + 2 * reach, 1),
-                              lax.dynamic_slice_in_dim(dy, i * block, block, 1), n)
+                              lax.dynamic_slice_in_dim(dy, i * block, block, 1), groups)
 
-    # One sum per example keeps a sharded batch from being reduced in every turn of the loop.
     total = lax.fori_loop(0, height // block, add_block,
-                          jnp.zeros((window, n, channels, window * features), jnp.float32))
+                          jnp.zeros((window, groups, channels, window * features), jnp.float32))
   total = total.sum(1).reshape(window, channels, window, features)
   return total.transpose(0, 2, 1, 3).astype(dy.dtype)
 

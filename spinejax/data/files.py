@@ -325,7 +325,8 @@ def read_cases(
 
   The columns are name (the file name without extension), patient, spacing_y_mm and spacing_x_mm
   (vertical and horizontal size of a pixel of the original image); all but name may be missing, a
-  spacing may be empty, other columns are ignored. Comma, semicolon or tab separated, UTF-8.
+  spacing may be empty, other columns are ignored. Comma, semicolon or tab separated, UTF-8. Volumes
+  take their spacing from their own files.
 
   Args:
     path: the table.
@@ -481,7 +482,7 @@ def read_pair(
 
   Raises:
     FileNotFoundError, ValueError: as `read_image` and `read_mask`, or `volumes.read_volume`,
-      `volumes.read_mask` and `landmarks.read_landmarks`; sizes that differ; a volume with no lamina.
+      `volumes.read_mask` and `landmarks.read_landmarks`; sizes that differ; no lamina.
   """
   if is_volume(pair.image):
     return _read_volume_pair(pair, axes)

@@ -20,7 +20,7 @@ TABLES = ('.csv', '.mrk.json')
 
 _REGIONS = {'thoracic': THORACIC, 'lumbar': LUMBAR, 't': THORACIC, 'l': LUMBAR, '0': THORACIC,
             '1': LUMBAR, '': UNKNOWN, '-1': UNKNOWN, 'unknown': UNKNOWN}
-_LEVEL = re.compile(r'(t|th|l)\s*-?\s*\d+(?!\d)', re.IGNORECASE)
+_LEVEL = re.compile(r'(t|th|l)\s*-?\s*\d{1,2}(?!\d)', re.IGNORECASE)
 
 
 def suffix_of(path: str | os.PathLike) -> str:
@@ -107,8 +107,8 @@ def _read_markups(path: pathlib.Path) -> _Rows:
       for number, point in enumerate(markup.get('controlPoints', ())):
         if str(point.get('positionStatus', 'defined')).lower() in ('undefined', 'missing'):
           continue
-        place = np.array(point['position'], np.float64)
-        if place.shape != (3,) or not np.isfinite(place).all():
+        place = np.array(point['position'])
+        if place.shape != (3,) or place.dtype.kind not in 'if' or not np.isfinite(place).all():
           raise ValueError(f'{path}: position {number + 1} is not three numbers.')
         rows.places.append(sign * place)
         rows.region.append(_region_of(str(point.get('label', ''))))

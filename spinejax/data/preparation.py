@@ -187,8 +187,9 @@ def crop_to_column(
   """
   across = image.shape[1]
   if not math.isfinite(spacing[1]):
-    raise ValueError('the spacing of the volume is unknown, so a region cannot be given in mm; write '
-                     'the spacing into its file, or leave crop_to_column out of data.preparation.')
+    raise ValueError('the spacing of the volume is unknown, so a region cannot be given in mm; '
+                     'write the spacing into its file, or leave crop_to_column out of '
+                     'data.preparation.')
   half = _number('data.column_width', width) / float(spacing[1]) / 2
   if not half:
     raise ValueError('data.column_width must be positive.')

@@ -115,8 +115,9 @@ def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
   kind, bits = np.frombuffer(content, order + 'i2', 2, 70).tolist()
   start, = np.frombuffer(content, order + 'f4', 1, 108).tolist()
   shape = shape[:max(count, 0)]
-  if not (shape and count <= 7 and min(shape) > 0 and math.isfinite(start)
-          and start + math.prod(shape) * bits / 8 <= len(content)):
+  size = max(bits / 8, np.dtype(_NIFTI_FLOATS.get(kind, 'u1')).itemsize)
+  if not (shape and count <= 7 and min(shape) > 0 and start >= 0
+          and start + math.prod(shape) * size <= len(content)):
     raise _damaged(path)
   _refuse_shape(path, shape)
   _refuse_spacing(path, np.abs(np.frombuffer(content, order + 'f4', 3, 80)))

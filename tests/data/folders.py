@@ -1,4 +1,4 @@
-"""Tiny folders of images and masks as users have them, written for tests."""
+"""Tiny folders of images and masks, or of volumes, as users have them, written for tests."""
 import json
 import pathlib
 from collections.abc import Sequence
@@ -97,6 +97,52 @@ def write_folder(
     (path / 'cases.csv').write_text(
         'name,patient,spacing_y_mm,spacing_x_mm\n' + '\n'.join(lines) + '\n')
   return names
+
+
+def draw_volume(rng: np.random.Generator, shape: tuple[int, int, int]
+                ) -> tuple[np.ndarray, np.ndarray]:
+  """Speckle float32 [D,H,W] with two bright voxels, and their places int64 [2,3]."""
+  image = rng.uniform(10, 60, shape).astype(np.float32)
+  points = np.array([[rng.integers(1, n - 1) for n in shape] for _ in range(2)])
+  points[:, 0] = shape[0] // 4, shape[0] * 3 // 4  # apart
+  image[tuple(points.T)] = 200
+  return image, points
+
+
+def write_volumes(
+    path: str | pathlib.Path, n: int = 4, shape: tuple[int, int, int] = (12, 8, 6), *,
+    labels: str = 'inside', patients: Sequence[str] = (), spacing: float = 1.5, seed: int = 0,
+) -> list[str]:
+  """Writes n NPZ volumes in our axes with two laminae each; returns the names in order.
+
+  The laminae are in the file of the volume (labels 'inside'), in masks/NAME.npz ('masks') or in
+  landmarks/NAME.csv ('landmarks').
+  """
+  path, rng = pathlib.Path(path), np.random.default_rng(seed)
+  names = [f'case_{i:02d}' for i in range(n)]
+  (path / 'images').mkdir(parents=True, exist_ok=True)
+  if labels != 'inside':
+    (path / labels).mkdir()
+  for name in names:
+    image, points = draw_volume(rng, shape)
+    inside = dict(landmarks=points, region=np.array([0, 1])) if labels == 'inside' else {}
+    np.savez(path / 'images' / f'{name}.npz', image=image, spacing=np.full(3, spacing), **inside)
+    if labels == 'masks':
+      np.savez(path / 'masks' / f'{name}.npz', label=image == 200)
+    elif labels == 'landmarks':
+      rows = (','.join(map(str, point)) for point in points)
+      (path / 'landmarks' / f'{name}.csv').write_text('i,j,k\n' + '\n'.join(rows) + '\n')
+  if patients:
+    rows = (f'{name},{patient}' for name, patient in zip(names, patients, strict=True))
+    (path / 'cases.csv').write_text('name,patient\n' + '\n'.join(rows) + '\n')
+  return names
+
+
+def volume_config(directory: str | pathlib.Path, **fields) -> dict:
+  """config.data of a folder of `write_volumes`."""
+  return data_config(directory, **{**dict(
+      classes=('background', 'lamina'), image_size=(12, 8, 6), patch_size=(12, 8, 6),
+      patch_stride=(0, 0, 0)), **fields})
 
 
 def write_split(path: str | pathlib.Path, **sets: Sequence[str]) -> str:

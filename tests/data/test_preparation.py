@@ -1,0 +1,268 @@
+"""C-U-net's preparation: steps by hand, there and back, on the phantom and a real volume."""
+import numpy as np
+import pytest
+
+from spinejax.data import phantoms
+from spinejax.data import preparation
+from spinejax.data import resize
+from spinejax.data import volumes
+
+UNKNOWN = np.full(3, np.nan)
+CROPS = ('crop_top_layer', 'crop_to_column', 'rescale')
+
+
+def column_volume(center=20, shape=(60, 40, 8), swept=slice(None)):
+  """Speckle with a column three voxels wide that is dark over the whole depth."""
+  rng = np.random.default_rng(0)
+  image = np.zeros(shape, np.float32)
+  image[:, swept] = rng.uniform(90, 110, image[:, swept].shape)
+  rows = np.broadcast_to(center, shape[:1])
+  for row, middle in enumerate(rows):
+    image[row, middle - 1:middle + 2] = 10
+  return image
+
+
+@pytest.fixture(scope='module')
+def case():
+  return phantoms.volume(1, (96, 48, 24))
+
+
+# -------------------------------------------------------------------------------------------- steps
+
+
+@pytest.mark.parametrize('layer, spacing, kept', [
+    (3.0, 0.5, 14), (0, 0.5, 20), (0, np.nan, 20), (0.7, 0.5, 19), ('2', 1.0, 18)])
+def test_a_top_layer_in_mm(layer, spacing, kept):
+  image = np.random.default_rng(0).uniform(size=(4, 5, 20))
+  cropped, step = preparation.crop_top_layer(image, [1, 1, spacing], layer)
+  np.testing.assert_array_equal(cropped, image[:, :, 20 - kept:])
+  assert (step.start, step.size, step.note) == ((0, 0, 20 - kept), (4, 5, kept), '')
+
+
+def test_the_interface_is_cut_halfway_down():
+  """Bright 200 over 4 of 60 voxels, then 100, 40, 40...: halfway from 200 to 40 is 120."""
+  profile = np.array([200.0] * 4 + [100.0] + [40.0] * 55)
+  image = np.broadcast_to(profile, (6, 5, 60)).copy()
+  image[:2] = 0  # not swept
+  cropped, step = preparation.crop_top_layer(image, UNKNOWN)
+  assert step.start == (0, 0, 4) and step.note == '' and cropped[3, 0, 0] == 100
+  flat, step = preparation.crop_top_layer(np.full((6, 5, 60), 7.0), UNKNOWN)
+  assert flat.shape == (6, 5, 60) and 'no bright top layer' in step.note
+
+
+@pytest.mark.parametrize('layer, spacing, words', [
+    (3.0, np.nan, "the spacing of the volume is unknown, so a layer in mm"),
+    (19.0, 1.0, 'a top layer of 19 mm leaves nothing of a volume of 20 mm'),
+    ('skin', 1.0, "data.top_layer must be a number from 0, not 'skin'"),
+    (-1, 1.0, 'must be a number from 0')])
+def test_top_layers_that_are_refused(layer, spacing, words):
+  with pytest.raises(ValueError, match=words):
+    preparation.crop_top_layer(np.ones((4, 5, 20)), [1, 1, spacing], layer)
+
+
+def test_the_region_about_a_straight_column():
+  image = column_volume(center=18)
+  path, contrast = preparation.find_column(image, (1, 1, 1))
+  np.testing.assert_array_equal(path, 18)
+  assert contrast > 0.42
+  cropped, step = preparation.crop_to_column(image, (1, 1, 1), 11.0)  # 18 - 5 to 18 + 5
+  assert (step.start, step.size) == ((0, 13, 0), (60, 11, 8))
+  np.testing.assert_array_equal(cropped, image[:, 13:24])
+  _, step = preparation.crop_to_column(image, (1, 0.5, 1), 200.0)
+  assert step.size == image.shape and not step.note
+
+
+def test_the_region_about_a_bent_column():
+  center = np.round(20 + 5 * np.sin(np.arange(60) / 59 * np.pi)).astype(int)  # 20 to 25
+  image = column_volume(center)
+  path, _ = preparation.find_column(image, (1, 1, 1))
+  assert np.abs(path - center).max() <= 2 and np.abs(path - center)[5:-5].mean() < 0.5
+  _, step = preparation.crop_to_column(image, (1, 1, 1), 10.0)
+  assert step.start[1] <= 17 and step.start[1] + step.size[1] >= 29  # 11 of a straight one
+
+
+def test_outside_of_the_sweep_is_no_column():
+  image = column_volume(center=24, shape=(60, 60, 8), swept=slice(10, 50))
+  path, contrast = preparation.find_column(image, (1, 1, 1))
+  np.testing.assert_array_equal(path, 24)
+  assert contrast > 0.42
+  empty, contrast = preparation.find_column(image * 0, (1, 1, 1))
+  assert contrast == 0 and (empty == 30).all()
+
+
+def test_speckle_has_no_column():
+  image = np.random.default_rng(0).uniform(50, 150, (60, 40, 8)).astype(np.float32)
+  cropped, step = preparation.crop_to_column(image, (1, 1, 1), 10.0)
+  assert cropped.shape == image.shape and 'no dark spinous column' in step.note
+
+
+@pytest.mark.parametrize('width, spacing, words', [
+    (60.0, np.nan, 'the spacing of the volume is unknown, so a region cannot be given in mm'),
+    (0, 1.0, 'data.column_width must be positive'), (None, 1.0, 'must be a number from 0')])
+def test_widths_that_are_refused(width, spacing, words):
+  with pytest.raises(ValueError, match=words):
+    preparation.crop_to_column(column_volume(), (1, spacing, 1), width)
+
+
+def test_z_score():
+  scaled, step = preparation.z_score(np.array([[[1.0, 3.0], [5.0, 7.0]]]))
+  assert (step.mean, step.std) == (4.0, np.sqrt(5))
+  np.testing.assert_allclose(scaled, (np.array([[[1, 3], [5, 7]]]) - 4) / np.sqrt(5), rtol=1e-6)
+  for image in (np.ones((2, 2, 2)), np.full((2, 2, 2), np.nan)):
+    with pytest.raises(ValueError, match='constant or has voxels that are not finite'):
+      preparation.z_score(image)
+
+
+@pytest.mark.parametrize('steps, shape, words', [
+    (('crop',), (4, 4, 4), 'names steps out of crop_top_layer, crop_to_column, rescale, z_score'),
+    (('rescale', 'rescale'), (4, 4, 4), 'each once at most'),
+    ((), (4, 4, 5), r"takes \(4, 4, 5\); add 'rescale' to data.preparation"),
+    (('rescale',), (4, 4), 'must be three positive numbers')])
+def test_steps_that_are_refused(steps, shape, words):
+  with pytest.raises(ValueError, match=words):
+    preparation.prepare(np.ones((4, 4, 4)), UNKNOWN, steps, shape=shape)
+
+
+# ----------------------------------------------------------------------------------- there and back
+
+
+def test_points_by_hand():
+  """Crop 4 of 20 in depth, then 16 -> 8: voxel z becomes (z - 4 + 1/2) / 2 - 1/2."""
+  image = np.random.default_rng(0).uniform(size=(6, 10, 20)).astype(np.float32)
+  prepared, done = preparation.prepare(
+      image, (1, 2, 0.5), ('crop_top_layer', 'rescale'), shape=(12, 5, 8), top_layer=2.0)
+  np.testing.assert_array_equal(
+      prepared, resize.resize_bilinear(image[:, :, 4:], (12, 5, 8)))
+  np.testing.assert_allclose(done.spacing, [0.5, 4, 1])
+  points = preparation.points_to_grid([[0, 0, 4], [5, 9, 19], [2, 3, 0]], done)
+  np.testing.assert_allclose(
+      points, [[0.5, -0.25, -0.25], [10.5, 4.25, 7.25], [4.5, 1.25, -2.25]])
+  np.testing.assert_allclose(
+      preparation.points_from_grid(points, done), [[0, 0, 4], [5, 9, 19], [2, 3, 0]], atol=1e-12)
+
+
+def test_a_mask_there_and_back():
+  image = column_volume(18)
+  mask = np.random.default_rng(0).integers(0, 3, image.shape).astype(np.uint8)
+  _, done = preparation.prepare(image, (1, 1, 1), CROPS, shape=(120, 22, 16), column_width=11.0)
+  start, size = done.steps[1].start[1], done.steps[1].size[1]
+  assert (start, size) == (13, 11)  # twice as fine: the way back is exact
+  grid = preparation.to_grid(mask, done)
+  assert grid.shape == (120, 22, 16) and grid.dtype == np.uint8
+  back = preparation.from_grid(grid, done, fill=9)
+  inside = np.zeros(mask.shape, bool)
+  inside[:, start:start + size] = True
+  np.testing.assert_array_equal(back[inside], mask[inside])
+  assert (back[~inside] == 9).all() and back.shape == mask.shape
+  scores = preparation.from_grid(np.full((120, 22, 16), 0.25, np.float32), done)
+  np.testing.assert_allclose(scores, np.where(inside, 0.25, 0))
+  with pytest.raises(ValueError, match=r'prepared grid \(120, 22, 16\), not \(120, 22, 15\)'):
+    preparation.from_grid(grid[..., :15], done)
+
+
+# ------------------------------------------------------------------------------------------ records
+
+
+def record_of(image, points, spacing=(1, 1, 1), label=None):
+  return dict(name='a', patient='b', image=image[..., None], spacing=np.float32(spacing),
+              label=np.zeros(image.shape, np.uint8) if label is None else label,
+              landmarks=np.float32(points), region=np.zeros(len(points), np.int8))
+
+
+def test_cubes_on_the_scaled_grid_by_hand():
+  """9 -> 6 voxels an axis: voxel 4 goes to 2.5 and so to voxel 3, 0 to -1/6, 8 to 5 1/6."""
+  image = np.random.default_rng(0).uniform(size=(9, 9, 9))
+  record, _ = preparation.prepare_record(
+      record_of(image, [[4, 4, 4], [0, 8, 0]], (1, 2, 3)), ('rescale',), shape=(6, 6, 6))
+  expected = np.zeros((6, 6, 6), np.uint8)
+  expected[2:5, 2:5, 2:5] = 1
+  expected[0:2, 4:6, 0:2] = 1
+  np.testing.assert_array_equal(record['label'], expected)
+  np.testing.assert_allclose(record['landmarks'], [[2.5] * 3, [-1 / 6, 31 / 6, -1 / 6]], rtol=1e-6)
+  np.testing.assert_allclose(record['spacing'], [1.5, 3, 4.5])
+  assert record['image'].shape == (6, 6, 6, 1) and record['name'] == 'a'
+  assert {record[key].dtype.name for key in ('image', 'landmarks', 'spacing')} == {'float32'}
+
+
+def test_masks_on_the_scaled_grid():
+  label = np.zeros((4, 4, 4), np.uint8)
+  label[:2, :2, 2:] = 1
+  record, _ = preparation.prepare_record(
+      record_of(np.ones((4, 4, 4)), [[0.5, 0.5, 2.5]], label=label), ('rescale',), shape=(2, 2, 2),
+      labels='mask')
+  assert np.argwhere(record['label']).tolist() == [[0, 0, 1]]
+
+
+def test_a_lamina_outside_of_the_crop_has_no_cube():
+  image = np.random.default_rng(0).uniform(size=(8, 8, 8))
+  options = dict(steps=('crop_top_layer', 'rescale'), shape=(8, 8, 4), top_layer=4)
+  record, _ = preparation.prepare_record(record_of(image, [[4, 4, 1], [4, 4, 6]]), **options)
+  np.testing.assert_array_equal(record['landmarks'], [[4, 4, -3], [4, 4, 2]])
+  assert record['label'].sum() == 27
+  with pytest.raises(ValueError, match='none of the 1 laminae is left after crop_top_layer, resc'):
+    preparation.prepare_record(record_of(image, [[4, 4, 1]]), **options)
+  with pytest.raises(ValueError, match="data.labels must be 'cubes' or 'mask', not 'points'"):
+    preparation.prepare_record(record_of(image, [[4, 4, 1]]), labels='points', **options)
+
+
+def test_a_volume_to_predict_has_no_label():
+  image = np.random.default_rng(0).uniform(size=(4, 4, 4))
+  record, _ = preparation.prepare_record(
+      dict(name='a', patient='b', image=image[..., None], label=None, spacing=UNKNOWN),
+      ('rescale',), shape=(2, 2, 2))
+  assert record['label'] is None and record['image'].shape == (2, 2, 2, 1)
+  assert np.isnan(record['spacing']).all()
+
+
+def test_options_of_a_config():
+  config = dict(image_size=[4, 5, 6])
+  assert preparation.options_of(config) == dict(
+      steps=('rescale',), shape=(4, 5, 6), top_layer='interface', column_width=60.0,
+      labels='cubes')
+  config.update(preparation=preparation.STEPS, top_layer=3.0, labels='mask')
+  found = preparation.options_of(config)
+  assert found['steps'] == CROPS and (found['top_layer'], found['labels']) == (3.0, 'mask')
+
+
+# ------------------------------------------------------------------------------- phantoms and real
+
+
+def test_the_phantom_keeps_its_laminae(case):
+  spacing, points = np.float32(case['truth']['spacing']), case['landmarks']
+  record, done = preparation.prepare_record(
+      record_of(case['image'], points, spacing), CROPS, shape=(48, 24, 12), column_width=50.0)
+  top, column, _ = done.steps
+  assert top.start[2] * spacing[2] < points[:, 2].min() * spacing[2]
+  assert not column.note and column.size[1] < case['image'].shape[1]
+  inside = (record['landmarks'] > -0.5) & (record['landmarks'] < np.array([47.5, 23.5, 11.5]))
+  assert inside.all()
+  np.testing.assert_allclose(
+      preparation.points_from_grid(record['landmarks'], done), points, atol=1e-4)
+  path, _ = preparation.find_column(case['image'], spacing)
+  middle = 0.5 * (points[0::2] + points[1::2])
+  apart = np.abs(path[np.round(middle[:, 0]).astype(int)] - middle[:, 1]) * spacing[1]
+  assert np.median(apart) < 6  # mm; the laminae of a pair are 20 mm apart
+
+
+def test_the_real_volume(tmp_path, shared):
+  """Below 18 mm of tissue the column stands out, dark between two rows of laminae."""
+  sitk = pytest.importorskip('SimpleITK')
+  path = shared / 'data/plus_spine_phantom_us/SpinePhantomFreehandReconstructed.mha'
+  volume = volumes.read_volume(path, 'RIA')
+  prepared, done = preparation.prepare(
+      volume.array, volume.spacing, preparation.STEPS, shape=(48, 24, 16), top_layer=18.0,
+      column_width=25.0)
+  top, column, *_ = done.steps
+  assert top.start == (0, 0, 36) and not column.note
+  assert column.start[1] in range(50, 57) and column.size[1] in range(50, 56)
+  coronal = volume.array[20:55, :, 36:].max(2).mean(0)  # bright, dark, bright
+  assert coronal[77] < 0.5 * min(coronal[62:66].max(), coronal[90:100].max())
+  assert prepared.shape == (48, 24, 16) and abs(prepared.mean()) < 1e-5
+  volumes.write_mask(tmp_path / 'm.mha', preparation.from_grid(prepared > 0, done),
+                     volume.geometry)
+  mask, image = (sitk.ReadImage(str(p)) for p in (tmp_path / 'm.mha', path))
+  for get in ('GetSize', 'GetSpacing', 'GetOrigin', 'GetDirection'):
+    assert getattr(mask, get)() == getattr(image, get)()
+  back = volumes.read_mask(tmp_path / 'm.mha', volume.geometry)
+  assert back[:, :, 36:].any() and not back[:, :, :36].any()
+  assert volume.array[back == 1].mean() > 2 * volume.array[:, :, 36:][back[:, :, 36:] == 0].mean()

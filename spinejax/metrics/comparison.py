@@ -15,6 +15,7 @@ from spinejax.metrics import laminae
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
+_COUNTS = ('delta', 'missed', 'false')
 _LAMINAE = {  # name, decimals and whether it leads; less of all of them is better
     'd3d_mean': ('Mean d₃D, voxels', 2, True),
     'd3d_sum': ('Total d₃D, voxels', 1, True),
@@ -46,9 +47,9 @@ def compare(results: Mapping[str, Mapping[str, Any]], classes: Sequence[str], *,
     {'missed': number, 'true': number}}} over all cases, {} where a run has no laminae, `notes`
     [sentences on what is undefined], `localizer_dice` of the first run, `confidence`,
     `num_resamples` and `seed`. A metric has `key`, `name`, `better` ('higher' or 'lower'), `digits`
-    to print, `main` (False: by region but for the missed ones, and mm), `values` {run: [one per
-    case, None undefined]}, `runs` {run: `mean`, `sd`, `cases`} over the cases in which it is
-    defined, and `against` {other run: `paired_test`}.
+    to print of means and `case_digits` of cases, `main` (False: by region but for the missed ones,
+    and mm), `values` {run: [one per case, None undefined]}, `runs` {run: `mean`, `sd`, `cases`}
+    over the cases in which it is defined, and `against` {other run: `paired_test`}.
 
   Raises:
     ValueError: fewer than two runs, other cases, a value that is no number.
@@ -122,7 +123,7 @@ def _metrics(results, cases, classes) -> list[dict[str, Any]]:
     values = {run: [_value(run, case, result, path) for case in cases]
               for run, result in results.items()}
     return {'key': key, 'name': name, 'better': better, 'digits': digits, 'main': main,
-            'values': values}
+            'case_digits': 0 if key.split('/')[0] in _COUNTS else digits, 'values': values}
 
   names = {name: name for name in classes[1:]}
   if len(names) > 1:

@@ -26,8 +26,16 @@ def format_value(value: float | None, digits: int = 3) -> str:
 
 
 def format_probability(value: float | None) -> str:
-  """Three decimals, below 0.001 as such, None as an en dash."""
-  return '<0.001' if value is not None and value < 0.001 else format_value(value)
+  """Three decimals, never rounded to 0 or 1; None as an en dash."""
+  if value is None or 0.001 <= value <= 0.999:
+    return format_value(value)
+  return '<0.001' if value < 0.5 else '>0.999'
+
+
+def format_difference(value: float | None, digits: int = 3) -> str:
+  """As `format_value` with a real minus sign, and none at 0."""
+  text = format_value(value, digits)
+  return text.replace('-', '−' if text.strip('-0.') else '')
 
 
 def cell(table: Mapping, metric: str, key: str, digits: int = 3) -> str:
@@ -93,7 +101,7 @@ def print_results(results: Mapping | None, classes: Sequence[str],
 
 
 def has_undefined(results) -> bool:
-  """Whether a number within nested dictionaries and lists is None or not finite, deviations apart."""
+  """Whether a number in nested dictionaries and lists is None or not finite, deviations apart."""
   if isinstance(results, Mapping):
     return any(has_undefined(value) for key, value in results.items()
                if not str(key).endswith('_sd'))
@@ -187,8 +195,8 @@ def print_comparison(comparison: Mapping, console: Console | None = None) -> Non
                                  for counts in comparison['missed'].values()))
     console.print(table)
   notes = ['↑ higher is better, ↓ lower is better.',
-           f'Difference: {first} less the run; p: that {first} is better, one-tailed paired t-test, '
-           'not corrected for their number.', localizer_note(comparison), *comparison['notes']]
+           f'Difference: {first} less the run; p: that {first} is better, one-tailed paired '
+           't-test, not corrected for their number.', localizer_note(comparison), *comparison['notes']]
   console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=width)
 
 
@@ -206,9 +214,10 @@ def comparison_cells(metric: Mapping, run: str) -> tuple[str, str, str, str]:
   test = metric['against'].get(run)
   if test is None:
     return text, '', '', ''
-  signed = lambda value: format_value(value, digits).replace('-', '−')
-  interval = UNDEFINED if test['low'] is None else f'{signed(test["low"])} to {signed(test["high"])}'
-  return text, signed(test['difference']), interval, format_probability(test['p_value'])
+  difference, low, high = (format_difference(test[key], digits)
+                           for key in ('difference', 'low', 'high'))
+  interval = UNDEFINED if test['low'] is None else f'{low} to {high}'
+  return text, difference, interval, format_probability(test['p_value'])
 
 
 def _listed(words: Sequence[str]) -> str:

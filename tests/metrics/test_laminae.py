@@ -1,4 +1,4 @@
-"""Metrics of laminae against cases counted by hand and a slow transcription of their definitions."""
+"""Metrics of laminae against cases counted by hand and a slow transcription of what they mean."""
 import itertools
 import json
 import math

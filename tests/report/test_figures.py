@@ -281,7 +281,8 @@ def test_whiskers_reach_one_and_a_half_quartile_ranges():
   axis = figure.axes[0]
   lower, upper = np.percentile(values, [25, 75])
   reach = 1.5 * (upper - lower)
-  ends = [min(v for v in values if v >= lower - reach), max(v for v in values if v <= upper + reach)]
+  within = [value for value in values if lower - reach <= value <= upper + reach]
+  ends = [min(within), max(within)]
   lines = [line.get_xdata() for line in axis.get_lines()]
   assert any(list(line) == [lower, ends[0]] for line in lines)
   assert any(list(line) == [upper, ends[1]] for line in lines)

@@ -70,3 +70,15 @@ def test_undefined_values_are_found_and_deviations_do_not_count():
   assert tables.has_undefined(RESULTS)
   assert tables.has_undefined({'a': {'b': float('nan')}})
   assert not tables.has_undefined({'dice': {'rib': 0.5}, 'dice_sd': {'rib': None}})
+
+
+@pytest.mark.parametrize('value, text', [
+    (0.0499, '0.050'), (0.0009, '<0.001'), (0.99951, '>0.999'), (0.5, '0.500'), (None, '–')])
+def test_probabilities_are_never_0_or_1(value, text):
+  assert tables.format_probability(value) == text
+
+
+@pytest.mark.parametrize('value, digits, text', [
+    (-0.25, 2, '−0.25'), (-0.0004, 3, '0.000'), (-10.0, 0, '−10'), (3.0, 1, '3.0'), (None, 3, '–')])
+def test_differences_have_a_minus_sign_unless_they_are_0(value, digits, text):
+  assert tables.format_difference(value, digits) == text

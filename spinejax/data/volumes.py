@@ -156,11 +156,17 @@ def _check_meta(path: pathlib.Path, content: bytes) -> bool:
   if fields['elementdatafile'].upper() != 'LOCAL':
     raise ValueError(f'{path}: expected the voxels in the file itself, not in '
                      f'{fields["elementdatafile"]}.')
+  if fields.get('ndims', '3') != '3':  # ITK dies of some
+    _refuse_shape(path, (), f'{fields["ndims"]} axes')
+  data = content[end:]
   if fields.get('compresseddata', '').lower() in ('true', '1'):
     try:
-      zlib.decompress(content[end:])
+      data = zlib.decompress(data)
     except zlib.error:
       raise _damaged(path) from None
+  shape = _numbers(path, fields.get('dimsize', ''))
+  if not (len(shape) == 3 and (shape > 0).all() and shape.prod() <= len(data)):
+    raise _damaged(path)
   spacing = fields.get('elementspacing', fields.get('elementsize'))
   if spacing is not None:
     _refuse_spacing(path, np.abs(_numbers(path, spacing)))

@@ -42,7 +42,8 @@ def test_voxels_need_no_spacing(tmp_path):
 
 def test_regions_of_a_table(tmp_path):
   rows = [('thoracic', 'L1', '', THORACIC), ('', 'L2', 'T5', LUMBAR),
-          ('', '', 'Th12 left', THORACIC), ('', '', 'lamina', UNKNOWN), ('LUMBAR', '', '', LUMBAR), ('', '', 'T123', UNKNOWN)]
+          ('', '', 'Th12 left', THORACIC), ('', '', 'lamina', UNKNOWN),
+          ('LUMBAR', '', '', LUMBAR), ('', '', 'T123', UNKNOWN)]
   text = ''.join(f'1,3,6,{region},{level},{label}\n' for region, level, label, _ in rows)
   found = read(tmp_path / 'a.csv', 'i,j,k,region,level,label\n' + text)
   assert found.region.tolist() == [region for *_, region in rows]

@@ -170,8 +170,8 @@ def test_every_fault_is_one_line(tmp_path):
   nan[1, 1, 1] = np.nan
   for i, arrays in enumerate((
       dict(image=nan), dict(image=image * 0), dict(image=image[None]),
-      dict(landmarks=None, region=None), dict(landmarks=np.zeros((0, 3)), region=None), dict(spacing=np.zeros(3)),
-      dict(landmarks=np.full((2, 3), 99)))):
+      dict(landmarks=None, region=None), dict(landmarks=np.zeros((0, 3)), region=None),
+      dict(spacing=np.zeros(3)), dict(landmarks=np.full((2, 3), 99)))):
     change(images / f'case_{i:02d}.npz', **arrays)
   (images / 'case_07.npz').write_bytes((images / 'case_07.npz').read_bytes()[:500])
   with pytest.raises(ValueError) as error:

@@ -298,11 +298,13 @@ def test_unusable_files(tmp_path, suffix, kind, words):
 
 
 def test_headers_that_are_refused(tmp_path):
-  header = b'ObjectType = Image\nNDims = 3\nDimSize = 5 6 7\nElementType = MET_USHORT\n'
-  data = b'ElementDataFile = LOCAL\n' + numbered().T.tobytes()
+  header = b'ObjectType = Image\nElementType = MET_USHORT\n'
+  data = b'NDims = 3\nDimSize = 5 6 7\nElementDataFile = LOCAL\n' + numbered().T.tobytes()
   for extra, words in (
       (b'ElementSpacing = 1 0 1\n' + data, 'it must be positive'),
       (b'ElementSpacing = 1 x 1\n' + data, 'truncated or corrupt'),
+      (b'NDims = 93\n' + data, 'the file has 93 axes'),
+      (b'DimSize = 500 6 7\n' + data, 'truncated or corrupt'),
       (b'ElementDataFile = other.raw\n', 'expected the voxels in the file itself'),
       (b'Seq_Frame0000_Status = OK\nSeq_Frame0001_Status = OK\n' + data, 'a tracked sweep of 2')):
     (tmp_path / 'v.mha').write_bytes(header + extra)

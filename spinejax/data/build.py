@@ -218,7 +218,7 @@ def _summary(members: dict[str, list[files.Pair]], classes: Sequence[str]) -> Ta
     counts = [sum(column) for column in zip(*(pair.counts for pair in pairs))]
     size = ' x '.join(str(min(n)) if min(n) == max(n) else f'{min(n)}..{max(n)}'
                       for n in zip(*(pair.size for pair in pairs)))
-    shares = (f'{name} {count / sum(counts):.2%}' for name, count in zip(classes, counts))
+    shares = (f'{name} {100 * count / sum(counts):.3g}%' for name, count in zip(classes, counts))
     table.add_row(split, str(len(pairs)), str(len({pair.patient for pair in pairs})), size,
                   '\n'.join(shares))
   return table

@@ -21,7 +21,6 @@ STEPS = ('crop_top_layer', 'crop_to_column', 'rescale', 'z_score')
 
 _MOST_LAYER = 0.15  # of the depth that a detected layer may take
 _LAYER_DROP = 0.25  # of its brightness that must be lost behind it
-_USUAL_SIZE = (460.0, 86.0)  # mm down and across, where the spacing is unknown
 _COLUMN = (8.0, 2.5)  # mm, Gaussian that finds the column, down and across
 _FLANKS = 10.0  # mm, Gaussian across that it must be darker than
 _EDGE = 8.0  # mm beside the sweep without a column: no room for a lamina
@@ -118,12 +117,11 @@ def find_column(image: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray
 
   A smooth path from top to bottom along which the projection, averaged over 8 mm down and 2.5 mm
   across, is darkest against its surroundings (10 mm across); voxels outside of the sweep (zeros)
-  count neither as dark nor as bright, and 8 mm beside them are left out. By dynamic
-  programming.
+  count neither as dark nor as bright, and 8 mm beside them are left out. By dynamic programming.
 
   Args:
     image: [D,H,W].
-    spacing: [3] mm; where unknown the volume is taken as 460 mm long and 86 mm wide.
+    spacing: [3] mm, known.
 
   Returns:
     Position across at each row, int [D], and the contrast: how much darker the path is than its
@@ -133,19 +131,17 @@ def find_column(image: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray
   swept = (image != 0).any(2)
   if not swept.any() or not np.ptp(projection[swept]):
     return np.full(len(projection), image.shape[1] // 2), 0.0
-  mm = [float(step) if math.isfinite(step) else size / count
-        for step, size, count in zip(spacing, _USUAL_SIZE, projection.shape)]
   deviation = projection[swept].std()
   centered = np.where(swept, projection - projection[swept].mean(), 0) / deviation
 
   def smooth(across):
-    sigma = _COLUMN[0] / mm[0], across / mm[1]
+    sigma = _COLUMN[0] / spacing[0], across / spacing[1]
     weight = ndimage.gaussian_filter(swept.astype(np.float64), sigma, mode='constant')
     return ndimage.gaussian_filter(centered, sigma, mode='constant') / np.maximum(weight, 1e-6)
 
-  inner = ndimage.binary_erosion(swept, np.ones((1, 2 * round(_EDGE / mm[1]) + 1)))
+  inner = ndimage.binary_erosion(swept, np.ones((1, 2 * round(_EDGE / float(spacing[1])) + 1)))
   response = np.where(inner, smooth(_COLUMN[1]) - smooth(_FLANKS), 0.0)
-  path = _cheapest_path(response, max(1, math.ceil(mm[0] / mm[1])))
+  path = _cheapest_path(response, max(1, math.ceil(spacing[0] / spacing[1])))
   on_path = np.arange(len(path)), path
   return path, float(-response[on_path].sum() / max(inner[on_path].sum(), 1))
 
@@ -186,7 +182,7 @@ def crop_to_column(
     ValueError: a width in mm of unknown spacing; a width that is not positive.
   """
   across = image.shape[1]
-  if not math.isfinite(spacing[1]):
+  if not np.isfinite(spacing[:2]).all():
     raise ValueError('the spacing of the volume is unknown, so a region cannot be given in mm; '
                      'write the spacing into its file, or leave crop_to_column out of '
                      'data.preparation.')

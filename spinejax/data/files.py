@@ -406,13 +406,12 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
         faults.append(f'{masks[name]}: the mask has no image; expected {image_folder / name}.png '
                       'or another image.')
       elif name not in masks and volumes.suffix_of(images[name]) != '.npz':
+        expected = (mask_folders or [directory / 'masks'])[0] / (name + suffix)
         if is_volume(images[name]):
           faults.append(f'{images[name]}: the volume has no laminae; expected a mask '
-                        f'{directory / "masks" / name}.nii.gz or a table '
-                        f'{directory / "landmarks" / name}.csv.')
+                        f'{expected}.nii.gz or a table of landmarks {name + suffix}.csv.')
         else:
-          faults.append(f'{images[name]}: the image has no mask; expected '
-                        f'{mask_folders[0] / (name + suffix)}.png.')
+          faults.append(f'{images[name]}: the image has no mask; expected {expected}.png.')
       elif name in pairs:
         faults.append(f'{images[name]}: the name is already taken by {pairs[name].image}; one case '
                       'cannot be in two splits.')

@@ -201,7 +201,7 @@ def test_pairs_that_do_not_fit(tmp_path):
   path.rename(tmp_path / 'masks/other.npz')
   (tmp_path / 'images/case_00.npz').rename(tmp_path / 'images/case_00.nii.gz')
   with pytest.raises(ValueError, match=r'volume has no laminae; expected a mask .*case_00.nii.gz '
-                     r'or a table .*case_00.csv. There are 1 more'):
+                     r'or a table of landmarks case_00.csv. There are 1 more'):
     load(tmp_path)
   (tmp_path / 'landmarks').mkdir()
   (tmp_path / 'landmarks/case_01.csv').write_text('i,j,k\n')
@@ -274,4 +274,8 @@ def test_a_prediction_goes_back_to_the_file_it_came_from(tmp_path):
 def test_layouts_that_are_not(tmp_path):
   (tmp_path / 'images').mkdir()
   with pytest.raises(ValueError, match='or volumes images/NAME.nii.gz with'):
+    load(tmp_path)
+  folders.write_volumes(tmp_path, 1)
+  (tmp_path / 'images/x.png').write_bytes(b'x')
+  with pytest.raises(ValueError, match='x.png: the image has no mask; expected .*masks/x.png'):
     load(tmp_path)

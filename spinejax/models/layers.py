@@ -43,6 +43,7 @@ class Conv(nn.Module):
   kernel_init: Initializer = kaiming_fan_out
   dtype: Dtype = jnp.float32
   defer_bias: bool = False
+  bias_init: Initializer = nn.initializers.zeros
 
   @nn.compact
   def __call__(self, x: Array | Sequence[Array]) -> Array | tuple[Array, Array | None]:
@@ -57,7 +58,7 @@ class Conv(nn.Module):
                                    for part, kernel in zip(parts, kernels)])
     bias = None
     if self.use_bias:
-      bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
+      bias = self.param('bias', self.bias_init, (self.features,), jnp.float32)
     if self.defer_bias:
       return y, bias
     return y if bias is None else y + jnp.expand_dims(bias.astype(self.dtype), range(rank + 1))
@@ -290,14 +291,15 @@ class ConvNorm(nn.Module):
     return nn.leaky_relu(x, self.negative_slope) if self.negative_slope else nn.relu(x)
 
 
-def classify(x: Array, num_classes: int, dropout: float = 0.0, *, train: bool, name: str) -> Array:
+def classify(x: Array, num_classes: int, dropout: float = 0.0, *, train: bool, name: str,
+             bias_init: Initializer = nn.initializers.zeros) -> Array:
   """Dropout of whole channels and a 1x1 convolution: [N,*S,C] -> logits float32 [N,*S,num_classes].
 
   For a compact method, whose module gets the convolution under `name`.
   """
   axes = tuple(range(1, x.ndim - 1))
   x = nn.Dropout(dropout, broadcast_dims=axes, deterministic=not train)(x.astype(jnp.float32))
-  return Conv(num_classes, window=1, kernel_init=classifier_init, name=name)(x)
+  return Conv(num_classes, window=1, kernel_init=classifier_init, bias_init=bias_init, name=name)(x)
 
 
 @jax.custom_jvp

@@ -1,4 +1,5 @@
 """U-Net in two or three dimensions: one code, the rank of the image decides."""
+import math
 from typing import Any
 
 import flax.linen as nn
@@ -22,6 +23,10 @@ class UNet(nn.Module):
   pooling and upsampling; `negative_slope` makes the ReLUs leaky. C-U-net is features 64, levels 3,
   'nearest', 0.125 and 0.01 on volumes.
 
+  `prior` is the probability of a bone before training, in the bias of the classifier of a binary
+  problem (Lin et al., Focal loss, 2017, section 4.1). Where bones are 0.4 % of the voxels, starting
+  at one half spends the first hundreds of steps on taking the background away.
+
   Deviations: the paper crops the encoder's features; here convolutions are padded, and an image
   whose size is not a multiple of 2^levels is extended by its last row and column and the logits
   are cropped. The paper names neither batch norm nor the kind of upsampling.
@@ -32,6 +37,7 @@ class UNet(nn.Module):
   upsample: str = 'transpose'
   negative_slope: float = 0.0
   dropout: float = 0.0
+  prior: float = 0.5
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
@@ -40,6 +46,9 @@ class UNet(nn.Module):
     if self.upsample not in ('transpose', 'nearest'):
       raise ValueError("config.model.upsample must be 'transpose' or 'nearest', "
                        f'not {self.upsample!r}.')
+    if not 0 < self.prior < 1 or (self.num_classes > 1 and self.prior != 0.5):
+      raise ValueError('config.model.prior must be above 0 and below 1, and 0.5 with several '
+                       f'classes, not {self.prior}.')
     drop = nn.Dropout(self.dropout, deterministic=not train)
     x = layers.pad_to_multiple(image, 2 ** self.levels)
     skips = []
@@ -55,7 +64,9 @@ class UNet(nn.Module):
       else:
         x = layers.upsample_nearest(x)
       x = self._stack([skips[level], drop(x)], level, 'decoder', train)
-    logits = layers.classify(x, self.num_classes, train=train, name='classifier')
+    bias_init = nn.initializers.constant(math.log(self.prior / (1 - self.prior)))
+    logits = layers.classify(x, self.num_classes, train=train, name='classifier',
+                             bias_init=bias_init)
     return {'logits': layers.crop(logits, image.shape[1:-1])}
 
   def _skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:

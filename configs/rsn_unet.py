@@ -76,7 +76,11 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
       render_size=(2560, 640),    # of the phantom, its original size
       mean=(75.99,),              # gray levels of the published training set; or per channel
       std=(84.15,),               # 0: both are computed from the training images
-      z_score=False,              # True: mean 0 and deviation 1 for each image, then mean and std
+      preparation=('rescale',),   # of 'crop_top_layer', 'crop_to_column', 'rescale', 'z_score'
+      top_layer='interface',      # of volumes; or mm from the skin
+      column_width=60.0,          # of volumes, mm about the spinous column
+      labels='cubes',             # of volumes, about their landmarks, or 'mask'
+      axes='',                    # of volumes, such as 'RAS'; '': as their files say
       cache='auto',               # 'device', 'stream'
   )
   config.augment = dict(

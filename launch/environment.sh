@@ -1,6 +1,6 @@
 # Sourced by local.sh and test.sh: makes .venv with the project, once, and sets $PYTHON.
 # Usage: prepare_environment [EXTRA ...], extras of pyproject.toml; those named in
-# $SPINEJAX_EXTRAS (cuda, tpu, tensorboard; comma-separated) are added.
+# $SPINEJAX_EXTRAS (cuda, tpu, medical, tensorboard; comma-separated) are added.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 

@@ -10,11 +10,13 @@ from rich.console import Console
 from spinejax import inference
 from spinejax import logs
 from spinejax import runs
+from spinejax import styles
 from spinejax.data import datasets
 from spinejax.data import phantoms
 from spinejax.metrics import laminae
 from spinejax.metrics import roc
 from spinejax.metrics import segmentation
+from spinejax.report import figures
 from spinejax.report import html
 from spinejax.report import tables
 
@@ -45,7 +47,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   console = Console()
   folder = pathlib.Path(workdir)
   runs.check(workdir, 'config', config)
-  inference.uses_style_transfer(config)
+  styles.uses_style_transfer(config)
   cases = datasets.load_dataset(config.data)
   info = runs.load_dataset_info(workdir)
   runs.check(workdir, 'dataset', {**info, **datasets.describe(cases)})
@@ -124,9 +126,9 @@ def _views(image: np.ndarray, *others: np.ndarray) -> dict[str, list[np.ndarray]
   Coronal and sagittal views are maximum projections, along the third axis and the second; the slice
   is the coronal plane with the most of the second array, the truth.
   """
-  arrays = [image, *others]
   if others[0].ndim == 2:
-    return {'': arrays}
+    return {'': [image, *others]}
+  arrays = [figures.stretch(image), *others]
   plane = int(np.argmax((others[0] > 0).sum((0, 1))))
   return {'coronal projection': [array.max(2) for array in arrays],
           'sagittal projection': [array.max(1) for array in arrays],

@@ -1,9 +1,12 @@
-"""Masks at original size for images a trained run has never seen.
+"""Masks at original size for images or volumes a trained run has never seen.
 
   python -m spinejax.predict --workdir=runs/seam_quick --input=my_images --output=my_masks
 
-Writes NAME_mask.png (class indices) and NAME_overlay.png for every image. A file that cannot be
-read is reported and skipped, and the exit status is then 1. A wave_ct network segments an image
+Writes NAME_mask.png (class indices) and NAME_overlay.png for every image. For every volume (NIfTI,
+NRRD, MetaImage or NPZ) NAME_mask in the same format and geometry, NAME_centroids.csv with the
+laminae in voxels of the file and in LPS millimeters, and NAME_overlay.png, its coronal and sagittal
+projections as the network saw them. A file that cannot be read is reported and skipped, and the
+exit status is then 1. A wave_ct network segments an image
 after a transfer to the style of the training image nearest to it, as its config says or
 --[no]style_transfer; NAME_styled.png is then what it segmented.
 """
@@ -19,6 +22,9 @@ _INPUT = flags.DEFINE_string('input', None, 'An image, or a folder of images.', 
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the masks; made if absent.',
                               required=True)
 _CHECKPOINT = flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'), 'Which checkpoint to use.')
+_TILE = flags.DEFINE_list(
+    'tile', [], 'Size of overlapping parts to segment one at a time where memory is short, in '
+    "pixels of the network's image, such as 128,96,48 (blended); empty: the whole at once.")
 _STYLE_TRANSFER = flags.DEFINE_boolean(
     'style_transfer', None, 'Whether a wave_ct network brings images to a style of its training '
     'images first; by default as config.evaluation.style_transfer of the run says.')
@@ -30,6 +36,11 @@ def main(argv) -> int:
 
   source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
   paths = files.list_images(source)
+  try:
+    tile = tuple(map(int, _TILE.value))
+  except ValueError:
+    raise ValueError(f'--tile takes whole numbers such as 128,96,48, not '
+                     f'{",".join(_TILE.value)}.') from None
   if output.resolve() == source.resolve():
     raise ValueError(f'--output must be another folder than --input, both are {source}.')
   cli.configure_jax()
@@ -38,17 +49,19 @@ def main(argv) -> int:
   from spinejax import inference, logs
 
   predictor = inference.load_predictor(_WORKDIR.value, checkpoint=_CHECKPOINT.value,
-                                       style_transfer=_STYLE_TRANSFER.value)
+                                       style_transfer=_STYLE_TRANSFER.value, tile=tile)
   output.mkdir(parents=True, exist_ok=True)
   faults, console = 0, Console()
   with logs.progress_of('predicting', len(paths), console) as progress:
-    for _, fault in inference.predict_files(predictor, paths, output):
+    for outcome in inference.predict_files(predictor, paths, output):
       progress.advance()
-      if fault:
+      for note in outcome.notes:
+        print(f'{outcome.path.name}: {note}', file=sys.stderr)
+      if outcome.fault:
         faults += 1
-        print(f'skipped: {fault}', file=sys.stderr)
+        print(f'skipped: {outcome.fault}', file=sys.stderr)
   how = ' after style transfer' if predictor.transfer is not None else ''
-  console.print(f'{len(paths) - faults} of {len(paths)} images predicted{how} with the checkpoint '
+  console.print(f'{len(paths) - faults} of {len(paths)} files predicted{how} with the checkpoint '
                 f'of step {predictor.step}; masks and overlays are in {output}.', highlight=False,
                 soft_wrap=True)
   return 1 if faults else 0

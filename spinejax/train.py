@@ -16,11 +16,11 @@ from rich.console import Console
 from spinejax import checkpoints
 from spinejax import cli
 from spinejax import evaluate
-from spinejax import inference
 from spinejax import logs
 from spinejax import optimizers
 from spinejax import runs
 from spinejax import steps
+from spinejax import styles
 from spinejax.data import augment
 from spinejax.data import batches
 from spinejax.data import datasets
@@ -105,7 +105,7 @@ def create_run(config: ConfigDict, console: Console) -> Run:
   """Loads the data and builds model, optimizer and compiled steps of a config."""
   loss = create_loss(config.loss)
   model = create_model(config.model)
-  inference.uses_style_transfer(config)
+  styles.uses_style_transfer(config)
   if config.evaluation.best not in ('dice', 'loss'):
     raise ValueError("config.evaluation.best must be 'dice' or 'loss', "
                      f'not {config.evaluation.best!r}.')

@@ -11,8 +11,8 @@ RANKS = (
     {'cli'},
     {'data', 'losses', 'metrics', 'models'},
     {'steps', 'optimizers', 'checkpoints', 'logs', 'runs', 'report'},
-    {'inference', 'evaluate', 'train'},
-    {'main', 'predict', 'metrics.cost'},
+    {'styles', 'inference', 'evaluate', 'train'},
+    {'main', 'predict', 'compare', 'metrics.cost'},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py')

@@ -12,6 +12,7 @@ from spinejax import evaluate
 from spinejax import inference
 from spinejax import logs
 from spinejax import runs
+from spinejax import styles
 from spinejax import train
 from spinejax.models import resnet
 from tests import tiny
@@ -200,8 +201,8 @@ def test_a_network_without_an_autoencoder_is_refused(tmp_path):
   assert result.returncode == 1 and len(result.stderr.strip().splitlines()) == 1, result.stderr
   assert 'style transfer needs the autoencoder of a wave_ct network and fpn has none' in (
       result.stderr)
-  assert not inference.uses_style_transfer(config)
+  assert not styles.uses_style_transfer(config)
   config.evaluation.style_transfer = True
   with pytest.raises(ValueError, match='fpn has none'):
-    inference.uses_style_transfer(config)
-  assert not inference.uses_style_transfer(config, asked=False)
+    styles.uses_style_transfer(config)
+  assert not styles.uses_style_transfer(config, asked=False)

@@ -150,15 +150,37 @@ def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
 
 
 def prepare_image(image: np.ndarray, config: Config) -> np.ndarray:
-  """An image [*S,C] at the network's size; with config.data.z_score, of mean 0 and deviation 1.
+  """An image [*S,C] at the network's size, by the steps of config.data.preparation.
 
-  Resizing keeps the dtype; a z-score is float32, and zero where the image is constant.
+  'rescale' brings it to image_size and keeps the dtype; 'z_score' makes it float32 of mean 0 and
+  deviation 1, zero where it is constant. What crops volumes is done with them: see `datasets`.
+
+  Raises:
+    ValueError: an image of another size, not to be rescaled.
   """
-  image = resize.resize_image(image, tuple(config['image_size']))
-  if not config.get('z_score', False):
-    return image
-  image = image.astype(np.float32)
-  return (image - image.mean()) / max(image.std(), np.float32(1e-6))
+  steps, size = config.get('preparation', ('rescale',)), tuple(config['image_size'])
+  if 'rescale' in steps:
+    image = resize.resize_image(image, size)
+  elif image.shape[:-1] != size:
+    raise ValueError(f"an image of {image.shape[:-1]} pixels does not fit data.image_size {size}; "
+                     "add 'rescale' to data.preparation.")
+  if 'z_score' in steps:
+    image = image.astype(np.float32)
+    image = (image - image.mean()) / max(image.std(), np.float32(1e-6))
+  return image
+
+
+def image_batches(images: Iterable[np.ndarray], config: Config, batch_size: int
+                  ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
+  """Images [*S,C] of any sizes by the batch, and the same as `prepare_image` makes them.
+
+  The second of each pair is float32 [batch_size,*image_size,C], the last one filled up.
+  """
+  images = iter(images)
+  while chunk := list(itertools.islice(images, batch_size)):
+    batch = np.stack([prepare_image(image, config) for image in chunk])
+    filling = np.repeat(batch[:1], batch_size - len(batch), 0)
+    yield chunk, np.concatenate([batch, filling]).astype(np.float32)
 
 
 def _prepared(source: Source, config: Config, cells: bool) -> Iterator[Arrays]:

@@ -118,6 +118,10 @@ def _check_axes(config: Config, are_volumes: bool) -> None:
     held, other = ('volumes', 'images') if are_volumes else ('images', 'volumes')
     raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} holds {held}, '
                      f'but data.image_size {size} is that of {other}; choose a config for {held}.')
+  known = preparation.STEPS if are_volumes else ('rescale', 'z_score')
+  if not set(config.get('preparation', ())) <= set(known):
+    raise ValueError(f'data.preparation {tuple(config["preparation"])} must name steps out of '
+                     f'{", ".join(known)}.')
   if are_volumes:
     files.check_volume_settings(len(config['classes']), config['channels'], _label_map(config))
 

@@ -91,6 +91,12 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
   return np.clip(np.rint(np.nan_to_num(image)), 0, 255).astype(np.uint8)
 
 
+def stretch(image: np.ndarray) -> np.ndarray:
+  """Gray values [*S] of any scale to 0..255 float32, from their 0.5th to their 99.5th percentile."""
+  low, high = np.percentile(image, (0.5, 99.5))
+  return np.clip(255 * (image - low) / max(high - low, 1e-6), 0, 255).astype(np.float32)
+
+
 def save_overlay(path: str | os.PathLike, image: np.ndarray, prediction: np.ndarray,
                  label: np.ndarray | None = None, classes: Sequence[str] = ()) -> None:
   """Writes a PNG of the image with each predicted class filled and outlined, at the image's size.

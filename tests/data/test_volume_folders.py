@@ -65,7 +65,7 @@ def test_preparation_of_the_config(tmp_path):
   np.testing.assert_allclose(record['landmarks'], points, atol=1e-6)
   np.testing.assert_array_equal(record['label'], landmarks.cubes(points, (6, 8, 4)))
   np.testing.assert_allclose(record['spacing'], [3, 1.5, 1.5])
-  case = batches.prepare_case(record, folders.volume_config(tmp_path, **fields, z_score=True))
+  case = batches.prepare_case(record, folders.volume_config(tmp_path, **fields))
   assert abs(case['image'].mean()) < 1e-5 and abs(case['image'].std() - 1) < 1e-4
   np.testing.assert_array_equal(case['label'], record['label'])
   folders.write_volumes(tmp_path / 'masks_of', 2, labels='masks')

@@ -5,8 +5,9 @@ from spinejax.data.phantoms.curves import (
 from spinejax.data.phantoms.volume import (
     envelope_speckle, localizer_dice, mirror_volume, volume)
 from spinejax.data.phantoms.vpi import mirror, projection_speckle, vpi
+from spinejax.data.phantoms.xray import mirror_xray, xray
 
 __all__ = [
     'FAMILIES', 'LEVELS', 'Curve', 'Family', 'Spine', 'curve_angles', 'envelope_speckle',
-    'extremes', 'level_positions', 'localizer_dice', 'mirror', 'mirror_volume',
-    'projection_speckle', 'sample_curve', 'volume', 'vpi']
+    'extremes', 'level_positions', 'localizer_dice', 'mirror', 'mirror_volume', 'mirror_xray',
+    'projection_speckle', 'sample_curve', 'volume', 'vpi', 'xray']

@@ -7,11 +7,22 @@ groundtruth/{train,test}/NAME_bone_3.png; PNG, JPEG or TIFF of 8 or 16 bits. Mas
 indices, 0 and 255 for two classes, or colors (--palette). An optional DIR/cases.csv with the
 columns name,patient,spacing_y_mm,spacing_x_mm says which images share a patient and the size of
 their pixels. Every file is decoded first; each fault is one line and nothing is written unless
-there is none. Without --output the folder is only checked.
+there is none. What reading changed (colors snapped, gray scale inverted) is said file by file.
+Without --output the folder is only checked.
+
+X-rays may be DICOM too, and lie beside their trimaps, NAME.jpg with NAME-mask-trimap.png:
+
+  python -m spinejax.data.build --input=DIR --classes=background,spine,border \\
+    --palette=red,green,blue
+
+--palette=2,1,3 reads trimaps of 1 core, 2 background, 3 border. Trimaps are made of corners of
+vertebrae (landmarks/NAME.csv or .mat, or the folders data and labels of AASCE), and with
+--labels=trimap of masks of vertebral bodies; --border is the width of their border.
 
 Volumes are images/NAME.nii.gz (or .nii, .nrrd, .mha, .npz) with a mask masks/NAME.nii.gz or a table
 of landmarks landmarks/NAME.csv or NAME.mrk.json, --classes=background,lamina.
 """
+import collections
 import contextlib
 import functools
 import io
@@ -35,6 +46,7 @@ from spinejax import cli
 from spinejax.data import datasets
 from spinejax.data import files
 from spinejax.data import splits
+from spinejax.data import trimaps
 
 SPLITS_FILE = 'splits.json'
 
@@ -47,6 +59,8 @@ def build(
     palette: files.Palette = (),
     channels: int = 1,
     axes: str = '',
+    labels: str = '',
+    border: float = trimaps.BORDER_WIDTH,
     split_file: str = '',
     num_validation: float = 0.1,
     num_test: float = 0.2,
@@ -65,7 +79,7 @@ def build(
     directory: folder of images and masks, or of volumes, see `files.find_pairs`.
     output: folder to make; '' only checks.
     classes: names of the source labels, background first.
-    palette, channels, axes: as `files.read_pair`.
+    palette, channels, axes, labels, border: as `files.read_pair`.
     split_file, num_validation, num_test, split_seed: as `splits.make_split`.
     overwrite: replace an existing dataset.
     console: where the summary goes; standard output if None.
@@ -79,7 +93,8 @@ def build(
   if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
     raise ValueError(f'classes must be two or more different names, background first, not '
                      f'{tuple(classes)}.')
-  files.check_palette(palette, len(classes))
+  files.check_palette(palette, len(classes) if labels in ('', 'mask') else len(palette))
+  trimaps.check_labels(labels, border)
   if output:
     output = pathlib.Path(output).expanduser().absolute()
     _check_output(output, directory, overwrite)
@@ -89,7 +104,8 @@ def build(
     files.check_volume_settings(len(classes), channels, ())
   with _progress('checking', len(pairs)) as advance:
     pairs, found = files.check_pairs(
-        pairs, len(classes), channels=channels, palette=palette, axes=axes, progress=advance)
+        pairs, len(classes), channels=channels, palette=palette, axes=axes, labels=labels,
+        border=border, progress=advance)
   faults += found
   if faults:
     count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
@@ -99,13 +115,15 @@ def build(
       names, patients, own, split_file=split_file, num_validation=num_validation,
       num_test=num_test, seed=split_seed)
   members = {name: [pairs[i] for i in split[name]] for name in splits.SPLITS if split[name]}
+  for note in _notes(pairs):
+    console.print(note, soft_wrap=True, highlight=False, markup=False)
   console.print(_summary(members, classes))
   if not output:
     console.print(f'{directory} is sound. Give --output to build the dataset.', soft_wrap=True)
     return
   with _progress('writing', 2 * sum(map(len, members.values()))) as advance:
     read = functools.partial(files.read_pair, channels=channels, palette=palette,
-                             num_classes=len(classes), axes=axes)
+                             num_classes=len(classes), axes=axes, labels=labels, border=border)
     _write(output, members, splits.patients_of(split, patients), classes, channels, are_volumes,
            read, advance)
   command = _train_command(output, classes, channels, are_volumes)
@@ -224,6 +242,16 @@ def _summary(members: dict[str, list[files.Pair]], classes: Sequence[str]) -> Ta
   return table
 
 
+def _notes(pairs: Sequence[files.Pair]) -> list[str]:
+  """What was said of each file; what was said of more than one alike, at the end as a count."""
+  said = [note for pair in pairs for note in pair.notes]
+  counts = collections.Counter(note.partition(': ')[2] for note in said)
+  single = [note for note in said if counts[note.partition(': ')[2]] == 1
+            or 'snapped' in note]
+  return single + [f'{count} files: {words}' for words, count in counts.items()
+                   if count > 1 and 'snapped' not in words]
+
+
 def _train_command(output: pathlib.Path, classes: Sequence[str], channels: int,
                    are_volumes: bool = False) -> str:
   """The command as one would type it: classes in double quotes, paths quoted where needed."""
@@ -233,7 +261,8 @@ def _train_command(output: pathlib.Path, classes: Sequence[str], channels: int,
               f'--config.data.classes="{literal}"']
   settings += [] if are_volumes else [f'--config.model.num_classes={len(classes)}']
   settings += [f'--config.data.channels={channels}'] if channels != 1 else []
-  config = 'c_unet' if are_volumes else 'seam'
+  trimap = tuple(classes) == ('background', 'spine', 'border')
+  config = 'c_unet' if are_volumes else 'xray_unet' if trimap else 'seam'
   return ' '.join([f'python -m spinejax.main --config=configs/{config}.py', *settings])
 
 
@@ -243,10 +272,16 @@ def _define_flags() -> None:
   flags.DEFINE_string('output', '', 'Folder of the dataset; empty: only check.')
   flags.DEFINE_list('classes', None, 'Names of the labels in order, background first.',
                     required=True)
-  flags.DEFINE_string('palette', '', "Colors of the labels in colored masks: '000000,ff0000,...'.")
+  flags.DEFINE_string('palette', '', "Colors of the labels in colored masks: '000000,ff0000,...' "
+                      "or 'red,green,blue'; or their gray values: '2,1,3'.")
   flags.DEFINE_integer('channels', 1, 'Channels to keep: 1 gray, 3 color.')
   flags.DEFINE_string('axes', '', 'Where the axes of volumes point, such as RAS; empty: as their '
                       'files say.')
+  flags.DEFINE_string('labels', '', f'What masks or corners of vertebrae become: '
+                      f'{", ".join(trimaps.LABELS)}; empty: masks as they are, corners by the '
+                      'number of classes.')
+  flags.DEFINE_float('border', trimaps.BORDER_WIDTH, 'Width of the border of such a trimap, as a '
+                     'fraction of the width of the image.')
   flags.DEFINE_string('split_file', '', 'JSON file {"train": [ids], "validation": [], "test": []}.')
   flags.DEFINE_float('num_validation', 0.1, 'Patients for validation: a number, or a fraction.')
   flags.DEFINE_float('num_test', 0.2, 'Patients for test: a number, or a fraction.')
@@ -259,8 +294,9 @@ def main(argv: Sequence[str]) -> None:
   args = flags.FLAGS
   build(args.input, args.output, [name.strip() for name in args.classes],
         palette=files.parse_palette(args.palette), channels=args.channels,
-        axes=args.axes, split_file=args.split_file, num_validation=args.num_validation,
-        num_test=args.num_test, split_seed=args.split_seed, overwrite=args.overwrite)
+        axes=args.axes, labels=args.labels, border=args.border, split_file=args.split_file,
+        num_validation=args.num_validation, num_test=args.num_test, split_seed=args.split_seed,
+        overwrite=args.overwrite)
 
 
 if __name__ == '__main__':

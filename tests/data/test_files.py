@@ -207,8 +207,8 @@ def test_faulty_masks(tmp_path):
   assert 'values 3, 7, 9, 10, 11 and 1 more, but the labels are 0 to 2' in sentence(
       np.array([[0, 7, 3, 9, 10, 11, 12]], np.uint8))
   assert 'values 300' in sentence(np.array([[0, 300]], np.uint16))
-  assert 'not in the palette: #010203' in sentence(
-      np.array([[[0, 0, 0], [1, 2, 3]]], np.uint8), folders.PALETTE[:3])
+  assert 'not in the palette: #8090a0' in sentence(
+      np.array([[[0, 0, 0], [128, 144, 160]]], np.uint8), folders.PALETTE[:3])
   assert '8 bits a channel' in sentence(np.array([[300]], np.uint16), folders.PALETTE[:3])
   assert 'give the colors of the classes' in sentence(np.array([[[0, 1, 0]]], np.uint8))
   assert 'transparent' in sentence(np.array([[[0, 0, 0, 255], [1, 1, 1, 0]]], np.uint8))
@@ -224,7 +224,7 @@ def test_faulty_masks(tmp_path):
 def test_palettes_as_text():
   assert files.parse_palette('') == ()
   assert files.parse_palette('000000, ff8000,#0000FF') == ((0, 0, 0), (255, 128, 0), (0, 0, 255))
-  for text in ('red', '00000', '000000,,ffffff', '0000000'):
+  for text in ('pink', '00000', '000000,,ffffff', '0000000'):
     with pytest.raises(ValueError, match='hexadecimal'):
       files.parse_palette(text)
   files.check_palette((), 4)

@@ -18,6 +18,7 @@ from spinejax.data.phantoms import curves, drawing
 
 FIELD_HEIGHT = 480.0  # mm
 FIELD_WIDTH = 120.0  # mm, at least
+TEXTURE_EXTENT = (FIELD_HEIGHT, FIELD_HEIGHT)  # mm; beyond, its edge goes on
 SPACING = 0.4  # mm per pixel at 1200 rows
 MIN_SHAPE = (64, 16)
 BACKGROUND, SPINE, BORDER = range(3)
@@ -28,7 +29,9 @@ Case = dict[str, Any]
 
 PHOTONS = 2000
 SCATTER, SCATTER_SIGMA = 0.35, 24.0  # fraction, mm
-BLUR = 0.8 * SPACING
+BLUR, MOTION_BLUR = 0.8 * SPACING, 1.3  # mm
+# Standard deviation of the attenuation of the belly and its scale (y, x) in mm.
+MOTTLING = ((0.05, (16, 18)), (0.035, (5, 6)))
 BODY_HEIGHT = 0.78  # of the distance between two levels
 BODY, DISC, PEDICLE, SPINOUS = 0.55, 0.25, 0.15, 0.12  # attenuation, in powers of e
 
@@ -38,9 +41,12 @@ HALF_WIDTHS = np.array([
     20.0, 21.0, 22.0, 23.0, 23.6])
 
 # Per rib T1..T12: reach from the midline and drop to the side of the chest in mm, end in degrees.
-_RIB_REACH = np.array([50, 76, 94, 106, 114, 120, 124, 127, 128, 126, 112, 88.0])
-_RIB_DROP = np.array([14, 24, 33, 40, 47, 53, 58, 62, 64, 62, 48, 34.0])
-_RIB_END = np.array([125, 135, 140, 142, 144, 145, 145, 140, 130, 120, 72, 58.0])
+_RIB_REACH = np.array([50, 76, 94, 106, 114, 120, 124, 127, 128, 124, 112, 90.0])
+_RIB_DROP = np.array([16, 27, 36, 44, 51, 58, 64, 70, 74, 76, 80, 70.0])
+_RIB_END = np.array([125, 135, 140, 142, 144, 145, 145, 140, 128, 112, 66, 58.0])
+
+# Bone of T1..L5 relative to L5: the chest hides that of its own.
+_STRENGTH = np.interp(np.arange(17), [0, 4, 11, 16], [0.80, 0.72, 0.90, 1.0])
 
 _LETTERS = {
     'R': ((0, 0, 0, 2), (0, 0, 1, 0), (1, 0, 1, 1), (0, 1, 1, 1), (0.4, 1, 1, 2)),
@@ -127,7 +133,7 @@ def xray(seed: int | Sequence[int], shape: tuple[int, int] = (1200, 450),
 
   Returns:
     image: uint8 [H,W].
-    clean: uint8 [H,W], the same patient without artifacts, noise and blur.
+    clean: uint8 [H,W], the same patient without artifacts and photon noise.
     label: uint8 [H,W] trimap of the bodies and discs T1..L5: 0 background, 1 core of the spine,
       2 border, a band 3.4 mm (at least two pixels) wide along the outline, half of it inside.
     truth: positions are (row, column) in pixels with pixel centers at integers; angles are
@@ -158,13 +164,14 @@ def xray(seed: int | Sequence[int], shape: tuple[int, int] = (1200, 450),
   _draw_ribs(attenuation, anatomy, grid)
   _draw_girdles(attenuation, anatomy, grid)
   column = _draw_spine(attenuation, anatomy, grid)
+  _draw_marker(attenuation, anatomy, grid)
   clean = -np.log(_expose(attenuation, grid, SCATTER, BLUR))
   tone = _tone_curve(clean, grid)
 
   _draw_artifacts(streams[3], attenuation, anatomy, grid, present)
-  blur = np.hypot(BLUR, 1.5) if present['blur'] else BLUR
-  veil = SCATTER * (1 + 0.5 * max(difficulty - 1, 0) + 1.5 * present['blur'])
-  light = _expose(attenuation, grid, veil, blur if difficulty else BLUR)
+  blurred = present['blur']
+  veil = SCATTER * (1 + max(difficulty - 1, 0) + 1.5 * blurred)
+  light = _expose(attenuation, grid, veil, MOTION_BLUR if blurred else BLUR)
   if difficulty:
     photons = np.float32(PHOTONS * (grid.pixel / SPACING)**2 / difficulty**2)
     light = np.maximum(streams[2].poisson(light * photons), 1).astype(np.float32) / photons
@@ -190,11 +197,12 @@ def mirror_xray(case: Case) -> Case:
   return arrays | {'truth': truth | mirrored}
 
 
-def _check_artifacts(artifacts: Sequence[str] | None) -> set[str] | None:
+def _check_artifacts(artifacts: Sequence[str] | None) -> list[str] | None:
   if artifacts is None:
     return None
-  names = {artifacts} if isinstance(artifacts, str) else set(artifacts)
-  if not names <= set(ARTIFACTS):
+  names = artifacts if isinstance(artifacts, Sequence) else [artifacts]
+  names = [names] if isinstance(names, str) else list(names)
+  if not all(name in list(ARTIFACTS) for name in names):
     raise ValueError(f'artifacts must be names out of {", ".join(ARTIFACTS)}, not {artifacts!r}')
   return names
 
@@ -217,21 +225,22 @@ def _draw_anatomy(rng: np.random.Generator, family: str | None) -> Anatomy:
   midline = rng.uniform(0.3, 0.6) * ndimage.gaussian_filter1d(path, 250, mode='nearest')
   at = lambda profile: np.interp(spine.u, u, profile)
   size = drawing.normal(rng, 0.95, 0.06, 0.8, 1.1)
-  heights = np.gradient(np.interp(np.arange(-1, 18), np.arange(17), spine.u))[1:-1] * length
-  heights[[0, -1]] = 2 * spine.u[0] * length, 2 * (1 - spine.u[-1]) * length
+  heights = np.gradient(spine.u) * length
   turning = ndimage.gaussian_filter1d(-np.gradient(spine.path_tilts, u), 20)
   peak = min(rng.uniform(0.25, 0.45) * np.ptp(spine.tilts), 30.0)
   turning = at(turning * peak / max(np.abs(turning[inside]).max(), 1e-6))
   return Anatomy(
-      spine, rows, path, midline, np.stack([at(rows), at(path)], -1),
-      HALF_WIDTHS * size * (1 + 0.02 * rng.standard_normal(17)),
-      heights / 2 * BODY_HEIGHT * (1 + 0.02 * rng.standard_normal(17)),
-      -1.1 * np.sin(np.radians(turning)), size, 1 + 0.08 * rng.standard_normal((12, 2)),
-      rng.uniform(0.46, 0.53) + np.array([0.025, 0.0]) + rng.normal(0, 0.008, 2),
-      np.array([rng.normal(0, 6), -rng.uniform(20, 30), rng.uniform(50, 62), rng.uniform(42, 54),
-                rng.uniform(-35, -10)]),
-      rng.uniform(0.90, 0.95), rng.uniform(0.60, 0.95), rng.uniform(0.85, 1.15),
-      (str(rng.choice(['R', 'L'])), int(rng.choice([-1, 1]))) if rng.random() < 0.5 else None)
+      spine=spine, rows=rows, path=path, midline=midline,
+      vertebrae=np.stack([at(rows), at(path)], -1),
+      half_widths=HALF_WIDTHS * size * (1 + 0.02 * rng.standard_normal(17)),
+      half_heights=heights / 2 * BODY_HEIGHT * (1 + 0.02 * rng.standard_normal(17)),
+      rotation=-1.1 * np.sin(np.radians(turning)), size=size,
+      ribs=1 + 0.08 * rng.standard_normal((12, 2)),
+      domes=rng.uniform(0.46, 0.53) + np.array([0.025, 0.0]) + rng.normal(0, 0.008, 2),
+      heart=np.append(rng.normal(0, 6), rng.uniform((-30, 50, 42, -35), (-20, 62, 54, -10))),
+      crest=rng.uniform(0.90, 0.95), density=rng.uniform(0.60, 0.95),
+      thickness=rng.uniform(0.85, 1.15),
+      marker=('LR'[rng.integers(2)], int(rng.choice([-1, 1]))) if rng.random() < 0.5 else None)
 
 
 def _step(distance: np.ndarray, soft: float) -> np.ndarray:
@@ -278,27 +287,16 @@ def _draw_trunk(rng: np.random.Generator, anatomy: Anatomy, grid: Grid,
   side = np.abs(off)
   half = np.interp(u, [-0.12, -0.03, 0.03, 0.1, 0.2, 0.35, 0.55, 0.75, 0.92, 1.1],
                    [60, 75, 120, 160, 168, 158, 148, 134, 150, 165]) * anatomy.size
+  half = ndimage.gaussian_filter1d(half, 10 / grid.pixel, mode='nearest')
   thick = np.interp(u, [-0.1, 0.0, 0.1, 0.3, 0.5, 0.7, 0.9, 1.1],
                     [1.5, 1.9, 2.1, 2.1, 2.15, 2.1, 2.2, 2.4]) * anatomy.thickness
   trunk = rows(thick) * np.sqrt((1 - (off / rows(half))**2).clip(0, None))
 
-  lateral = np.interp(u, [-0.02, 0.03, 0.08, 0.15, 0.3, 0.5, 0.65],
-                      [20, 44, 66, 88, 112, 122, 122]) * anatomy.size
-  medial = np.interp(u, [0.0, 0.1, 0.2, 0.26, 0.35, 0.5], [16, 18, 24, 22, 20, 18]) * anatomy.size
-  floor = [_dome(anatomy, side, i) for i in range(2)]
-  floor = np.where(off < 0, *floor)
-  depth = np.minimum(rows(lateral) - side, side - rows(medial))
   y = rows(grid.y)
-  depth = np.minimum(depth, np.minimum(floor - y, (y - anatomy.at(0.005))))
-  lungs = 1 - np.exp(-(depth.clip(0, None) / 11)**1.4)
-  lungs *= rows(np.interp(u, [0, 0.12, 0.3, 0.55], [0.65, 1.0, 1.12, 1.0])) * anatomy.thickness
-  vessels = drawing.texture(rng, _texture_points(grid), (3.0, 3.0), (480, 480))
-  vessels += drawing.texture(rng, _texture_points(grid), (7, 6), (480, 480))
-  hila = np.exp(-((y - anatomy.at(0.28)) / 55)**2 - ((side - 34) / 38)**2)
-  vessels = 0.04 * (0.6 + hila) * vessels + 0.22 * hila
-  _draw_vessels(rng, vessels, anatomy, grid)
-  trunk -= lungs * (1 - vessels)
-
+  floor = np.where(off < 0, *(_dome(anatomy, side, i) for i in range(2)))
+  lungs = _lungs(anatomy, y, side, floor)
+  trunk -= lungs * (1 - _vessels(rng, anatomy, grid, y, side))
+  trunk += rows(np.interp(u, [-0.05, 0.04, 0.25, 0.4], [0, 0.22, 0.16, 0])) * _step(28 - side, 26)
   soft = np.zeros_like(trunk)
   drop, shift, tall, wide, turn = anatomy.heart
   y8 = anatomy.vertebrae[7, 0] + drop
@@ -313,30 +311,49 @@ def _draw_trunk(rng: np.random.Generator, anatomy: Anatomy, grid: Grid,
   belly = _step(y - floor, 3.0) * _step(rows(half) * 0.93 - side, 15)
   liver = _step(off + 20 - 0.35 * (y - anatomy.at(0.55)), 30) * _step(anatomy.at(0.80) - y, 30)
   trunk += belly * (0.05 + 0.16 * liver)
-  for sigma, sd in (((16, 18), 0.05), ((5, 6), 0.025)):
-    trunk += belly * np.float32(sd * difficulty**0.5) * drawing.texture(
-        rng, _texture_points(grid), sigma, (480, 480))
+  for sd, sigma in MOTTLING:
+    mottle = drawing.texture(rng, _texture_points(grid), sigma, TEXTURE_EXTENT)
+    trunk += np.float32(sd * difficulty) * (0.4 + 0.6 * belly) * mottle
   psoas = 12 + 30 * ((u - 0.7).clip(0, 0.3) / 0.3)**0.7
   trunk += rows(np.interp(u, [0.7, 0.8, 1.0], [0, 0.09, 0.05])) * _step(rows(psoas + 14) - side, 9)
   _draw_gas(rng, trunk, anatomy, grid, belly, difficulty)
   return np.maximum(trunk, 0)
 
 
-def _draw_vessels(rng: np.random.Generator, field: np.ndarray, anatomy: Anatomy, grid: Grid):
-  """Vessels that leave the hila, each in two stretches."""
-  for side in (-1, 1):
-    y = anatomy.at(0.27 if side < 0 else 0.29)
-    x = float(anatomy.middle(y)) + side * 30
-    for angle in np.linspace(-1.35, 1.45, 11) + rng.normal(0, 0.08, 11):
-      start, radius = (y + rng.normal(0, 5), x), rng.uniform(1.3, 2.6)
-      for length in rng.uniform((18, 22), (30, 45)):
-        end = (start[0] + length * np.sin(angle), start[1] + side * length * np.cos(angle))
-        _stamp_bar(field, grid, start, end, radius, 0.13, 2.5)
-        start, radius, angle = end, 0.6 * radius, angle + rng.normal(0, 0.25)
+def _lungs(anatomy: Anatomy, y: np.ndarray, side: np.ndarray, floor: np.ndarray) -> np.ndarray:
+  """Attenuation that the air of the lungs saves, from y [H,1] and distance from the midline."""
+  u = anatomy.along(y)
+  lateral = np.interp(u, [-0.02, 0.03, 0.08, 0.15, 0.3, 0.5, 0.65],
+                      [20, 44, 66, 88, 112, 122, 122]) * anatomy.size
+  medial = np.interp(u, [0.0, 0.1, 0.2, 0.26, 0.35, 0.5], [16, 18, 24, 22, 20, 18]) * anatomy.size
+  depth = np.minimum(lateral.astype(np.float32) - side, side - medial.astype(np.float32))
+  depth = np.minimum(depth, np.minimum(floor - y, y - np.float32(anatomy.at(0.005))))
+  air = np.interp(u, [0, 0.12, 0.3, 0.55], [0.65, 1.0, 1.12, 1.0]) * anatomy.thickness
+  return air.astype(np.float32) * (1 - np.exp(-(depth.clip(0, None) / 11)**1.4))
+
+
+def _vessels(rng: np.random.Generator, anatomy: Anatomy, grid: Grid, y: np.ndarray,
+             side: np.ndarray) -> np.ndarray:
+  """Fraction of the air that hila, mottling and vessels take, each vessel in three stretches."""
+  hila = np.exp(-((y - np.float32(anatomy.at(0.28))) / 55)**2 - ((side - 34) / 38)**2)
+  mottle = sum(drawing.texture(rng, _texture_points(grid), sigma, TEXTURE_EXTENT)
+               for sigma in ((3, 3), (7, 6)))
+  field = 0.04 * (0.6 + hila) * mottle + 0.22 * hila
+  for right in (-1, 1):
+    hilum = anatomy.at(0.27 if right < 0 else 0.29)
+    x = float(anatomy.middle(hilum)) + right * 30
+    for angle in np.linspace(-1.3, 1.4, 12) + rng.normal(0, 0.16, 12):
+      start, radius = (hilum + rng.normal(0, 12), x + rng.normal(0, 5)), rng.uniform(1.2, 2.4)
+      for length in rng.uniform(14, 32, 3):
+        end = (start[0] + length * np.sin(angle), start[1] + right * length * np.cos(angle))
+        _stamp_bar(field, grid, start, end, radius, 0.09, 2.5)
+        start, radius, angle = end, 0.7 * radius, angle + rng.normal(0, 0.35)
+  return field
 
 
 def _texture_points(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-  return grid.y.clip(0, 480), (grid.x + 240).clip(0, 480)
+  return tuple((p + e / 2).clip(0, e) for p, e in zip(
+      (grid.y - FIELD_HEIGHT / 2, grid.x), TEXTURE_EXTENT))
 
 
 def _dome(anatomy: Anatomy, side: np.ndarray, index: int) -> np.ndarray:
@@ -348,9 +365,9 @@ def _dome(anatomy: Anatomy, side: np.ndarray, index: int) -> np.ndarray:
 def _draw_airway(trunk: np.ndarray, anatomy: Anatomy, grid: Grid):
   top, fork = anatomy.at(-0.1), anatomy.at(0.22)
   x = [float(anatomy.middle(y)) for y in (top, fork)]
-  _stamp_bar(trunk, grid, (top - 20, x[0]), (fork, x[1] + 2), 7.5, -0.28, 3)
-  _stamp_bar(trunk, grid, (fork, x[1] + 2), (fork + 26, x[1] + 24), 5.5, -0.16, 4)
-  _stamp_bar(trunk, grid, (fork, x[1] + 2), (fork + 32, x[1] - 30), 4.5, -0.14, 4)
+  _stamp_bar(trunk, grid, (top - 20, x[0]), (fork, x[1] + 2), 7.0, -0.20, 4)
+  _stamp_bar(trunk, grid, (fork, x[1] + 2), (fork + 26, x[1] + 24), 5.0, -0.08, 5)
+  _stamp_bar(trunk, grid, (fork, x[1] + 2), (fork + 32, x[1] - 30), 4.0, -0.07, 5)
 
 
 def _draw_gas(rng: np.random.Generator, trunk: np.ndarray, anatomy: Anatomy, grid: Grid,
@@ -362,8 +379,8 @@ def _draw_gas(rng: np.random.Generator, trunk: np.ndarray, anatomy: Anatomy, gri
               rng.uniform((9, 16), (20, 32)), -rng.uniform(0.2, 0.45), rng.uniform(-25, 25), 7, 2.4)
   u, off = anatomy.along(grid.y), grid.x[None] - anatomy.middle(grid.y)[:, None]
   flank = np.abs(np.abs(off) / anatomy.size - 82).astype(np.float32)
-  bowel = drawing.texture(rng, _texture_points(grid), (9, 10), (480, 480))
-  bowel += 0.35 * drawing.texture(rng, _texture_points(grid), (3, 3.5), (480, 480))
+  bowel = drawing.texture(rng, _texture_points(grid), (9, 10), TEXTURE_EXTENT)
+  bowel += 0.35 * drawing.texture(rng, _texture_points(grid), (3, 3.5), TEXTURE_EXTENT)
   low = np.interp(u, [0.58, 0.72], [2.0, 0.0])[:, None].astype(np.float32)
   bowel -= np.float32(2.3 - 0.45 * difficulty**0.5) - np.exp(-(flank / 30)**2) + low
   gas -= 0.42 * np.tanh(bowel.clip(0, None))
@@ -382,46 +399,49 @@ def _draw_ribs(field: np.ndarray, anatomy: Anatomy, grid: Grid):
       drop = _RIB_DROP[i] * anatomy.ribs[i, k] - side * 18 * np.sin(tilt)
       wall = float(anatomy.middle(y0 + drop)) + side * _RIB_REACH[i] * anatomy.size
       across = x + out + (wall - x - out) * np.sin(phi)
-      down = y0 - 6 * np.sin(2 * phi) * (phi < np.pi / 2) + drop * (1 - np.cos(phi))**0.8
+      down = y0 + drop * (1 - np.cos(phi))**0.8
+      down -= max(0, 6 - 0.6 * i) * np.sin(2 * phi.clip(0, np.pi / 2))
       _stamp_rib(field, grid, down, across, 0.32 * anatomy.density, 3.4 if i in (0, 11) else 4.2)
 
 
-def _stamp_rib(field, grid, down, across, value, radius):
-  """Adds the ribbon along a curve that runs outward, then down; flat part first, steep part next."""
-  slope = np.abs(np.gradient(down)) > np.abs(np.gradient(across))
-  steep = int(np.argmax(slope)) if slope.any() else len(down) - 1
+def _stamp_rib(field: np.ndarray, grid: Grid, y: np.ndarray, x: np.ndarray, value: float,
+               radius: float):
+  """Adds the ribbon along a curve of points a degree apart that runs outward, then down.
+
+  The flat part is drawn column by column, the steep part row by row.
+  """
   reach = 1.5 * radius + 2 * grid.pixel
-  window, (y, x) = drawing.window(
-      (0, 0), ((down.min() + down.max()) / 2, (across.min() + across.max()) / 2),
-      (np.ptp(down) / 2 + reach, np.ptp(across) / 2 + reach), (grid.y, grid.x))
-  if not x.size or not y.size:
+  window, (rows, columns) = drawing.window(
+      (0, 0), ((y.min() + y.max()) / 2, (x.min() + x.max()) / 2),
+      (np.ptp(y) / 2 + reach, np.ptp(x) / 2 + reach), (grid.y, grid.x))
+  if not rows.size or not columns.size:
     return
-  y, x = y.ravel(), x.ravel()
-  near = np.full((len(y), len(x)), np.float32(1e3))
+  slopes = np.gradient(y) > np.abs(np.gradient(x))
+  steep = int(slopes.argmax()) if slopes.any() else len(y)
+  flat = slice(0, min(steep + 15, 91))
+  distance = np.full((rows.size, columns.size), np.float32(1e3))
+  _approach(distance, rows.ravel(), columns.ravel(), x[flat], y[flat])
+  if steep < len(y):
+    down = slice(max(steep - 15, int(y.argmin())), None)
+    _approach(distance.T, columns.ravel(), rows.ravel(), y[down], x[down])
+  front = ((rows - y[min(90, len(y) - 1)]) / 20).clip(0, 1)
+  end = np.abs(columns - x[-1]) + np.abs(rows - y[-1])
+  profile = _step(radius - distance, max(1.6, 1.2 * grid.pixel))
+  profile *= 0.55 + 0.45 * (distance / radius).clip(0, 1)**3
+  field[window] += np.float32(value) * (1 - 0.5 * front) * _step(end - 9, 14) * profile
 
-  def cover(points, values, start, stop, along, across_axis, transpose):
-    part = slice(start, stop)
-    p, v = points[part], values[part]
-    if len(p) < 2:
-      return
-    if p[0] > p[-1]:
-      p, v = p[::-1], v[::-1]
-    center = np.interp(along, p, v)
-    cosine = 1 / np.sqrt(1 + np.interp(along, p, np.gradient(v, p))**2)
-    inside = (along >= p[0]) & (along <= p[-1])
-    distance = np.abs(across_axis[:, None] - center[inside]) * cosine[inside]
-    target = near.T if transpose else near
-    target[:, inside] = np.minimum(target[:, inside], distance)
 
-  cover(across, down, 0, steep + 1, x, y, False)
-  cover(down, across, steep, len(down), y, x, True)
-  q = near / radius
-  front = (y - down[min(90, len(down) - 1)]) / 20
-  shade = value * (1 - 0.5 * front.clip(0, 1))[:, None].astype(np.float32)
-  profile = _step(radius - near, max(1.6, 1.2 * grid.pixel)) * (0.55 + 0.45 * q.clip(0, 1)**3)
-  profile *= _step(np.abs(x - across[-1])[None].astype(np.float32) + np.abs(
-      y - down[-1])[:, None].astype(np.float32) - 9, 14)
-  field[window] += shade * profile
+def _approach(distance: np.ndarray, values: np.ndarray, points: np.ndarray, knots: np.ndarray,
+              heights: np.ndarray):
+  """Lowers distance [values, points] to that from the graph of heights over monotone knots."""
+  if knots[0] > knots[-1]:
+    knots, heights = knots[::-1], heights[::-1]
+  first, last = np.searchsorted(points, (knots[0], knots[-1]))
+  points = points[first:last]
+  cosine = 1 / np.sqrt(1 + np.interp(points, knots, np.gradient(heights, knots))**2)
+  center = np.interp(points, knots, heights).astype(np.float32)
+  part = distance[:, first:last]
+  np.minimum(part, np.abs(values[:, None] - center) * cosine.astype(np.float32), out=part)
 
 
 def _draw_girdles(field: np.ndarray, anatomy: Anatomy, grid: Grid):
@@ -429,30 +449,44 @@ def _draw_girdles(field: np.ndarray, anatomy: Anatomy, grid: Grid):
   spine, density, size = anatomy.spine, anatomy.density, anatomy.size
   for side in (-1, 1):
     place = lambda u, x: (anatomy.at(u), float(anatomy.middle(anatomy.at(u))) + side * x * size)
-    joints = [place(0.105, 16), place(0.07, 48), place(0.02, 90), place(0.0, 140)]
-    for start, end in zip(joints, joints[1:]):
-      _stamp_bar(field, grid, start, end, 5.0, 0.16 * density, 2, rim=0.07)
+    y, x = np.transpose([place(0.105, 14), place(0.075, 45), place(0.02, 92), place(0.0, 145)])
+    smooth = np.interp(np.linspace(0, 3, 60), range(4), y)
+    smooth = ndimage.gaussian_filter1d(smooth, 5, mode='nearest')
+    _stamp_rib(field, grid, smooth, np.interp(np.linspace(0, 3, 60), range(4), x),
+               0.27 * density, 5.5)
     _stamp_bar(field, grid, place(0.10, 92), place(0.34, 108), 3.0, 0.14 * density, 3)
     _stamp_blob(field, grid, place(0.2, 128), (62, 36), 0.14 * density, -side * 8.0, 6, 2.5)
 
-    y, x = place(anatomy.crest, 92)
-    _stamp_blob(field, grid, (y + 75, x), (75, 52 * size), 0.26 * density, side * 14.0, 4, 2.6,
-                rim=0.14 * density)
-    _stamp_blob(field, grid, (y + 95, x + side * 8), (70, 36 * size), -0.12 * density, side * 14.0,
-                30, 2.2)
+    _draw_wing(field, anatomy, grid, side)
   u = np.array([1.0, 1.1])
   y = np.interp(u, spine.path_u, anatomy.rows)
   x = np.interp(u, spine.path_u, anatomy.path)
   turn = -float(spine.tilts[-1])
-  _stamp_blob(field, grid, (y[0] + 34, x[1]), (32, 30), 0.22 * density, turn, 5, 2.6)
-  _stamp_blob(field, grid, (y[0] + 24, x[1]), (22, 52 * size), 0.16 * density, turn, 7, 2.2,
-              rim=0.05 * density)
+  _stamp_blob(field, grid, (y[0] + 38, x[1]), (35, 29), 0.24 * density, turn, 4, 3.0,
+              rim=0.10 * density)
+  _stamp_blob(field, grid, (y[0] + 24, x[1]), (21, 52 * size), 0.18 * density, turn, 7, 2.2)
   for i in range(2):
     for side in (-1, 1):
       _stamp_blob(field, grid, (y[0] + 20 + 20 * i, x[1] + side * (17 - 3 * i)), (3, 5),
                   -0.16 * density, side * 20.0, 4)
   for i in range(3):
     _stamp_blob(field, grid, (y[0] + 16 + 17 * i, x[1]), (6, 2.5), 0.12 * density, 0, 2)
+
+
+def _draw_wing(field: np.ndarray, anatomy: Anatomy, grid: Grid, side: int):
+  """An iliac wing: its crest rises outward and falls, its inner edge runs down to the sacrum."""
+  top, size = anatomy.at(anatomy.crest), anatomy.size
+  rows = np.searchsorted(grid.y, top - 12)
+  y = (grid.y[rows:, None] - top).astype(np.float32)
+  middle = np.interp(1.06, anatomy.spine.path_u, anatomy.path)
+  x = (side * (grid.x[None] - middle) / size).astype(np.float32)
+  crest = y - 0.006 * (x - 96)**2 - np.where(x < 96, 0.00012, 0.0003) * np.abs(x - 96)**3
+  crest = crest.astype(np.float32)
+  inner = x - 30 - 7 * np.sin(y / 26)
+  edge = np.minimum(crest, inner)
+  bone = (0.20 + 0.16 * np.exp(-edge.clip(0, None) / 14)) * _step(edge, max(2.5, 1.2 * grid.pixel))
+  bone += 0.12 * np.exp(-((edge - 1.2) / max(1.3, grid.pixel))**2)
+  field[rows:] += np.float32(anatomy.density) * bone
 
 
 def _draw_spine(field: np.ndarray, anatomy: Anatomy, grid: Grid) -> np.ndarray:
@@ -463,23 +497,22 @@ def _draw_spine(field: np.ndarray, anatomy: Anatomy, grid: Grid) -> np.ndarray:
   turn = np.cos(np.radians(np.interp(u, spine.path_u, spine.path_tilts)))
   half = (0.93 * np.interp(u, spine.u, anatomy.half_widths) / turn)[:, None].astype(np.float32)
   distance = half - np.abs(grid.x[None].astype(np.float32) - center)
-  tall = (u < 1.02)[:, None]
+  tall = _step(anatomy.at(1.01) - grid.y, 5)[:, None].astype(np.float32)
   field += np.float32(DISC * density) * _step(distance, max(2.0, 1.2 * grid.pixel)) * tall
   between = (u >= spine.u[0]) & (u <= spine.u[-1])
   column = (distance > 0) & between[:, None]
 
-  pitch = 2 * float(spine.u[0])
-  for i in range(3):
-    u = -pitch * (i + 0.5)
+  wide, tall = anatomy.half_widths[0], anatomy.half_heights[0]
+  for i in range(7):
+    u = -spine.u[0] * (2 * i + 1)
     neck = (anatomy.rows[0] + (u + 0.1) * (anatomy.rows[-1] - anatomy.rows[0]) / 1.2,
             float(np.interp(u, spine.path_u, anatomy.path)))
     _draw_vertebra(field, grid, neck, float(np.interp(u, spine.path_u, spine.path_tilts)),
-                   (0.92 - 0.05 * i) * anatomy.half_widths[0], 0.95 * anatomy.half_heights[0], 0.0,
-                   0, density)
+                   max(0.92 - 0.05 * i, 0.8) * wide, 0.95 * tall, 0.0, 0, density)
   for i in range(17):
     window, inside = _draw_vertebra(
         field, grid, tuple(anatomy.vertebrae[i]), float(spine.tilts[i]), anatomy.half_widths[i],
-        anatomy.half_heights[i], anatomy.rotation[i], i, density)
+        anatomy.half_heights[i], anatomy.rotation[i], i, density * _STRENGTH[i])
     column[window] |= inside
   return column
 
@@ -530,14 +563,8 @@ def _draw_vertebra(field, grid, center, tilt, wide, tall, rotation, level, densi
   return window, distance > 0
 
 
-def _draw_artifacts(rng: np.random.Generator, field: np.ndarray, anatomy: Anatomy, grid: Grid,
-                    present: dict[str, bool]):
-  """Adds what hides the spine; each artifact draws the same numbers whether the others are there."""
-  streams = rng.spawn(3)
-  for name, stream, draw in zip(('organ', 'rods', 'necklace'), streams,
-                                (_draw_organ, _draw_rods, _draw_necklace)):
-    if present[name]:
-      draw(stream, field, anatomy, grid)
+def _draw_marker(field: np.ndarray, anatomy: Anatomy, grid: Grid):
+  """A lead letter in an upper corner."""
   if anatomy.marker:
     letter, side = anatomy.marker
     x, y = side * (grid.x[-1] - 12) - 4, grid.y[0] + 14
@@ -545,15 +572,24 @@ def _draw_artifacts(rng: np.random.Generator, field: np.ndarray, anatomy: Anatom
       _stamp_bar(field, grid, (y + 6 * y0, x + 7 * x0), (y + 6 * y1, x + 7 * x1), 1.0, 2.0, 0.5)
 
 
+def _draw_artifacts(rng: np.random.Generator, field: np.ndarray, anatomy: Anatomy, grid: Grid,
+                    present: dict[str, bool]):
+  """Adds what hides the spine; none changes what the others look like."""
+  drawn = {'organ': _draw_organ, 'rods': _draw_rods, 'necklace': _draw_necklace}
+  for (name, draw), stream in zip(drawn.items(), rng.spawn(len(drawn))):
+    if present[name]:
+      draw(stream, field, anatomy, grid)
+
+
 def _draw_organ(rng, field, anatomy, grid):
   """A full stomach or a loaded bowel across the spine, with gas beside it."""
   y = anatomy.at(rng.uniform(0.55, 0.85))
   x = float(anatomy.middle(y)) + rng.normal(-8, 18)
   half, turn = rng.uniform((24, 38), (40, 62)), rng.uniform(-35, 35)
-  _stamp_blob(field, grid, (y, x), half, rng.uniform(0.3, 0.6), turn, 9, 2.4)
-  for _ in range(3):
+  _stamp_blob(field, grid, (y, x), half, rng.uniform(0.15, 0.38), turn, 12, 2.4)
+  for _ in range(2):
     place = (y + rng.normal(0, 0.7) * half[0], x + rng.normal(0, 0.7) * half[1])
-    _stamp_blob(field, grid, place, rng.uniform((8, 10), (18, 22)), -rng.uniform(0.25, 0.5),
+    _stamp_blob(field, grid, place, rng.uniform((10, 14), (20, 30)), -rng.uniform(0.25, 0.5),
                 rng.uniform(-40, 40), 5, 2.4)
 
 
@@ -565,7 +601,7 @@ def _draw_rods(rng, field, anatomy, grid):
   columns = 0.35 * np.interp(rows, rows[[0, -1]], columns[[0, -1]]) + 0.65 * columns
   sides = (-1, 1) if count == 2 else (rng.choice([-1, 1]),)
   for side in sides:
-    x = columns + side * rng.uniform(7, 10)
+    x = columns + side * rng.uniform(9, 13)
     knots = np.linspace(rows[0] - 9, rows[-1] + 9, 24)
     path = np.interp(knots, rows, x)
     for start, end in zip(zip(knots, path), zip(knots[1:], path[1:])):
@@ -573,7 +609,7 @@ def _draw_rods(rng, field, anatomy, grid):
     for i, (r, c) in enumerate(zip(rows, x)):
       kept = rng.random() < (0.7 if screws else 0.12) or i in (0, 1, len(rows) - 2, len(rows) - 1)
       if kept:
-        tip = (r + rng.normal(0, 1.5), c - side * rng.uniform(8, 14) if screws else c + side * 6)
+        tip = (r + rng.normal(0, 1.5), c - side * rng.uniform(5, 8) if screws else c + side * 6)
         _stamp_bar(field, grid, (r, c), tip, 2.0, 1.0, 0.8)
         _stamp_blob(field, grid, (r, c), (5, 4.5), 0.9, 0, 1, 4)
 
@@ -621,10 +657,8 @@ def _tone_curve(clean: np.ndarray, grid: Grid) -> Callable[[np.ndarray], np.ndar
   scale = np.float32(1 / (high - low))
 
   def tone(density):
-    t = ((flatten(density) - np.float32(low)) * scale).clip(-0.2, 1.25)
-    t = np.where(t < 0, 0, t)
-    t = t**np.float32(1.1)
-    return np.rint((12 + 225 * t).clip(0, 255)).astype(np.uint8)
+    t = ((flatten(density) - np.float32(low)) * scale).clip(0, 1.25)
+    return np.rint((12 + 225 * t**np.float32(1.1)).clip(0, 255)).astype(np.uint8)
 
   return tone
 

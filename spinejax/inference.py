@@ -2,7 +2,7 @@
 import functools
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -88,7 +88,8 @@ class VolumePrediction(NamedTuple):
 
 
 def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bool | None = None,
-                   training: datasets.Source | None = None, tile: Sequence[int] = ()) -> Predictor:
+                   training: datasets.Source | None = None, tile: Sequence[int] = (),
+                   data_fields: Mapping[str, Any] | None = None) -> Predictor:
   """Restores a run for inference; the config and the gray-level statistics are the run's own.
 
   Args:
@@ -100,6 +101,8 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
       brought up to date for any network that can transfer, else for a transfer only, from the
       data that the config names.
     tile: size of overlapping parts to segment one at a time, where memory is short; (): the whole.
+    data_fields: fields of `config.data` with other values than in training, for volumes of another
+      machine: axes, preparation, top_layer, column_width.
 
   Raises:
     FileNotFoundError: nothing trained; no styles and no training data to compute them from.
@@ -109,6 +112,7 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
   config, info = runs.load_config(workdir), runs.load_dataset_info(workdir)
   transfers = styles.uses_style_transfer(config, style_transfer)
   model = create_model(config.model)
+  config.data.update(data_fields or {})
   data, size = config.data, tuple(config.data.image_size)
   tile = tuple(tile)
   if tile:

@@ -6,7 +6,8 @@ Writes NAME_mask.png (class indices) and NAME_overlay.png for every image. For e
 NRRD, MetaImage or NPZ) NAME_mask in the same format and geometry, NAME_centroids.csv with the
 laminae in voxels of the file and in LPS millimeters, and NAME_overlay.png, its coronal and sagittal
 projections as the network saw them. A file that cannot be read is reported and skipped, and the
-exit status is then 1. A wave_ct network segments an image
+exit status is then 1. Volumes are prepared as in training, or as --axes, --preparation, --top_layer
+and --column_width say. A wave_ct network segments an image
 after a transfer to the style of the training image nearest to it, as its config says or
 --[no]style_transfer; NAME_styled.png is then what it segmented.
 """
@@ -29,6 +30,19 @@ _STYLE_TRANSFER = flags.DEFINE_boolean(
     'style_transfer', None, 'Whether a wave_ct network brings images to a style of its training '
     'images first; by default as config.evaluation.style_transfer of the run says.')
 
+_VOLUMES = {  # fields of config.data
+    'axes': flags.DEFINE_string(
+        'axes', None, 'Volumes: where the axes of the files grow to, such as RAS, if not as they '
+        'say themselves.'),
+    'preparation': flags.DEFINE_list(
+        'preparation', None, 'Volumes: steps out of crop_top_layer, crop_to_column, rescale and '
+        'z_score, in this order.'),
+    'top_layer': flags.DEFINE_string(
+        'top_layer', None, 'Volumes: millimeters that crop_top_layer takes, or interface.'),
+    'column_width': flags.DEFINE_float(
+        'column_width', None, 'Volumes: millimeters that crop_to_column keeps.'),
+}
+
 
 def main(argv) -> int:
   del argv
@@ -49,7 +63,8 @@ def main(argv) -> int:
   from spinejax import inference, logs
 
   predictor = inference.load_predictor(_WORKDIR.value, checkpoint=_CHECKPOINT.value,
-                                       style_transfer=_STYLE_TRANSFER.value, tile=tile)
+                                       style_transfer=_STYLE_TRANSFER.value, tile=tile,
+                                       data_fields=_given(_VOLUMES))
   output.mkdir(parents=True, exist_ok=True)
   faults, console = 0, Console()
   with logs.progress_of('predicting', len(paths), console) as progress:
@@ -65,6 +80,13 @@ def main(argv) -> int:
                 f'of step {predictor.step}; masks and overlays are in {output}.', highlight=False,
                 soft_wrap=True)
   return 1 if faults else 0
+
+
+def _given(fields) -> dict:
+  """Values of the flags that were given, lists as the tuples that configs have."""
+  values = {name: flag.value for name, flag in fields.items() if flag.value is not None}
+  return {name: tuple(value) if isinstance(value, list) else value
+          for name, value in values.items()}
 
 
 if __name__ == '__main__':

@@ -12,7 +12,7 @@ RANKS = (
     {'data', 'losses', 'metrics', 'models'},
     {'steps', 'optimizers', 'checkpoints', 'logs', 'runs', 'report'},
     {'styles', 'inference', 'evaluate', 'train'},
-    {'main', 'predict', 'compare', 'metrics.cost'},
+    {'main', 'predict', 'compare', 'metrics.cost', 'losses.toy'},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py')

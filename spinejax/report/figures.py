@@ -343,6 +343,32 @@ def dice_by_case(cases: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
   return figure
 
 
+def centroid_paths(paths: Mapping[str, np.ndarray], truth: np.ndarray,
+                   errors: Mapping[str, np.ndarray]) -> Figure:
+  """How blobs moved under several losses: distance over the steps, and their ways in the plane.
+
+  Args:
+    paths: centers [steps + 1, P, 3] by name of the loss.
+    truth: coronal projection [D,H] of the laminae.
+    errors: mean distance [steps + 1] in voxels by name.
+  """
+  figure = Figure(figsize=(10, 4.2), layout='constrained')
+  curve, *planes = figure.subplots(
+      1, len(paths) + 1, gridspec_kw={'width_ratios': [2.2] + [1] * len(paths)})
+  for index, (name, path) in enumerate(paths.items()):
+    color = class_color(index + 1)
+    curve.plot(errors[name], color=color, label=name, linewidth=2, linestyle=('-', '--')[index % 2])
+    axis = planes[index]
+    axis.imshow(truth, cmap='gray', vmin=0, vmax=2.5)
+    axis.plot(path[:, :, 1], path[:, :, 0], color=color, linewidth=1.5)
+    axis.plot(path[-1, :, 1], path[-1, :, 0], 'o', color=color, markersize=6)
+    axis.set(title=name.replace(', ', ',\n'), xticks=[], yticks=[])
+    axis.title.set_fontsize(9)
+  _style(curve, 'step', 'mean distance to the laminae, voxels', legend=True)
+  curve.set_ylim(bottom=0)
+  return figure
+
+
 def box_plot(values: Mapping[str, Sequence[float | None]], name: str) -> Figure:
   """Box of each run: median, quartiles, whiskers at most 1.5 interquartile ranges beyond them.
 

@@ -54,6 +54,8 @@ def test_parameter_counts(channels, fields, expected):
 @pytest.mark.parametrize('fields, expected', [
     (dict(upsample='nearest'), 23_345_153),
     (dict(upsample='transpose'), 22_399_425),
+    (dict(upsample='nearest', features=32), 5_838_849),
+    (dict(upsample='nearest', features=16), 1_460_993),
     (dict(upsample='nearest', features=8), 365_889),
 ])
 def test_parameter_counts_in_three_dimensions(fields, expected):
@@ -61,6 +63,16 @@ def test_parameter_counts_in_three_dimensions(fields, expected):
   variables = jax.eval_shape(
       lambda: model.init(rngs(), jnp.zeros((1, 16, 16, 8, 1)), train=True))
   assert sum(x.size for x in jax.tree.leaves(variables['params'])) == expected
+
+
+def test_a_prior_is_what_a_network_answers_before_training():
+  net = dict(name='unet', num_classes=1, features=2, levels=1)
+  model = models.create_model({**net, 'prior': 0.01})
+  outputs, variables = model.init_with_output(rngs(), jnp.zeros((1, 8, 8, 1)), train=False)
+  np.testing.assert_allclose(jax.nn.sigmoid(outputs['logits']), 0.01, rtol=1e-5)
+  for fields in ({'prior': 1.0}, {'prior': 0.0}, {'prior': 0.1, 'num_classes': 3}):
+    with pytest.raises(ValueError, match='config.model.prior must be above 0 and below 1'):
+      models.create_model({**net, **fields}).init(rngs(), jnp.zeros((1, 8, 8, 1)), train=False)
 
 
 @pytest.mark.parametrize('name', SMALL)

@@ -116,8 +116,9 @@ def xray(seed: int | Sequence[int], shape: tuple[int, int] = (1200, 450),
          artifacts: Sequence[str] | None = None) -> Case:
   """Draws one X-ray phantom: bright bones on what the rest of the trunk lets through.
 
-  photons = Poisson(2000 T), T = exp(-attenuation) + 0.35 of the same blurred by scatter; gray is
-  a contrast curve of -log T with the large scales compressed, as radiography stations show it.
+  photons = Poisson(2000 T) per pixel of 0.4 mm, T = exp(-attenuation) + 0.35 of the same blurred
+  by scatter; gray is a contrast curve of -log(photons) with the large scales compressed, as
+  radiography stations show it.
 
   Pixels are square. The field is 480 mm high and as wide as the shape asks for, or 120 mm wide
   and taller where the shape is narrower than 1:4.
@@ -126,8 +127,9 @@ def xray(seed: int | Sequence[int], shape: tuple[int, int] = (1200, 450),
     seed: a non-negative integer or several, such as (base, split, index); trailing zeros do not
       count, (7, 0, 0) is 7.
     shape: (H, W) of the picture, at least 64 x 16.
-    difficulty: 0 clean, 1 default, 2 hard, at most 4. Scales photon noise, mottling, bowel gas,
-      the veil of scatter, and the probability of each artifact; anatomy and truth stay.
+    difficulty: 0 clean, 1 default, 2 hard, at most 4. Scales photon noise, mottling, bowel gas
+      and the probability of each artifact, and above 1 the veil of scatter; anatomy and truth
+      stay.
     family: curve pattern, a key of curves.FAMILIES; drawn by probability when None.
     artifacts: names from ARTIFACTS in place of those drawn by probability.
 
@@ -200,8 +202,10 @@ def mirror_xray(case: Case) -> Case:
 def _check_artifacts(artifacts: Sequence[str] | None) -> list[str] | None:
   if artifacts is None:
     return None
-  names = artifacts if isinstance(artifacts, Sequence) else [artifacts]
-  names = [names] if isinstance(names, str) else list(names)
+  try:
+    names = [artifacts] if isinstance(artifacts, str) else list(artifacts)
+  except TypeError:
+    names = [artifacts]
   if not all(name in list(ARTIFACTS) for name in names):
     raise ValueError(f'artifacts must be names out of {", ".join(ARTIFACTS)}, not {artifacts!r}')
   return names
@@ -263,19 +267,20 @@ def _stamp_blob(field: np.ndarray, grid: Grid, center: Point, half: Point, value
 
 
 def _stamp_bar(field: np.ndarray, grid: Grid, start: Point, end: Point, radius: float,
-               value: float, soft: float = 1.0, rim: float = 0.0):
+               value: float, soft: float = 1.0):
   """Adds a bar with round ends from one point (y, x) to another."""
   start, end = np.asarray(start, float), np.asarray(end, float)
-  along = end - start
-  reach = np.abs(along) / 2 + radius + soft + grid.pixel
+  reach = np.abs(end - start) / 2 + radius + soft + grid.pixel
   window, (dy, dx) = drawing.window(start, (start + end) / 2, reach, (grid.y, grid.x))
-  t = ((dy * along[0] + dx * along[1]) / max(along @ along, 1e-9)).clip(0, 1)
-  t = t.astype(np.float32)
-  distance = radius - np.sqrt((dy - t * along[0])**2 + (dx - t * along[1])**2)
-  distance = distance.astype(np.float32)
+  distance = radius - _segment_distance(dy, dx, *(end - start))
   field[window] += np.float32(value) * _step(distance, max(soft, 1.2 * grid.pixel))
-  if rim:
-    field[window] += np.float32(rim) * np.exp(-((distance - 0.6) / max(0.7, grid.pixel))**2)
+
+
+def _segment_distance(y: np.ndarray, x: np.ndarray, down: float, right: float) -> np.ndarray:
+  """Distance of (y, x) from the segment between (0, 0) and (down, right)."""
+  down, right = np.float32(down), np.float32(right)
+  t = ((y * down + x * right) / max(down * down + right * right, np.float32(1e-9))).clip(0, 1)
+  return np.sqrt((y - t * down)**2 + (x - t * right)**2)
 
 
 def _draw_trunk(rng: np.random.Generator, anatomy: Anatomy, grid: Grid,
@@ -397,8 +402,8 @@ def _draw_ribs(field: np.ndarray, anatomy: Anatomy, grid: Grid):
       out = side * 0.7 * anatomy.half_widths[i]
       y0 = y - 0.55 * anatomy.half_heights[i] - out * np.sin(tilt)
       drop = _RIB_DROP[i] * anatomy.ribs[i, k] - side * 18 * np.sin(tilt)
-      wall = float(anatomy.middle(y0 + drop)) + side * _RIB_REACH[i] * anatomy.size
-      across = x + out + (wall - x - out) * np.sin(phi)
+      wall = anatomy.middle(y0 + drop) + side * _RIB_REACH[i] * anatomy.size
+      across = x + out + side * max(side * (wall - x - out), 15.0) * np.sin(phi)
       down = y0 + drop * (1 - np.cos(phi))**0.8
       down -= max(0, 6 - 0.6 * i) * np.sin(2 * phi.clip(0, np.pi / 2))
       _stamp_rib(field, grid, down, across, 0.32 * anatomy.density, 3.4 if i in (0, 11) else 4.2)
@@ -490,7 +495,7 @@ def _draw_wing(field: np.ndarray, anatomy: Anatomy, grid: Grid, side: int):
 
 
 def _draw_spine(field: np.ndarray, anatomy: Anatomy, grid: Grid) -> np.ndarray:
-  """Adds C7 to L5 with their discs; returns the silhouette of T1..L5, bool [H,W]."""
+  """Adds the neck to L5 with their discs; returns the silhouette of T1..L5, bool [H,W]."""
   spine, density = anatomy.spine, anatomy.density
   u = anatomy.along(grid.y)
   center = np.interp(u, spine.path_u, anatomy.path)[:, None].astype(np.float32)
@@ -542,9 +547,8 @@ def _draw_vertebra(field, grid, center, tilt, wide, tall, rotation, level, densi
     return fill * _step(edge, soft) + rim * np.exp(-((edge - 0.5) / thin)**2)
 
   def bar(x0, y0, x1, y1, radius, fill):
-    ux, uy = x1 - x0, y1 - y0
-    t = (((a - x0) * ux + (b - y0) * uy) / (ux * ux + uy * uy)).clip(0, 1)
-    edge = radius - np.hypot(a - x0 - t * ux, b - y0 - t * uy)
+    edge = np.float32(radius) - _segment_distance(b - np.float32(y0), a - np.float32(x0), y1 - y0,
+                                                  x1 - x0)
     return fill * _step(edge, 1.5 * soft)
 
   shift = rotation * wide
@@ -656,7 +660,7 @@ def _tone_curve(clean: np.ndarray, grid: Grid) -> Callable[[np.ndarray], np.ndar
   low, high = np.percentile(shown[::2, ::2][clean[::2, ::2] > 0.6], (0.5, 99.7))
   scale = np.float32(1 / (high - low))
 
-  def tone(density):
+  def tone(density):  # Metal is brighter than any bone.
     t = ((flatten(density) - np.float32(low)) * scale).clip(0, 1.25)
     return np.rint((12 + 225 * t**np.float32(1.1)).clip(0, 255)).astype(np.uint8)
 

@@ -183,6 +183,10 @@ def _decode(path: str | os.PathLike, pydicom: Any, data: Any) -> np.ndarray:
   try:
     return np.asarray(pydicom.pixels.pixel_array(data))
   except Exception:
+    if syntax.is_compressed and not syntax.is_deflated:
+      raise ValueError(
+          f'{path}: the compressed DICOM pixels ({name}) cannot be decoded: they are corrupt, or '
+          'they need `pip install pylibjpeg[all]`; save the X-ray uncompressed.') from None
     raise damaged from None
 
 
@@ -227,7 +231,7 @@ def _to_gray_levels(pydicom: Any, data: Any, header: _Header, stored: np.ndarray
     notes.append('inverted (MONOCHROME1)')
   used = (float(levels.max()) - float(levels.min())) / 255
   if used < _LEAST_RANGE:
-    notes.append(f'only {100 * used:.2g}% of the gray scale is used')
+    notes.append(f'only {100 * used:.2g}% of the gray scale is used; the file may need a window')
   return levels, notes
 
 
@@ -286,6 +290,8 @@ def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 
     except Exception:
       raise damaged from None
     if not pictured:
+      if content[_PREAMBLE:_PREAMBLE + len(_MAGIC)] != _MAGIC:
+        raise damaged
       raise ValueError(f'{path}: the DICOM file holds no picture.')
     _refuse(path, header, most_pixels)
     stored = _decode(path, pydicom, data)

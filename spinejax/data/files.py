@@ -44,8 +44,9 @@ _COLORS = dict(black='000000', white='ffffff', red='ff0000', green='00ff00', blu
                yellow='ffff00', cyan='00ffff', magenta='ff00ff', gray='808080')
 _NEAR = 48  # distance in RGB within which a pixel is a color beyond doubt, JPEG noise included
 _LEAST_NEARNESS = 4  # colors closer to each other than twice this are not snapped to
+_NOISE = 16  # of a color in JPEG
 _MOST_SNAPPED = 0.1  # of the pixels may be further away from every color
-_THICKEST_EDGE = 7  # pixels; a square of that size far from every color is no edge
+_THICKEST_EDGE = 7  # pixels; a square of that size and of one color is no edge
 _COLORED = 16, 0.01  # levels between the channels of a colored pixel, share of such pixels
 
 Palette = Sequence[Sequence[int]]  # RGB by label; or (value,) by label, for gray masks
@@ -233,60 +234,90 @@ def _listed(values: Sequence[Any], most: int = 5) -> str:
   return head if len(values) <= most else f'{head} and {len(values) - most} more'
 
 
-def _palette_indices(path: str | os.PathLike, image: Image.Image, palette: Palette
-                     ) -> tuple[np.ndarray, list[str]]:
-  """Index of the color in the palette nearest to each pixel, int16 [H,W]; and what was snapped.
-
-  Raises:
-    ValueError: too many pixels, or a patch of them, far from every color.
-  """
-  if len(palette[0]) == 1:
-    pixels, colors = _gray_indices(path, image)[..., None], np.asarray(palette, np.int64)
-  elif image.mode in _SIXTEEN_BITS + _THIRTY_TWO_BITS:
-    raise ValueError(f'{path}: a mask of palette colors must have 8 bits a channel.')
-  else:
-    pixels, colors = np.asarray(image.convert('RGB')), np.asarray(palette, np.int64)
-  label = np.full(pixels.shape[:2], -1, np.int16)
-  for index, color in enumerate(colors):
-    label[(pixels == color.astype(pixels.dtype)).all(-1)] = index
-  rows, columns = np.nonzero(label < 0)
-  if not rows.size:
-    return label, []
-  odd = pixels[rows, columns].astype(np.int64)
-  apart = np.linalg.norm(colors[:, None] - colors, axis=-1)
-  nearness = min(_NEAR, apart[apart > 0].min() / 2 if len(colors) > 1 else _NEAR)
-  distance = np.stack([np.sqrt(((odd - color)**2).sum(-1)) for color in colors], -1)
-  label[rows, columns] = distance.argmin(-1)
-  far = np.zeros(label.shape, bool)
-  far[rows, columns] = distance.min(-1) > nearness
-  snappable = nearness > _LEAST_NEARNESS  # between 1 and 3 lies 2, which means something else
+def _patch_of_one_color(far: np.ndarray, pixels: np.ndarray) -> bool:
+  """Whether a square far from every color of the palette is of one color, as no edge is."""
   patch = far.view(np.uint8)
   for axis in (0, 1):
     patch = ndimage.minimum_filter1d(patch, _THICKEST_EDGE, axis, mode='constant')
-  if not snappable or far.mean() > _MOST_SNAPPED or patch.any():
-    values, count = np.unique(odd[far[rows, columns]] if snappable else odd, axis=0,
-                              return_counts=True)
-    values = values[np.argsort(-count, kind='stable')]
-    unknown = ['#{:02x}{:02x}{:02x}'.format(*v) if len(v) == 3 else v[0] for v in values]
-    share = far.mean() if snappable else len(rows) / label.size
+  centers = np.argwhere(patch)
+  centers = centers[::len(centers) // 4096 + 1] - _THICKEST_EDGE // 2
+  if not len(centers):
+    return False
+  windows = np.lib.stride_tricks.sliding_window_view(pixels, (_THICKEST_EDGE,) * 2, axis=(0, 1))
+  windows = windows[centers[:, 0], centers[:, 1]].astype(np.int32)
+  return bool((np.ptp(windows, (-2, -1)).max(-1) <= _NOISE).any())
+
+
+def _palette_indices(path: str | os.PathLike, image: Image.Image, palette: Palette
+                     ) -> tuple[np.ndarray, list[str]]:
+  """Index of the color in the palette nearest to each pixel, uint8 [H,W]; and what was snapped.
+
+  Raises:
+    ValueError: too many pixels, or a patch of one color, far from every color.
+  """
+  if len(palette[0]) == 1:
+    pixels = _gray_indices(path, image)[..., None]
+  elif image.mode in _SIXTEEN_BITS + _THIRTY_TWO_BITS:
+    raise ValueError(f'{path}: a mask of palette colors must have 8 bits a channel.')
+  else:
+    pixels = np.asarray(image.convert('RGB'))
+  colors = np.asarray(palette, np.int64)
+  apart = np.linalg.norm(colors[:, None] - colors, axis=-1)
+  nearness = min(_NEAR, apart[apart > 0].min() / 2) if len(colors) > 1 else _NEAR
+  snappable = nearness > _LEAST_NEARNESS  # between 1 and 3 lies 2, which means something else
+  label, far = np.empty(pixels.shape[:2], np.uint8), np.zeros(pixels.shape[:2], bool)
+  found, counts, snapped, noisy = [], [], 0, 0
+  for rows in _blocks(label.shape):
+    code = np.zeros(pixels[rows].shape[:2], np.uint32)
+    for channel in range(pixels.shape[-1]):
+      code = (code << np.uint32(8 if colors.shape[1] == 3 else 0)) | pixels[rows][..., channel]
+    values, inverse, count = np.unique(code, return_inverse=True, return_counts=True)
+    shifts = np.array([16, 8, 0] if colors.shape[1] == 3 else [0])
+    levels = (values[:, None].astype(np.int64) >> shifts) & (255 if len(shifts) == 3 else 0xffff)
+    distance = np.linalg.norm(levels[:, None] - colors, axis=-1)
+    least = distance.min(-1)
+    off = least > nearness if snappable else least > 0
+    label[rows] = distance.argmin(-1).astype(np.uint8)[inverse].reshape(code.shape)
+    far[rows] = off[inverse].reshape(code.shape)
+    snapped += int(count[least > _NOISE].sum())
+    noisy += int(count[(least > 0) & (least <= _NOISE)].sum())
+    found.append(levels[off])
+    counts.append(count[off])
+  share = far.mean()
+  if share > (_MOST_SNAPPED if snappable else 0) or _patch_of_one_color(far, pixels):
+    values, inverse = np.unique(np.concatenate(found), axis=0, return_inverse=True)
+    order = np.argsort(-np.bincount(inverse.reshape(-1), np.concatenate(counts)), kind='stable')
+    unknown = ['#{:02x}{:02x}{:02x}'.format(*v) if len(v) == 3 else v[0] for v in values[order]]
     raise ValueError(f'{path}: the mask has colors that are not in the palette: '
-                     f'{_listed(unknown)} ({100 * share:.2g}% of the pixels).')
-  return label, [f'{len(rows)} pixels ({100 * len(rows) / label.size:.2g}%) snapped to the nearest '
-                 f'color, {int(far.sum())} of them far from it']
+                     f'{_listed(unknown)} ({100 * share:.3g}% of the pixels).')
+  noise = f' ({noisy} more lie within {_NOISE} levels of one)' if noisy else ''
+  return label, [f'{snapped} pixels ({100 * snapped / label.size:.3g}%) snapped to the nearest '
+                 f'color{noise}'] if snapped or noisy else []
+
+
+def _blocks(shape: Sequence[int], most: int = 1 << 20) -> list[slice]:
+  """Slices of rows of about `most` pixels each."""
+  step = max(1, most // max(shape[1], 1))
+  return [slice(start, start + step) for start in range(0, shape[0], step)]
+
+
+def _values_of(label: np.ndarray) -> np.ndarray:
+  """The different values in a mask, ascending, without a wide copy of it."""
+  return np.unique(np.concatenate([np.unique(label[rows]) for rows in _blocks(label.shape)]))
 
 
 def _gray_indices(path: str | os.PathLike, image: Image.Image) -> np.ndarray:
-  """Pixel values of a mask whose values, not colors, are the classes: integers [H,W]."""
+  """Pixel values of a mask whose values, not colors, are the classes: uint8 or uint16 [H,W]."""
   pixels = np.asarray(image)
   if image.mode in ('LA', 'PA', 'RGBA') and pixels[..., -1].min() < 255:
     raise ValueError(f'{path}: the mask has transparent pixels; save it without transparency.')
   if image.mode in ('1', 'L', 'P', *_SIXTEEN_BITS):
-    return pixels.astype(np.int64)
+    return pixels.astype(np.uint16 if pixels.dtype.itemsize > 1 else np.uint8, copy=False)
   if image.mode in ('LA', 'PA'):
-    return pixels[..., 0].astype(np.int64)
+    return pixels[..., 0]
   if image.mode in ('RGB', 'RGBA'):
     if (pixels[..., :1] == pixels[..., 1:3]).all():
-      return pixels[..., 0].astype(np.int64)
+      return pixels[..., 0]
     raise ValueError(f'{path}: the mask is colored; give the colors of the classes as a palette.')
   raise ValueError(f'{path}: a mask must have 8 or 16 bits, gray or RGB, not pixels of kind '
                    f'{image.mode}.')
@@ -314,9 +345,9 @@ def inspect_mask(
   there are two source labels, or their number is unknown, a mask of 0 and 255 only means 0 and 1.
   With a palette of colors these alone decide, in a palette PNG too; with one of gray values, source
   n is what has the n-th value. Pixels of other colors, as anti-aliasing and JPEG leave them along
-  edges, are snapped to the nearest color, unless more than 10 % of the pixels or a patch of 7x7 lie
-  further than 48 levels (or half the distance between two colors) from all. Gray values closer than
-  8 to each other are not snapped to.
+  edges, are snapped to the nearest color, unless more than 10 % of the pixels, or a patch of 7x7 of
+  one color, lie further than 48 levels (or half the distance between two colors) from all. Gray
+  values closer than 8 to each other are not snapped to.
 
   Args:
     path: PNG, TIFF or JPEG file of 8 or 16 bits.
@@ -340,10 +371,10 @@ def inspect_mask(
   num_labels, notes = len(label_map) or num_classes, []
   if palette:
     label, notes = _palette_indices(path, image, palette)
-    values = np.flatnonzero(np.bincount(label.reshape(-1)))
+    values = _values_of(label)
   else:
     label = _gray_indices(path, image)
-    values = np.flatnonzero(np.bincount(label.reshape(-1)))
+    values = _values_of(label)
     if num_labels in (None, 2) and set(values.tolist()) <= {0, 255}:
       label, values = label // 255, values // 255
   outside = values[values >= (num_labels or 256)]
@@ -357,8 +388,8 @@ def inspect_mask(
                        'background, core and border.')
     notes += trimaps.doubts(label)
   if label_map:
-    label = np.asarray(label_map)[label]
-  return label.astype(np.uint8), tuple(notes)
+    label = np.asarray(label_map).astype(np.uint8)[label]
+  return label.astype(np.uint8, copy=False), tuple(notes)
 
 
 def _mask_hint(kind: str, values: Sequence[int], num_labels: int | None) -> str:

@@ -201,6 +201,11 @@ def _goes_down(points: np.ndarray) -> bool:
   return bool((steps > 0).mean() >= _IN_ORDER)
 
 
+def _spread(points: np.ndarray) -> float:
+  """Mean size of a body; small where x and y are not mixed up."""
+  return float(np.ptp(points.reshape(-1, 4, 2), 1).sum(-1).mean())
+
+
 def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
                  ) -> tuple[np.ndarray, tuple[str, ...]]:
   """Reads the corners of vertebral bodies, four each, as the AASCE challenge of 2019 stores them.
@@ -237,13 +242,14 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
     raise ValueError(f'{where}: the corners must be finite numbers.')
   notes = []
   readings = [numbers] if paired else [numbers.reshape(2, -1).T, numbers.reshape(-1, 2)]
-  found = next((points for points in readings if _goes_down(points)), None)
-  if found is None:  # from the bottom to the top
-    found = next((points[::-1] for points in readings if _goes_down(points[::-1])), None)
-    notes.append('turned to run from top to bottom')
-  if found is None:
+  upwards = [points[::-1] for points in readings if _goes_down(points[::-1])]
+  found = [points for points in readings if _goes_down(points)]
+  if not found and upwards:
+    found, notes = upwards, ['turned to run from top to bottom']
+  if not found:
     raise ValueError(f'{where}: the vertebrae do not run from top to bottom; expected the corners '
                      'of one after the other, x1..x68 then y1..y68, or x,y for each.')
+  found = min(found, key=_spread)
   fractions = np.abs(found).max() <= 1.5
   scale = np.array([size[1], size[0]], np.float64)
   points = found * scale if fractions else found
@@ -413,10 +419,11 @@ def doubts(label: np.ndarray) -> list[str]:
   Args:
     label: uint8 [H,W]: 0 background, 1 core, 2 border.
   """
-  present = np.bincount(label.reshape(-1), minlength=3)[:3] > 0
-  names = [name for name, there in zip(('background', 'core', 'border'), present) if not there]
-  found = [f'no pixel is {" or ".join(names)}'] if names else []
-  edges = label[:, [0, -1]] == CORE
-  if edges.mean(0).min() > 0.5:
-    found.append('the core covers both sides of the image: are core and background swapped?')
+  names = 'background', 'core', 'border'
+  missing = [name for value, name in enumerate(names) if not (label == value).any()]
+  found = [f'no pixel is {" or ".join(missing)}'] if missing else []
+  edges = label[:, [0, -1]]
+  found += [f'the {names[value]} covers both sides of the image: is the palette in the order '
+            'background, core, border?'
+            for value in (CORE, BORDER) if (edges == value).mean(0).min() > 0.5]
   return found

@@ -7,7 +7,7 @@ import optax
 
 from spinejax.models import FROZEN
 
-OPTIMIZERS = ('adam', 'adamw', 'sgd')
+OPTIMIZERS = ('adam', 'adamw', 'rmsprop', 'sgd')
 SCHEDULES = ('constant', 'cosine', 'polynomial')
 
 
@@ -40,6 +40,9 @@ def create_optimizer(config: Mapping[str, Any], num_steps: int) -> optax.Gradien
   `weight_decay` is L2 in the gradient, as PyTorch's Adam and SGD have it, except for 'adamw',
   which decouples it; the modules in `models.FROZEN`, whose gradient is zero, do not decay.
   `gradient_clip` is the largest global norm, 0 for none.
+
+  'rmsprop' is that of TensorFlow's Keras: w - lr g / (sqrt(v) + 1e-7) with v <- 0.9 v + 0.1 g^2
+  from 0, without momentum. Keras 3 and Optax by default have the 1e-7 under the root.
   """
   schedule = create_schedule(config, num_steps)
   name, decay = config['name'], config['weight_decay']
@@ -50,6 +53,8 @@ def create_optimizer(config: Mapping[str, Any], num_steps: int) -> optax.Gradien
     steps.append(optax.adam(schedule))
   elif name == 'adamw':
     steps.append(optax.adamw(schedule, weight_decay=decay, mask=_is_trained))
+  elif name == 'rmsprop':
+    steps.append(optax.rmsprop(schedule, decay=0.9, eps=1e-7, eps_in_sqrt=False))
   elif name == 'sgd':
     steps.append(optax.sgd(schedule, momentum=0.9))
   else:

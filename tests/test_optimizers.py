@@ -48,13 +48,26 @@ def test_sgd_and_gradient_clip():
   assert one_step(2.0, name='sgd', gradient_clip=0.5) == pytest.approx(0.95)
 
 
+@pytest.mark.parametrize('gradients', [(2.0, -1.0), (1e-6, 3e-6), (0.0, 0.0)])
+def test_rmsprop_by_hand(gradients):
+  tx = optimizers.create_optimizer({**BASE, 'name': 'rmsprop', 'learning_rate': 1e-3}, 10)
+  params = {'w': jnp.zeros(1)}
+  state, w, v = tx.init(params), 0.0, 0.0
+  for gradient in gradients:
+    updates, state = tx.update({'w': jnp.float32([gradient])}, state, params)
+    params = optax.apply_updates(params, updates)
+    v = 0.9 * v + 0.1 * gradient ** 2
+    w -= 1e-3 * gradient / (v ** 0.5 + 1e-7)  # at 1e-6 the 1e-7 counts, and were it in the root
+  assert float(params['w'][0]) == pytest.approx(w, rel=1e-5)
+
+
 @pytest.mark.parametrize('field, value', [('name', 'adamm'), ('schedule', 'step')])
 def test_unknown_names_are_one_sentence(field, value):
   with pytest.raises(ValueError, match=f'config.optimizer.{field} must be one of .*{value}'):
     optimizers.create_optimizer({**BASE, field: value}, 10)
 
 
-@pytest.mark.parametrize('name', ['adam', 'adamw', 'sgd'])
+@pytest.mark.parametrize('name', ['adam', 'adamw', 'rmsprop', 'sgd'])
 def test_frozen_modules_do_not_decay(name):
   tx = optimizers.create_optimizer({**BASE, 'name': name, 'weight_decay': 0.5}, 10)
   params = {'decode_head': {

@@ -357,7 +357,8 @@ def _counted_calls() -> Iterator[list[_Call]]:
 
   def intercept(method, args, kwargs, context):
     module = context.module
-    counted = isinstance(module, (layers.Conv, layers.ConvTranspose, layers.BatchNorm))
+    counted = isinstance(module, (layers.Conv, layers.DepthwiseConv, layers.ConvTranspose,
+                                  layers.BatchNorm))
     if not counted or context.method_name != '__call__':
       return method(*args, **kwargs)
     with jax.named_scope(_LAYER):
@@ -367,6 +368,8 @@ def _counted_calls() -> Iterator[list[_Call]]:
       calls.append(_Call(module.path, 0, 0, 2 * y.size))
     elif isinstance(module, layers.ConvTranspose):  # its windows do not overlap
       calls.append(_Call(module.path, args[0].shape[-1] * y.size, y.size, 0))
+    elif isinstance(module, layers.DepthwiseConv):
+      calls.append(_Call(module.path, module.window ** (y.ndim - 2) * y.size, 0, 0))
     else:
       parts = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
       taps = module.window ** (y.ndim - 2) * sum(part.shape[-1] for part in parts)

@@ -12,6 +12,7 @@ from spinejax.models.sadanet import DANet, SADANet
 from spinejax.models.seam import SEAM
 from spinejax.models.unet import UNet
 from spinejax.models.wave_ct import WaveCT
+from spinejax.models.xception_unet import XceptionUNet
 
 MODELS = {
     'ccnet': CCNet,
@@ -26,6 +27,7 @@ MODELS = {
     'unet': UNet,
     'unet_s5d16': UNetS5D16,
     'wave_ct': WaveCT,
+    'xception_unet': XceptionUNet,
 }
 # Modules whose parameters stay as initialized: they have no gradient, and optimizers do not decay
 # them.

@@ -52,6 +52,14 @@ def test_a_convolution_of_volumes(window):
   assert counts == (5 * 4 * 6 * 4 * 2 * window ** 3,) * 2 + (0,)
 
 
+@pytest.mark.parametrize('backend', ['cpu', 'gpu'])
+def test_a_separable_convolution_whatever_its_form(monkeypatch, backend):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  counts = flops(lambda x, train: layers.SeparableConv(8)(x), 6, 5, 4)
+  assert counts == (30 * (4 * 9 + 4 * 8 + 8), 30 * (4 * 9 + 4 * 8), 0)
+  assert flops(lambda x, train: layers.DepthwiseConv()(x), 6, 5, 3, 4) == (90 * 4 * 27,) * 2 + (0,)
+
+
 def test_a_transposed_convolution():
   counts = flops(lambda x, train: layers.ConvTranspose(3)(x), 4, 6, 5)
   assert counts == (4 * 6 * 5 * 4 * 3 + 8 * 12 * 3, 4 * 6 * 5 * 4 * 3, 0)

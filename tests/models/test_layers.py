@@ -84,6 +84,105 @@ def test_convolution(window, stride, dilation):
                        x, params['kernel'])
 
 
+@pytest.mark.parametrize('size', [(4, 4), (5, 5)])
+def test_padding_as_tensorflow_by_hand(size):
+  # Of even sizes all zeros come after the pixels, of odd ones as many before: count what is read.
+  ones = jnp.ones((1, *size, 1))
+  conv = layers.Conv(1, stride=2, same=True, use_bias=False)
+  y = conv.apply({'params': {'kernel': jnp.ones((3, 3, 1, 1))}}, ones)[0, ..., 0]
+  even = size == (4, 4)
+  np.testing.assert_array_equal(y, [[9, 6], [6, 4]] if even else [[4, 6, 4], [6, 9, 6], [4, 6, 4]])
+  ramp = -1.0 - jnp.arange(size[0] * size[1], dtype=jnp.float32).reshape(1, *size, 1)
+  pooled = layers.max_pool(ramp, 3, 2, same=True)[0, ..., 0]  # zeros in the padding would win
+  np.testing.assert_array_equal(
+      pooled, [[-1, -3], [-9, -11]] if even else [[-1, -2, -4], [-6, -7, -9], [-16, -17, -19]])
+
+
+@pytest.mark.parametrize('size', [(6, 8), (7, 5), (1, 2)])
+@pytest.mark.parametrize('stride, dilation', [(1, 1), (2, 1), (3, 1), (1, 2)])
+def test_padding_as_tensorflow(size, stride, dilation):
+  x = random(2, *size, 3)
+  plain = nn.Conv(4, (3, 3), (stride, stride), 'SAME', kernel_dilation=(dilation, dilation))
+  fast = layers.Conv(4, 3, stride, dilation, same=True)
+  variables = plain.init(jax.random.key(1), x)
+  np.testing.assert_allclose(fast.apply(variables, x), plain.apply(variables, x), atol=1e-5)
+  np.testing.assert_array_equal(layers.max_pool(x, 3, stride, same=True),
+                                nn.max_pool(x, (3, 3), (stride, stride), 'SAME'))
+
+
+def native_depthwise(x, kernel):
+  rank, pad = x.ndim - 2, kernel.shape[0] // 2
+  layout = ('N' + 'DHW'[-rank:] + 'C', 'DHW'[-rank:] + 'IO', 'N' + 'DHW'[-rank:] + 'C')
+  return jax.lax.conv_general_dilated(
+      x, kernel, (1,) * rank, ((pad, pad),) * rank, dimension_numbers=layout,
+      feature_group_count=x.shape[-1])
+
+
+@pytest.mark.parametrize('shape, window', [
+    ((2, 16, 10, 8), 3), ((3, 7, 5, 3), 3), ((1, 1, 1, 2), 3), ((2, 9, 3, 1), 5), ((1, 3, 4, 2), 1),
+    ((1, 5, 4, 3, 2), 3)])
+def test_depthwise_forms_are_equal(shape, window):
+  x = random(*shape)
+  kernel = random(*(window,) * (len(shape) - 2), 1, shape[-1], seed=1)
+  cotangent = random(*shape, seed=2)
+
+  def values_and_gradients(function):
+    y, pullback = jax.vjp(function, x, kernel)
+    return y, *pullback(cotangent)
+
+  with jax.default_matmul_precision('highest'):
+    found, expected = jax.jit(lambda: (values_and_gradients(layers.convolve_depthwise),
+                                       values_and_gradients(native_depthwise)))()
+  for a, b in zip(found, expected, strict=True):
+    assert np.abs(a - b).max() <= 1e-5 * np.abs(b).max()
+
+
+def test_depthwise_by_hand():
+  x = jnp.arange(1.0, 7).reshape(1, 3, 1, 2)  # columns of two channels: 1, 3, 5 and 2, 4, 6
+  kernel = jnp.zeros((3, 3, 1, 2)).at[:, 1, 0].set(jnp.float32([[1, 0], [10, 1], [100, 0]]))
+  y, pullback = jax.vjp(layers.convolve_depthwise, x, kernel)
+  np.testing.assert_array_equal(y[0, :, 0], [[310, 2], [531, 4], [53, 6]])
+  dx, dk = pullback(jnp.float32([1, 0, 0, 0, 0, 1]).reshape(1, 3, 1, 2))
+  np.testing.assert_array_equal(dx[0, :, 0], [[10, 0], [100, 0], [0, 1]])
+  np.testing.assert_array_equal(dk[:, 1, 0], [[0, 4], [1, 6], [3, 0]])
+  assert not np.any(dk[:, ::2])
+
+
+@pytest.mark.parametrize('backend, groups', [('cpu', []), ('gpu', [4]), ('tpu', [4])])
+def test_the_backend_chooses_the_depthwise_form(monkeypatch, backend, groups):
+  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
+  program = jax.make_jaxpr(lambda x, k: layers.convolve_depthwise(x, k))(
+      random(1, 5, 5, 4), random(3, 3, 1, 4))
+  assert [equation.params['feature_group_count'] for equation in program.eqns
+          if equation.primitive.name == 'conv_general_dilated'] == groups
+  if groups:
+    x, kernel = random(2, 5, 6, 4), random(3, 3, 1, 4)
+    np.testing.assert_allclose(layers.convolve_depthwise(x, kernel), native_depthwise(x, kernel),
+                               atol=1e-6)
+
+
+def test_depthwise_kernel_gradient_in_half_precision_sums_in_float32():
+  x = jnp.ones((1, 32, 32, 2), jnp.bfloat16)
+  total = lambda kernel: layers.convolve_depthwise(x, kernel).astype(jnp.float32).sum()
+  gradient = jax.grad(total)(jnp.zeros((3, 3, 1, 2), jnp.bfloat16))
+  assert gradient.dtype == jnp.bfloat16 and (gradient[1, 1] == 1024).all()
+
+
+def test_a_separable_convolution_is_one_of_a_kernel_that_is_a_product():
+  x = random(2, 6, 5, 3)
+  module = layers.SeparableConv(4)
+  params = module.init(jax.random.key(1), x)['params']
+  params['pointwise']['bias'] = jnp.arange(4.0)
+  depthwise, pointwise = params['depthwise']['kernel'], params['pointwise']['kernel']
+  kernel = jnp.einsum('ijc,cf->ijcf', depthwise[:, :, 0], pointwise[0, 0])
+  expected = layers._convolve(x, kernel, 1, 1)
+  np.testing.assert_allclose(module.apply({'params': params}, x),
+                             expected + jnp.arange(4.0)[None, None, None], rtol=1e-4, atol=1e-5)
+  y, bias = layers.SeparableConv(4, defer_bias=True).apply({'params': params}, x)
+  np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-5)
+  np.testing.assert_array_equal(bias, np.arange(4.0))
+
+
 @pytest.mark.parametrize('large', [2 ** 19, 1])
 @pytest.mark.parametrize('shape, window, dilation', [
     ((2, 12, 10, 8), 3, 1), ((3, 7, 5, 9), 3, 2), ((1, 8, 1, 8), 3, 4), ((2, 6, 9, 8), 5, 1)])

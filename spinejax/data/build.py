@@ -93,7 +93,7 @@ def build(
   if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
     raise ValueError(f'classes must be two or more different names, background first, not '
                      f'{tuple(classes)}.')
-  files.check_palette(palette, len(classes) if labels in ('', 'mask') else len(palette))
+  files.check_palette(palette, len(palette) if labels in trimaps.DRAWN else len(classes))
   trimaps.check_labels(labels, border)
   if output:
     output = pathlib.Path(output).expanduser().absolute()

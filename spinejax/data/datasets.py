@@ -21,6 +21,7 @@ import numpy as np
 from spinejax.data import files
 from spinejax.data import preparation
 from spinejax.data import splits
+from spinejax.data import trimaps
 
 Config = Mapping[str, Any]
 Record = dict[str, Any]
@@ -63,7 +64,8 @@ def load_dataset(config: Config) -> Dataset:
     config: config.data: name (see DATASETS), directory, classes, label_map (class of each source
       label, () for none), palette (RGB tuples or 'RRGGBB,...'), channels, split_file, split_seed,
       num_train, num_validation, num_test (see `splits.make_split`), image_size; for phantoms also
-      render_size and difficulty; for volumes of files also axes (see `volumes.read_volume`),
+      render_size and difficulty; for X-rays of files labels and border (see `files.read_pair`;
+      labels='cubes' is taken as ''); for volumes of files also axes (see `volumes.read_volume`),
       preparation, top_layer, column_width and labels (see `preparation.prepare_record`).
 
   Raises:
@@ -167,10 +169,17 @@ def load_folder(config: Config) -> Dataset:
   directory = _directory(config)
   num_classes = len(config['classes'])
   options = dict(channels=config['channels'], palette=_palette(config),
-                 label_map=_label_map(config), axes=config.get('axes', ''))
-  files.check_palette(options['palette'], len(options['label_map']) or num_classes)
+                 label_map=_label_map(config), axes=config.get('axes', ''),
+                 border=config.get('border', trimaps.BORDER_WIDTH))
   pairs, faults = files.find_pairs(directory)
   are_volumes = any(files.is_volume(pair.image) for pair in pairs)
+  labels = config.get('labels', '')
+  if not are_volumes and labels != 'cubes':  # those are of volumes, and the default
+    options['labels'] = labels
+  num_labels = len(options['label_map']) or num_classes
+  if options.get('labels', '') in trimaps.DRAWN:  # of masks that have colors of their own
+    num_labels = len(options['palette'])
+  files.check_palette(options['palette'], num_labels)
   if not faults:
     _check_axes(config, are_volumes)
     pairs, faults = files.check_pairs(pairs, num_classes, **options)

@@ -740,7 +740,7 @@ def _read_image_pair(
     num_classes: int | None, labels: str, border: float) -> tuple[dict[str, Any], tuple[str, ...]]:
   """The record of an image and its mask or corners, and what was done to them, in words."""
   picture = read_picture(pair.image, channels)
-  size, drawn = picture.pixels.shape[:2], labels not in ('', 'mask')
+  size, drawn = picture.pixels.shape[:2], labels in trimaps.DRAWN
   num_labels, said = len(label_map) or num_classes, []
   if trimaps.is_table(pair.mask):
     corners, notes = trimaps.read_corners(pair.mask, size, pair.line)
@@ -868,8 +868,9 @@ def check_pairs(
             pair, channels, palette, label_map, num_classes, labels, border)
     except (ValueError, FileNotFoundError) as error:
       faults = [str(error)]
-      if not is_volume(pair.image) and not trimaps.is_table(pair.mask) and labels in ('', 'mask'):
-        try:  # what is wrong with the mask, if it was the image
+      plain = not (is_volume(pair.image) or trimaps.is_table(pair.mask))
+      if plain and labels not in trimaps.DRAWN:  # what is wrong with the mask, if it was the image
+        try:
           read_mask(pair.mask, palette, label_map, num_classes)
         except (ValueError, FileNotFoundError) as other:
           faults += [str(other)] * (str(other) not in faults)

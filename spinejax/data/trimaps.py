@@ -15,7 +15,8 @@ from scipy import spatial
 
 BACKGROUND, CORE, BORDER = 0, 1, 2
 TABLES = ('.csv', '.mat')
-LABELS = ('mask', 'trimap', 'column', 'bodies', 'levels')
+DRAWN = ('trimap', 'column', 'bodies', 'levels')  # from vertebrae
+LABELS = ('mask', *DRAWN)
 BORDER_WIDTH = 0.02  # of the image's width
 
 _MATLAB_NAME = 'p2'  # of the 68 points in the files of AASCE

@@ -464,6 +464,10 @@ def test_folders_of_vertebra_masks(tmp_path, kind):
   by_corners, _ = trimaps.label_corners(make_corners(), (400, 200), 'trimap')
   record = files.read_pair(sound[0], num_classes=3, labels='trimap')
   assert (record['label'] != by_corners).mean() < 0.02
+  dataset = datasets.load_dataset(folders.data_config(
+      tmp_path, classes=CLASSES, labels='trimap', border=0.1))
+  thick = dataset['train'][0]['label']
+  assert (thick == 2).sum() > 3 * (record['label'] == 2).sum()
   save(tmp_path / 'masks' / 'a.png', np.zeros((400, 200), np.uint8))
   _, faults = files.check_pairs(pairs, 3, labels='trimap')
   assert faults == [f'{tmp_path / "masks" / "a.png"}: the mask holds no vertebral body.']

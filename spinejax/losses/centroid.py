@@ -114,16 +114,20 @@ def _match(true: Array, is_true: Array, hard: Array, is_hard: Array) -> tuple[Ar
   Takes [P,d] and bool [P] each; returns int32 [P] and float32 [P], 0 in rows without a true
   centroid. One turn of a loop per true component, however many there are.
   """
-  rows, = jnp.nonzero(is_true, size=len(is_true), fill_value=len(is_true))
+  size = len(is_true)
+  rows, = jnp.nonzero(is_true, size=size, fill_value=size)
+  places = jnp.arange(size, dtype=jnp.int32)
+  axes = [jnp.where(is_hard, hard[:, axis], jnp.inf) for axis in range(hard.shape[1])]
 
   def match(i, state):
     nearest, distance = state
     row = rows[i]
-    squares = jnp.where(is_hard, jnp.sum(jnp.square(hard - true[row][None]), 1), jnp.inf)
-    best = jnp.argmin(squares).astype(jnp.int32)
-    return nearest.at[row].set(best), distance.at[row].set(jnp.sqrt(squares[best]))
+    squares = sum(jnp.square(axis - center) for axis, center in zip(axes, true[row]))
+    least = jnp.min(squares)  # two minima take a tenth of the time of an argmin on CPU
+    best = jnp.min(jnp.where(squares == least, places, size - 1))
+    return nearest.at[row].set(best), distance.at[row].set(jnp.sqrt(least))
 
-  start = jnp.zeros(len(is_true), jnp.int32), jnp.zeros(len(is_true), jnp.float32)
+  start = jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32)
   return lax.fori_loop(0, jnp.sum(is_true), match, start)
 
 

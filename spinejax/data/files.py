@@ -46,7 +46,7 @@ _NEAR = 48  # distance in RGB within which a pixel is a color beyond doubt, JPEG
 _LEAST_NEARNESS = 4  # colors closer to each other than twice this are not snapped to
 _NOISE = 16  # of a color in JPEG
 _MOST_SNAPPED = 0.1  # of the pixels may be further away from every color
-_THICKEST_EDGE = 7  # pixels; a square of that size and of one color is no edge
+_EDGE = 3, 7, 0.02  # least and most pixels, share of the smaller side: such a square is no edge
 _COLORED = 16, 0.01  # levels between the channels of a colored pixel, share of such pixels
 
 Palette = Sequence[Sequence[int]]  # RGB by label; or (value,) by label, for gray masks
@@ -236,14 +236,16 @@ def _listed(values: Sequence[Any], most: int = 5) -> str:
 
 def _patch_of_one_color(far: np.ndarray, pixels: np.ndarray) -> bool:
   """Whether a square far from every color of the palette is of one color, as no edge is."""
+  least, most, share = _EDGE
+  side = 2 * (min(max(round(share * min(far.shape)), least), most) // 2) + 1
   patch = far.view(np.uint8)
   for axis in (0, 1):
-    patch = ndimage.minimum_filter1d(patch, _THICKEST_EDGE, axis, mode='constant')
+    patch = ndimage.minimum_filter1d(patch, side, axis, mode='constant')
   centers = np.argwhere(patch)
-  centers = centers[::len(centers) // 4096 + 1] - _THICKEST_EDGE // 2
+  centers = centers[::len(centers) // 4096 + 1] - side // 2
   if not len(centers):
     return False
-  windows = np.lib.stride_tricks.sliding_window_view(pixels, (_THICKEST_EDGE,) * 2, axis=(0, 1))
+  windows = np.lib.stride_tricks.sliding_window_view(pixels, (side, side), axis=(0, 1))
   windows = windows[centers[:, 0], centers[:, 1]].astype(np.int32)
   return bool((np.ptp(windows, (-2, -1)).max(-1) <= _NOISE).any())
 
@@ -289,7 +291,8 @@ def _palette_indices(path: str | os.PathLike, image: Image.Image, palette: Palet
     order = np.argsort(-np.bincount(inverse.reshape(-1), np.concatenate(counts)), kind='stable')
     unknown = ['#{:02x}{:02x}{:02x}'.format(*v) if len(v) == 3 else v[0] for v in values[order]]
     raise ValueError(f'{path}: the mask has colors that are not in the palette: '
-                     f'{_listed(unknown)} ({100 * share:.3g}% of the pixels).')
+                     f'{_listed(unknown)} ({100 * share:.3g}% of the pixels); correct the palette, '
+                     'or save the mask without smoothing.')
   noise = f' ({noisy} more lie within {_NOISE} levels of one)' if noisy else ''
   return label, [f'{snapped} pixels ({100 * snapped / label.size:.3g}%) snapped to the nearest '
                  f'color{noise}'] if snapped or noisy else []
@@ -318,7 +321,8 @@ def _gray_indices(path: str | os.PathLike, image: Image.Image) -> np.ndarray:
   if image.mode in ('RGB', 'RGBA'):
     if (pixels[..., :1] == pixels[..., 1:3]).all():
       return pixels[..., 0]
-    raise ValueError(f'{path}: the mask is colored; give the colors of the classes as a palette.')
+    raise ValueError(f'{path}: the mask is colored; give the colors of the classes as a palette, '
+                     "background first, such as 'red,green,blue'.")
   raise ValueError(f'{path}: a mask must have 8 or 16 bits, gray or RGB, not pixels of kind '
                    f'{image.mode}.')
 
@@ -345,9 +349,9 @@ def inspect_mask(
   there are two source labels, or their number is unknown, a mask of 0 and 255 only means 0 and 1.
   With a palette of colors these alone decide, in a palette PNG too; with one of gray values, source
   n is what has the n-th value. Pixels of other colors, as anti-aliasing and JPEG leave them along
-  edges, are snapped to the nearest color, unless more than 10 % of the pixels, or a patch of 7x7 of
-  one color, lie further than 48 levels (or half the distance between two colors) from all. Gray
-  values closer than 8 to each other are not snapped to.
+  edges, are snapped to the nearest color, unless more than 10 % of the pixels, or a patch of one
+  color (7x7, 3x3 in small masks), lie further than 48 levels (or half the distance between two
+  colors) from all. Gray values closer than 8 to each other are not snapped to.
 
   Args:
     path: PNG, TIFF or JPEG file of 8 or 16 bits.

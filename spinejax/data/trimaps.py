@@ -2,12 +2,13 @@
 
 Points are (x, y) in pixels of the image, pixel centers at whole numbers, y down.
 """
-import io
 import math
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -20,6 +21,10 @@ LABELS = ('mask', *DRAWN)
 BORDER_WIDTH = 0.02  # of the image's width
 
 _MATLAB_NAME = 'p2'  # of the 68 points in the files of AASCE
+_MATRIX, _COMPRESSED = 14, 15  # elements of a MATLAB file
+_MATLAB_TYPES = {1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<f4', 9: '<f8',
+                 12: '<i8', 13: '<u8'}
+_MOST_BYTES = 1 << 24  # of an array
 _OUTSIDE = 0.05  # of the image's size that a landmark may lie beyond its edge
 _SPECK = 0.1  # of the median area of a body; smaller pieces of a mask are no bodies
 _IN_ORDER = 0.9  # of the steps between vertebrae that must lead down
@@ -170,21 +175,56 @@ def _read_text(path: pathlib.Path, line: int) -> tuple[np.ndarray, bool]:
   return np.array(rows[0], np.float64), False
 
 
-def _read_matlab(path: pathlib.Path) -> tuple[np.ndarray, bool]:
-  """The array p2, or the only array that could be one."""
-  from scipy import io as scipy_io
+def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
+  """(type, data) of the data elements of a MATLAB 5 file; stops where the content does."""
+  place = 0
+  while place + 8 <= len(content):
+    kind, size = struct.unpack_from('<II', content, place)
+    if kind >> 16:  # up to four bytes in the tag itself
+      yield kind & 0xffff, content[place + 4:place + 4 + min(kind >> 16, 4)]
+      place += 8
+    else:
+      yield kind, content[place + 8:place + 8 + size]
+      place += 8 + size + (-size % 8 if kind != _COMPRESSED else 0)
 
-  if not path.exists():
-    raise FileNotFoundError(f'{path}: there is no such file.')
+
+def _matlab_arrays(content: bytes) -> dict[str, np.ndarray]:
+  """Arrays of real numbers of two axes by name; ValueError or struct.error of a damaged file."""
+  arrays = {}
+  for kind, data in _elements(content[128:]):
+    if kind == _COMPRESSED:
+      inflated = zlib.decompressobj().decompress(data, _MOST_BYTES)
+      kind, data = next(_elements(inflated), (0, b''))
+    if kind != _MATRIX:
+      continue
+    parts = list(_elements(data))
+    if len(parts) < 4 or parts[3][0] not in _MATLAB_TYPES:
+      continue  # text, cells, structures
+    shape = np.frombuffer(parts[1][1], '<i4').tolist()
+    values = np.frombuffer(parts[3][1], _MATLAB_TYPES[parts[3][0]])
+    if len(shape) == 2 and min(shape) > 0 and shape[0] * shape[1] == values.size:
+      arrays[parts[2][1].decode('ascii', 'replace')] = values.reshape(shape, order='F')
+  return arrays
+
+
+def _read_matlab(path: pathlib.Path) -> tuple[np.ndarray, bool]:
+  """The array p2, or the only array that could be one; and whether its rows are x, y.
+
+  Not by scipy, whose reader a damaged file can crash.
+  """
   try:
-    content = scipy_io.loadmat(io.BytesIO(path.read_bytes()))
-  except NotImplementedError:
-    raise ValueError(f'{path}: MATLAB files of version 7.3 are not read; save it with -v7.'
-                     ) from None
-  except Exception:  # scipy raises many kinds, and each means the same
-    raise ValueError(f'{path}: this is not a MATLAB file, or it is truncated.') from None
-  arrays = {name: array for name, array in content.items() if not name.startswith('__')
-            and isinstance(array, np.ndarray) and array.dtype.kind in 'iuf' and array.size > 7}
+    content = path.read_bytes()
+  except FileNotFoundError:
+    raise FileNotFoundError(f'{path}: there is no such file.') from None
+  except OSError as error:
+    raise ValueError(f'{path}: the file cannot be read ({error.strerror}).') from None
+  if content[:10] != b'MATLAB 5.0' or content[126:128] != b'IM':
+    raise ValueError(f'{path}: this is not a MATLAB file of version 5 to 7; save it with -v7.')
+  try:
+    arrays = _matlab_arrays(content)
+  except (ValueError, struct.error, zlib.error):
+    raise ValueError(f'{path}: the MATLAB file is truncated or corrupt.') from None
+  arrays = {name: array for name, array in arrays.items() if array.size > 7}
   if _MATLAB_NAME in arrays:
     arrays = {_MATLAB_NAME: arrays[_MATLAB_NAME]}
   if len(arrays) != 1:
@@ -192,9 +232,7 @@ def _read_matlab(path: pathlib.Path) -> tuple[np.ndarray, bool]:
                      f'{len(arrays)} arrays of numbers.')
   array, = arrays.values()
   array = array.astype(np.float64)
-  if array.ndim == 2 and array.shape[1] == 2:
-    return array, True
-  return array.reshape(-1), False
+  return (array, True) if array.shape[1] == 2 else (array.reshape(-1), False)
 
 
 def _goes_down(points: np.ndarray) -> bool:

@@ -138,7 +138,7 @@ def test_gray_values_far_apart_are_snapped_and_close_ones_are_not(tmp_path):
   pixels = np.array((2, 1, 3), np.uint8)[label]
   pixels[60, 3] = 0
   path = save(tmp_path / 'b.png', pixels)
-  assert 'not in the palette: 0 (0.0139% of the pixels)' in sentence(
+  assert 'not in the palette: 0 (0.0139% of the pixels); correct' in sentence(
       files.read_mask, path, ((2,), (1,), (3,)), num_classes=3)
 
 
@@ -148,7 +148,7 @@ def test_what_is_no_edge_is_refused(tmp_path):
   path = save(tmp_path / 'a.png', pixels)
   message = sentence(files.read_mask, path, RED_GREEN_BLUE, num_classes=3)
   assert 'not in the palette: #ffffff (0.0612% of the pixels)' in message
-  pixels[200:207, 16] = (255, 0, 0)  # one pixel narrower
+  pixels[200:207, 12:15] = (255, 0, 0)  # two strips of 2
   files.read_mask(save(tmp_path / 'b.png', pixels), RED_GREEN_BLUE, num_classes=3)
   photograph = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
   assert 'not in the palette' in sentence(
@@ -306,13 +306,16 @@ def test_bodies_of_a_mask():
 
 
 @pytest.mark.parametrize('form', ['fractions', 'pixels', 'interleaved', 'rows', 'heading', 'p2',
-                                  'other name', 'upwards', 'bodies mixed'])
+                                  'compressed', 'other name', 'upwards', 'bodies mixed'])
 def test_tables_of_corners(tmp_path, form):
   size, corners = (400, 200), make_corners()
   points = corners.reshape(-1, 2)
-  path = tmp_path / ('a.mat' if form in ('p2', 'other name') else 'a.csv')
+  path = tmp_path / ('a.mat' if form in ('p2', 'compressed', 'other name') else 'a.csv')
   if form == 'p2':
     scipy_io.savemat(path, dict(p2=points, noise=np.arange(9.0)))
+  elif form == 'compressed':
+    scipy_io.savemat(path, dict(p2=points.astype(np.int16).astype(np.float32)), do_compression=True)
+    corners = corners.astype(np.int16).astype(np.float64)
   elif form == 'other name':
     scipy_io.savemat(path, dict(corners=points.T.reshape(1, -1)))
   elif form in ('rows', 'heading'):
@@ -372,7 +375,7 @@ def test_faulty_tables(tmp_path):
   mixed = np.random.default_rng(0).permutation(points)
   assert 'do not run from top to bottom' in of(line(mixed))
   assert '68 of 68 corners lie outside of the image of 400 x 200' in of(line(points + 900))
-  assert 'not a MATLAB file' in of('nothing', tmp_path / 'a.mat')
+  assert 'not a MATLAB file of version 5' in of('nothing', tmp_path / 'a.mat')
   scipy_io.savemat(tmp_path / 'a.mat', dict(a=points, b=points))
   assert 'found 2 arrays' in sentence(trimaps.read_corners, tmp_path / 'a.mat', size)
   corners = make_corners()
@@ -384,6 +387,27 @@ def test_faulty_tables(tmp_path):
   assert "'mask' take masks as they are" in sentence(trimaps.label_corners, corners, size, 'mask')
   assert 'must be one of' in sentence(trimaps.check_labels, 'vertebrae', 0.1)
   assert 'fraction' in sentence(trimaps.check_labels, 'trimap', 3)
+
+
+@pytest.mark.parametrize('suffix', ['.csv', '.mat', '.mat compressed'])
+def test_damaged_tables_never_crash(tmp_path, suffix):
+  path, points = tmp_path / f'a{suffix.split()[0]}', make_corners().reshape(-1, 2)
+  if suffix == '.csv':
+    path.write_text(','.join(map(str, points.T.reshape(-1))))
+  else:
+    scipy_io.savemat(path, dict(p2=points), do_compression=suffix != '.mat')
+  whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+  for trial in range(200):
+    content = bytearray(whole)
+    for _ in range(rng.integers(1, 6)):
+      content[rng.integers(len(content))] = rng.integers(256)
+    path.write_bytes(content[:rng.integers(1, len(content))] if trial % 5 == 0 else content)
+    try:
+      trimaps.label_corners(trimaps.read_corners(path, (400, 200))[0], (400, 200))
+    except ValueError as error:
+      refused += 1
+      assert str(error).startswith(f'{path}') and str(error)[-1] in '.?'
+  assert refused > 50
 
 
 def write_landmarks(directory, form):

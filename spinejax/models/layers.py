@@ -32,7 +32,8 @@ class Conv(nn.Module):
   convolution of its concatenation along C, computed with the kernel split instead of the arrays
   joined. The window is odd and the padding dilation * (window - 1) / 2: 'same' at stride 1, and
   PyTorch's usual choice at stride 2. With `same` it is TensorFlow's 'same', which differs there:
-  ceil(n / s) outputs of n pixels, and of an odd number of zeros one more after than before.
+  ceil(n / s) outputs of n pixels, and of an odd number of zeros one more after than before. With
+  `doubled`, window 3 and stride 1, x is doubled by `upsample_nearest` first: `convolve_doubled`.
 
   With `defer_bias` the bias is returned beside the output and not added: see `BatchNorm`.
   """
@@ -46,6 +47,7 @@ class Conv(nn.Module):
   defer_bias: bool = False
   bias_init: Initializer = nn.initializers.zeros
   same: bool = False
+  doubled: bool = False
 
   @nn.compact
   def __call__(self, x: Array | Sequence[Array]) -> Array | tuple[Array, Array | None]:
@@ -56,8 +58,9 @@ class Conv(nn.Module):
                         (self.window,) * rank + (channels, self.features), jnp.float32)
     ends = list(itertools.accumulate(part.shape[-1] for part in parts))
     kernels = jnp.split(kernel.astype(self.dtype), ends[:-1], axis=-2)
-    y = functools.reduce(jnp.add, [convolve(part, kernel, self.stride, self.dilation, self.same)
-                                   for part, kernel in zip(parts, kernels)])
+    apply = convolve_doubled if self.doubled else functools.partial(
+        convolve, stride=self.stride, dilation=self.dilation, same=self.same)
+    y = functools.reduce(jnp.add, map(apply, parts, kernels))
     bias = None
     if self.use_bias:
       bias = self.param('bias', self.bias_init, (self.features,), jnp.float32)
@@ -193,6 +196,27 @@ def _kernel_gradient(x: Array, dy: Array, window: int, dilation: int) -> Array:
                           jnp.zeros((window, groups, channels, window * features), jnp.float32))
   total = total.sum(1).reshape(window, channels, window, features)
   return total.transpose(0, 2, 1, 3).astype(dy.dtype)
+
+
+# Of an output at an even and at an odd place of a doubled axis: which of the pixels h - 1, h, h + 1
+# before doubling the three taps read.
+_READ_BY_TAPS = np.float32([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
+
+
+def convolve_doubled(x: Array, kernel: Array) -> Array:
+  """convolve(upsample_nearest(x), kernel) at stride 1: [N,H,W,C] -> [N,2H,2W,features].
+
+  The 3x3 taps at each of the four places within a doubled pixel read 2x2 pixels of x, so one
+  convolution with sums of taps gives the four side by side as channels. As many operations, a
+  quarter of the memory, and matrix products four times as wide, which few features need.
+  """
+  n, height, width, channels = x.shape
+  features = kernel.shape[-1]
+  kernel = jnp.einsum('ahi,bwj,ijcf->hwcabf', _READ_BY_TAPS, _READ_BY_TAPS,
+                      kernel.astype(jnp.float32), precision=lax.Precision.HIGHEST).astype(x.dtype)
+  y = convolve(x, kernel.reshape(3, 3, channels, 4 * features))
+  y = y.reshape(n, height, width, 2, 2, features).transpose(0, 1, 3, 2, 4, 5)
+  return y.reshape(n, 2 * height, 2 * width, features)
 
 
 class DepthwiseConv(nn.Module):

@@ -25,10 +25,11 @@ class XceptionUNet(nn.Module):
   3,776 running means and variances (3 classes: 2,058,979).
 
   Layers have Keras' initializers (Glorot uniform, zero biases), 'same' padding and batch norm
-  (epsilon 1e-3, momentum 0.99, biased running variance). Keras' decoder has transposed
-  convolutions: at stride 1 they are convolutions whose kernel is flipped along the window, and here
-  they are kept as such. A decoder block adds before it upsamples, which gives what upsampling both
-  terms would at a quarter of the cost.
+  (epsilon 1e-3, momentum 0.99 and the biased running variance of Keras 3; the kernels of TensorFlow
+  2 keep the unbiased one, here at most 1/299 more). The transposed convolutions of Keras' decoder
+  are at stride 1 convolutions of a flipped kernel, and kept as these. A decoder block adds before
+  it upsamples, which gives what upsampling both terms would at a quarter of the cost, and the
+  classifier computes before the last upsampling.
 
   Deviations: an image whose size is not a multiple of 2^(levels + 1) is extended by its last row
   and column and the logits are cropped. The paper says 150x150, which cannot pass through Keras'
@@ -49,9 +50,9 @@ class XceptionUNet(nn.Module):
       block = self._block(x, level, 'encoder', train)
       x = layers.max_pool(block, 3, 2, same=True) + self._project(x, level, 'encoder', 2)
     for level in reversed(range(self.levels + 1)):
-      block = self._block(x, level, 'decoder', train)
-      x = layers.upsample_nearest(block + self._project(x, level, 'decoder', 1))
-    logits = layers.Conv(self.num_classes, kernel_init=_glorot, name='classifier')(x)
+      x = self._block(x, level, 'decoder', train) + self._project(x, level, 'decoder', 1)
+      x = layers.upsample_nearest(x) if level else x
+    logits = layers.Conv(self.num_classes, kernel_init=_glorot, doubled=True, name='classifier')(x)
     return {'logits': layers.crop(logits, image.shape[1:-1])}
 
   def _block(self, x: jax.Array, level: int, side: str, train: bool) -> jax.Array:

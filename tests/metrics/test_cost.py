@@ -52,6 +52,12 @@ def test_a_convolution_of_volumes(window):
   assert counts == (5 * 4 * 6 * 4 * 2 * window ** 3,) * 2 + (0,)
 
 
+def test_a_convolution_of_doubled_pixels_counts_as_one_of_them():
+  counts = flops(lambda x, train: layers.Conv(8, doubled=True)(x), 6, 5, 3)
+  assert counts == flops(lambda x, train: layers.Conv(8)(layers.upsample_nearest(x)), 6, 5, 3)
+  assert counts == (120 * 8 * (27 + 1), 120 * 8 * 27, 0)
+
+
 @pytest.mark.parametrize('backend', ['cpu', 'gpu'])
 def test_a_separable_convolution_whatever_its_form(monkeypatch, backend):
   monkeypatch.setattr(jax, 'default_backend', lambda: backend)

@@ -110,6 +110,18 @@ def test_padding_as_tensorflow(size, stride, dilation):
                                 nn.max_pool(x, (3, 3), (stride, stride), 'SAME'))
 
 
+@pytest.mark.parametrize('shape, features', [((2, 5, 4, 3), 2), ((1, 1, 1, 8), 3)])
+def test_a_convolution_of_doubled_pixels(shape, features):
+  x, kernel = random(*shape), random(3, 3, shape[-1], features, seed=1)
+  params = {'params': {'kernel': kernel, 'bias': jnp.arange(1.0, features + 1)}}
+  assert_same_function(
+      lambda x, kernel: layers.convolve_doubled(x, kernel),
+      lambda x, kernel: layers._convolve(layers.upsample_nearest(x), kernel, 1, 1), x, kernel)
+  np.testing.assert_allclose(layers.Conv(features, doubled=True).apply(params, x),
+                             layers.Conv(features).apply(params, layers.upsample_nearest(x)),
+                             rtol=1e-5, atol=1e-5)
+
+
 def native_depthwise(x, kernel):
   rank, pad = x.ndim - 2, kernel.shape[0] // 2
   layout = ('N' + 'DHW'[-rank:] + 'C', 'DHW'[-rank:] + 'IO', 'N' + 'DHW'[-rank:] + 'C')

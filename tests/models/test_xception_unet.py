@@ -25,6 +25,12 @@ def init(model, shape, seed=0):
   return jax.jit(lambda key: model.init(key, jnp.zeros(shape), train=True))(jax.random.key(seed))
 
 
+@pytest.fixture(scope='module')
+def small():
+  model = models.create_model(SMALL)
+  return model, init(model, (1, 8, 8, 1))
+
+
 def apply(model, variables, image, train=False):
   """Logits and updated statistics."""
   outputs, updated = model.apply(variables, image, train=train, mutable=['batch_stats'])
@@ -115,18 +121,17 @@ def test_any_size_and_channels(size):
     assert {x.dtype for x in jax.tree.leaves((outputs, variables))} == {jnp.dtype('float32')}
 
 
-def test_padding_does_not_shift_the_image():
-  model = models.create_model(SMALL)
-  variables = init(model, (1, 8, 8, 1))
+def test_padding_does_not_shift_the_image(small):
+  model, variables = small
   image = random(1, 5, 7, 1)
   extended = jnp.pad(image, ((0, 0), (0, 3), (0, 1), (0, 0)), mode='edge')
-  np.testing.assert_allclose(apply(model, variables, image)[0],
-                             apply(model, variables, extended)[0][:, :5, :7], rtol=1e-5, atol=1e-6)
+  own, whole = jax.jit(lambda *images: [apply(model, variables, x)[0] for x in images])(
+      image, extended)
+  np.testing.assert_allclose(own, whole[:, :5, :7], rtol=1e-5, atol=1e-6)
 
 
-def test_gradients_are_finite_and_reach_every_parameter():
-  model = models.create_model(SMALL)
-  variables = init(model, (1, 16, 16, 1))
+def test_gradients_are_finite_and_reach_every_parameter(small):
+  model, variables = small
 
   @jax.jit
   def gradients(image):
@@ -141,10 +146,9 @@ def test_gradients_are_finite_and_reach_every_parameter():
   assert zero == {name for name in found if name.endswith('bias') and 'conv/' in name}
 
 
-def test_mapped_devices_are_the_whole_batch():
+def test_mapped_devices_are_the_whole_batch(small):
   x = random(4, 8, 12, 1)
-  model = models.create_model(SMALL)
-  variables = init(model, x.shape)
+  model, variables = small
   logits, statistics = jax.jit(lambda x: apply(model, variables, x, True))(x)
   mapped = jax.pmap(lambda x: apply(model.clone(axis_name='data'), variables, x, True),
                     axis_name='data', out_axes=(0, None))(x.reshape(2, 2, 8, 12, 1))

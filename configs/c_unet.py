@@ -96,6 +96,7 @@ def get_config(variant: str = 'centroid') -> ConfigDict:
       top_layer='interface',      # of volumes; or mm from the skin
       column_width=60.0,          # of volumes, mm about the spinous column
       labels='cubes',             # of volumes, about their landmarks, or 'mask'
+      border=0.02,                # of trimaps made of vertebrae, fraction of the image's width
       axes='',                    # of volumes, such as 'RAS'; '': as their files say
       cache='auto',               # 'device', 'stream'
   )
@@ -119,6 +120,7 @@ def get_config(variant: str = 'centroid') -> ConfigDict:
       resize='logits',            # to the original size: 'logits' bilinear, or 'mask' nearest
       style_transfer=False,       # of a wave_ct network, before it segments
       best='loss',                # of validation: mean Dice of the bones, or 'loss'
+      interlaced=False,           # True: pictures of image and mask in alternate rows too
   )
   config.lock()
   config.update_from_flattened_dict(VARIANTS[variant])

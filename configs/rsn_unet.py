@@ -76,10 +76,11 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
       render_size=(2560, 640),    # of the phantom, its original size
       mean=(75.99,),              # gray levels of the published training set; or per channel
       std=(84.15,),               # 0: both are computed from the training images
-      preparation=('rescale',),   # of 'crop_top_layer', 'crop_to_column', 'rescale', 'z_score'
+      preparation=('rescale',),   # or 'fit' (aspect ratio kept), 'rescale_nearest'; 'z_score'
       top_layer='interface',      # of volumes; or mm from the skin
       column_width=60.0,          # of volumes, mm about the spinous column
       labels='cubes',             # of volumes, about their landmarks, or 'mask'
+      border=0.02,                # of trimaps made of vertebrae, fraction of the image's width
       axes='',                    # of volumes, such as 'RAS'; '': as their files say
       cache='auto',               # 'device', 'stream'
   )
@@ -103,6 +104,7 @@ def get_config(variant: str = 'rsn') -> ConfigDict:
       resize='mask',              # to the original size: 'logits' bilinear, or 'mask' nearest
       style_transfer=False,       # of a wave_ct network, before it segments
       best='dice',                # of validation: mean Dice of the bones, or 'loss'
+      interlaced=False,           # True: pictures of image and mask in alternate rows too
   )
   config.lock()
   config.update_from_flattened_dict(VARIANTS[variant])

@@ -1,6 +1,6 @@
 """The papers' test protocol: whole images, at their original size, to tables, figures and masks."""
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 import numpy as np
@@ -12,6 +12,7 @@ from spinejax import logs
 from spinejax import runs
 from spinejax import styles
 from spinejax.data import datasets
+from spinejax.data import resize
 from spinejax.data import phantoms
 from spinejax.metrics import laminae
 from spinejax.metrics import roc
@@ -36,7 +37,9 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
 
   Returns:
     What test_metrics.json holds: `per_image` and `pooled` as `segmentation.summarize`, `cases`
-    {name: `segmentation.case_metrics`}, `auc` {class: area} and the `step` of the checkpoint; of
+    {name: `segmentation.case_metrics`}, each with `any_bone` where there are several, the classes
+    above 0 as one; `auc` {class: area}; `at_network_size` with the mean `cross_entropy` and the
+    `accuracy` over pixels of the network's own images; and the `step` of the checkpoint; of
     volumes also `laminae`, as `laminae.summarize`, with `localizer_dice` {noise in voxels: Dice of
     a perfect localizer} where the labels are cubes. Without test cases the tables are empty and the
     report says so.
@@ -57,15 +60,17 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   results = {'step': predictor.step, 'per_image': {}, 'pooled': {}, 'cases': {}, 'auc': {}}
   curves, shown = {}, []
   if len(test):
-    counts, histograms, found = _test(predictor, test, classes, folder / 'predictions', console)
-    pixels = counts[:, :, [0, 2]].sum(axis=(1, 2))
-    curves = roc.summarize(histograms)
-    results |= segmentation.summarize(counts, pixels, classes)
-    results['cases'] = {name: segmentation.case_metrics(*case, classes)
-                        for name, case in zip(test.names, zip(counts, pixels))}
+    tested = _test(predictor, test, classes, folder / 'predictions', console)
+    curves = roc.summarize(tested.histograms)
+    results |= _overlap(tested.counts, test.names, classes)
+    if len(classes) > 2:
+      _add_any_bone(results, _overlap(tested.any_bone, test.names, (classes[0], 'any_bone')))
     results['auc'] = {name: curve['auc'] for name, curve in curves.items()}
-    if found:
-      results['laminae'] = laminae.summarize(found)
+    results['at_network_size'] = {
+        'cross_entropy': float(np.mean(tested.cross_entropies)),
+        'accuracy': float(np.sum(tested.correct) / np.sum(tested.seen))}
+    if tested.laminae:
+      results['laminae'] = laminae.summarize(tested.laminae)
       if config.data.get('labels', 'cubes') == 'cubes':
         results['laminae']['localizer_dice'] = {
             f'{noise:g}': float(phantoms.localizer_dice(noise)) for noise in LABEL_NOISE}
@@ -86,29 +91,71 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   return results
 
 
+def _overlap(counts: np.ndarray, names: tuple[str, ...], classes: tuple[str, ...]
+             ) -> dict[str, Any]:
+  """`per_image`, `pooled` and `cases` of counts [cases, K, 3]."""
+  pixels = counts[:, :, [0, 2]].sum(axis=(1, 2))
+  return {**segmentation.summarize(counts, pixels, classes),
+          'cases': {name: segmentation.case_metrics(*case, classes)
+                    for name, case in zip(names, zip(counts, pixels))}}
+
+
+def _add_any_bone(results: dict[str, Any], binary: dict[str, Any]) -> None:
+  """Puts the class 'any_bone' of a binary table into the tables of all classes."""
+  tables_of = lambda table: [table['per_image'], table['pooled'], *table['cases'].values()]
+  for table, other in zip(tables_of(results), tables_of(binary)):
+    for metric, values in other.items():
+      if 'any_bone' in values:
+        table[metric]['any_bone'] = values['any_bone']
+
+
+class _Tested(NamedTuple):
+  """What the test cases gave, in their order.
+
+  Attributes:
+    counts: int64 [cases, K, 3] at the original size, as `segmentation.confusion_counts`.
+    any_bone: int64 [cases, 2, 3], of the classes above 0 as one.
+    histograms: of scores, by class.
+    laminae: metrics of volumes, by case.
+    cross_entropies, correct, seen: at the network's size, of each case: mean over pixels, pixels
+      of the right class, pixels.
+  """
+  counts: np.ndarray
+  any_bone: np.ndarray
+  histograms: dict[str, np.ndarray]
+  laminae: dict[str, Any]
+  cross_entropies: list[float]
+  correct: list[int]
+  seen: list[int]
+
+
 def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[str, ...],
-          folder: pathlib.Path, console: Console
-          ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, Any]]:
-  """Counts int64 [cases, K, 3], ROC histograms and, of volumes, laminae; writes every mask."""
+          folder: pathlib.Path, console: Console) -> _Tested:
+  """Predicts the test cases and writes their masks."""
   folder.mkdir(parents=True, exist_ok=True)
-  counts, histograms, found = [], {}, {}
+  counts, any_bone, histograms, found, entropies, correct, seen = [], [], {}, {}, [], [], []
   with logs.progress_of('testing', len(test), console) as progress:
     for start in range(0, len(test), predictor.batch_size):
       records = [test[i] for i in range(start, min(start + predictor.batch_size, len(test)))]
       images = [record['image'] for record in records]
       for record, prediction in zip(records, inference.predict_images(predictor, images)):
-        label = record['label']
-        counts.append(segmentation.confusion_counts(
-            prediction.mask[None], label[None], len(classes))[0])
+        label, mask, logits = record['label'], prediction.mask, prediction.logits
+        counts.append(segmentation.confusion_counts(mask[None], label[None], len(classes))[0])
+        any_bone.append(segmentation.confusion_counts(
+            (mask > 0).astype(np.uint8)[None], label[None], 1)[0])
         for name, histogram in roc.class_histograms(prediction.probs, label, classes).items():
           histograms[name] = histograms.get(name, 0) + histogram
+        small = resize.resize_nearest(label, logits.shape[:-1])
+        entropies.append(segmentation.cross_entropy(logits, small))
+        correct.append(int(np.sum(segmentation.predict_labels(logits) == small)))
+        seen.append(small.size)
         if label.ndim == 3:
           found[record['name']] = laminae.case_metrics(
-              prediction.mask, label, spacing=record['spacing'],
+              mask, label, spacing=record['spacing'],
               landmarks=record.get('landmarks'), region=record.get('region'))
-        _write_mask(folder / record['name'], prediction.mask, record['spacing'])
+        _write_mask(folder / record['name'], mask, record['spacing'])
         progress.advance()
-  return np.stack(counts), histograms, found
+  return _Tested(np.stack(counts), np.stack(any_bone), histograms, found, entropies, correct, seen)
 
 
 def _write_mask(path: pathlib.Path, mask: np.ndarray, spacing: np.ndarray) -> None:
@@ -153,5 +200,6 @@ def _shown_cases(predictor: inference.Predictor, test: datasets.Source,
     for view, (image, label, mask, probs) in views.items():
       name = f'{record["name"]}, {view}' if view else record['name']
       shown.append({'name': name, 'role': role, 'image': image, 'label': label,
-                    'prediction': mask, 'probs': probs, 'dice': dice[index]})
+                    'prediction': mask, 'probs': probs, 'dice': dice[index],
+                    'interlaced': predictor.config.evaluation.get('interlaced', False)})
   return shown

@@ -58,10 +58,12 @@ class Prediction(NamedTuple):
   Attributes:
     mask: uint8 [*S].
     probs: float32 [*S, K].
+    logits: float32 [*s, K] of the image at the network's size.
     styled: what was segmented after a style transfer, gray levels float32 [*S, C], or None.
   """
   mask: np.ndarray
   probs: np.ndarray
+  logits: np.ndarray | None = None
   styled: np.ndarray | None = None
 
 
@@ -179,22 +181,23 @@ def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterat
       batch = predictor.transfer(batch)
     for image, seen, logits in zip(chunk, batch, predictor.logits(batch)):
       size = image.shape[:-1]
-      prediction = to_original_size(logits, size, config.evaluation.resize)
+      taken = tuple(slice(n) for n in batches.network_size(size, config.data))
+      prediction = to_original_size(logits[taken], size, config.evaluation.resize)
       if predictor.transfer is not None:
-        prediction = prediction._replace(styled=resize.resize_bilinear(seen, size))
+        prediction = prediction._replace(styled=resize.resize_bilinear(seen[taken], size))
       yield prediction
 
 
 def to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str) -> Prediction:
   """Mask and probabilities of logits [*s, K] at `size`; `how` as in `predict_images`."""
   if how == 'logits':
-    logits = resize.resize_bilinear(logits, size)
-    probs = segmentation.class_probs(logits)
-    return Prediction(segmentation.predict_labels(logits), probs)
+    resized = resize.resize_bilinear(logits, size)
+    return Prediction(
+        segmentation.predict_labels(resized), segmentation.class_probs(resized), logits)
   if how != 'mask':
     raise ValueError(f"config.evaluation.resize must be 'logits' or 'mask', not {how!r}.")
   mask = resize.resize_nearest(segmentation.predict_labels(logits), size)
-  return Prediction(mask, resize.resize_bilinear(segmentation.class_probs(logits), size))
+  return Prediction(mask, resize.resize_bilinear(segmentation.class_probs(logits), size), logits)
 
 
 def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Sequence[float]
@@ -227,7 +230,8 @@ def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: p
                   ) -> Iterator[Outcome]:
   """Predicts files into `output`, one outcome for each; a file at fault is left out.
 
-  Of an image: NAME_mask.png, NAME_overlay.png and, after a style transfer, NAME_styled.png. Of a
+  Of an image: NAME_mask.png, NAME_overlay.png, NAME_interlaced.png where the config asks for it,
+  and NAME_styled.png after a style transfer. Of a
   volume: NAME_mask in its own format and geometry, NAME_centroids.csv (voxels of the file and, if
   its spacing is known, LPS millimeters) and NAME_overlay.png, coronal and sagittal projection.
   """
@@ -258,6 +262,9 @@ def _write_image_files(predictor: Predictor, prediction: Prediction, image: np.n
   Image.fromarray(prediction.mask.astype(np.uint8)).save(output / f'{name}_mask.png')
   figures.save_overlay(output / f'{name}_overlay.png', image[..., 0], prediction.mask,
                        classes=tuple(predictor.config.data.classes))
+  if predictor.config.evaluation.get('interlaced', False):
+    Image.fromarray(figures.interlace(image, prediction.mask)).save(
+        output / f'{name}_interlaced.png')
   if prediction.styled is not None:
     gray = np.clip(np.rint(prediction.styled), 0, 255).astype(np.uint8)
     Image.fromarray(gray[..., 0] if gray.shape[-1] == 1 else gray).save(

@@ -22,6 +22,7 @@ _MODEL = {
     'seam': {**_PYRAMID, 'query_features': 4},
     'unet': {'features': 4, 'levels': 2},
     'unet_s5d16': {'features': 4},
+    'xception_unet': {'features': 4, 'levels': 2},
     'wave_ct': {**_PYRAMID, 'autoencoder_features': 4},
 }
 

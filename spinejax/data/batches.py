@@ -128,8 +128,8 @@ def gather(arrays: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any
 def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
   """Brings a record to the size of the network.
 
-  The image is resized linearly, with antialiasing where it shrinks, the label to the nearest pixel;
-  cells are computed at the new size.
+  The image is resized as `prepare_image`, the label to the nearest pixel; cells are computed at the
+  new size.
 
   Args:
     record: with image [H,W,C] and label [H,W], or None for an image to predict.
@@ -140,10 +140,9 @@ def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
     image uint8 or float32 [h,w,C] as `prepare_image`, label uint8 [h,w], cells uint8 [h,w,K-1];
     with an axis more for volumes.
   """
-  size = tuple(config['image_size'])
   case = dict(image=prepare_image(record['image'], config))
   if record['label'] is not None:
-    case['label'] = resize.resize_nearest(record['label'], size)
+    case['label'] = prepare_label(record['label'], config)
     if cells:
       case['cells'] = regions.component_cells(case['label'], len(config['classes']))
   return case
@@ -152,22 +151,52 @@ def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
 def prepare_image(image: np.ndarray, config: Config) -> np.ndarray:
   """An image [*S,C] at the network's size, by the steps of config.data.preparation.
 
-  'rescale' brings it to image_size and keeps the dtype; 'z_score' makes it float32 of mean 0 and
-  deviation 1, zero where it is constant. What crops volumes is done with them: see `datasets`.
+  'rescale' brings it to image_size, linearly and with antialiasing where it shrinks;
+  'rescale_nearest' to the nearest pixel; 'fit' as 'rescale' with its aspect ratio kept, and zeros
+  after its last row or column. They keep the dtype. 'z_score' makes it float32 of mean 0 and
+  deviation 1, zero where it is constant, with zeros around a fitted image. What crops volumes is
+  done with them: see `datasets`.
 
   Raises:
     ValueError: an image of another size, not to be rescaled.
   """
-  steps, size = config.get('preparation', ('rescale',)), tuple(config['image_size'])
-  if 'rescale' in steps:
-    image = resize.resize_image(image, size)
-  elif image.shape[:-1] != size:
-    raise ValueError(f"an image of {image.shape[:-1]} pixels does not fit data.image_size {size}; "
-                     "add 'rescale' to data.preparation.")
+  steps = config.get('preparation', ('rescale',))
+  size = network_size(image.shape[:-1], config)
+  scale = resize.resize_nearest if 'rescale_nearest' in steps else resize.resize_image
+  image = scale(image, size)
   if 'z_score' in steps:
     image = image.astype(np.float32)
     image = (image - image.mean()) / max(image.std(), np.float32(1e-6))
-  return image
+  return _fill(image, config)
+
+
+def prepare_label(label: np.ndarray, config: Config) -> np.ndarray:
+  """A label [*S] where `prepare_image` puts its image, to the nearest pixel; background around."""
+  return _fill(resize.resize_nearest(label, network_size(label.shape, config)), config)
+
+
+def network_size(size: Sequence[int], config: Config) -> tuple[int, ...]:
+  """Pixels that an image of `size` takes in the network's image: all, or fewer after a 'fit'.
+
+  Raises:
+    ValueError: another size than the network's, not to be rescaled.
+  """
+  steps, whole = config.get('preparation', ('rescale',)), tuple(config['image_size'])
+  if 'fit' in steps:
+    factor = min(new / old for new, old in zip(whole, size))
+    return tuple(min(max(round(factor * old), 1), new) for new, old in zip(whole, size))
+  if not {'rescale', 'rescale_nearest'} & set(steps) and tuple(size) != whole:
+    raise ValueError(f"an image of {tuple(size)} pixels does not fit data.image_size {whole}; "
+                     "add 'rescale' to data.preparation.")
+  return whole
+
+
+def _fill(array: np.ndarray, config: Config) -> np.ndarray:
+  """Zeros after the last row and column up to the network's size."""
+  missing = [new - old for new, old in zip(config['image_size'], array.shape)]
+  if not any(missing):
+    return array
+  return np.pad(array, [(0, n) for n in missing] + [(0, 0)] * (array.ndim - len(missing)))
 
 
 def image_batches(images: Iterable[np.ndarray], config: Config, batch_size: int

@@ -120,7 +120,7 @@ def _check_axes(config: Config, are_volumes: bool) -> None:
     held, other = ('volumes', 'images') if are_volumes else ('images', 'volumes')
     raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} holds {held}, '
                      f'but data.image_size {size} is that of {other}; choose a config for {held}.')
-  known = preparation.STEPS if are_volumes else ('rescale', 'z_score')
+  known = preparation.STEPS if are_volumes else ('rescale', 'rescale_nearest', 'fit', 'z_score')
   if not set(config.get('preparation', ())) <= set(known):
     raise ValueError(f'data.preparation {tuple(config["preparation"])} must name steps out of '
                      f'{", ".join(known)}.')
@@ -262,6 +262,22 @@ def load_vpi_phantom(config: Config) -> Dataset:
   return _load_phantoms(config, vpi)
 
 
+def load_xray_phantom(config: Config) -> Dataset:
+  """Phantom spine X-rays (see `spinejax.data.phantoms.xray`); as `_load_phantoms`.
+
+  Raises:
+    ValueError: num_* are not whole numbers; classes that do not fit.
+  """
+  from spinejax.data.phantoms import xray
+
+  _check_axes(config, are_volumes=False)
+  label_map = _label_map(config)
+  if len(label_map or config['classes']) != 3:
+    raise ValueError('the X-ray phantom has 3 labels (background, spine, border): give 3 classes, '
+                     'or a label_map of 3 entries such as (0, 1, 1).')
+  return _load_phantoms(config, xray)
+
+
 def load_volume_phantom(config: Config) -> Dataset:
   """Phantom 3-D ultrasound volumes (see `spinejax.data.phantoms.volume`); as `_load_phantoms`.
 
@@ -314,6 +330,7 @@ def _load_phantoms(config: Config, render: Callable[..., dict[str, Any]]) -> Dat
 DATASETS: dict[str, Callable[[Config], Dataset]] = {
     'vpi_phantom': load_vpi_phantom,
     'volume_phantom': load_volume_phantom,
+    'xray_phantom': load_xray_phantom,
     'folder': load_folder,
     'built': load_built,
 }

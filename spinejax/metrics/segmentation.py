@@ -26,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import special
 
 Array = jax.Array | np.ndarray
 
@@ -60,6 +61,19 @@ def predict_labels(logits: Array) -> Array:
   if logits.shape[-1] == 1:
     return (logits[..., 0] >= 0).astype(np.int32)
   return _namespace(logits).argmax(logits, axis=-1).astype(np.int32)
+
+
+def cross_entropy(logits: np.ndarray, label: np.ndarray) -> float:
+  """Mean over pixels of -log p of the true class, of logits [*S, K] and labels [*S] of numpy.
+
+  One logit is a binary problem, label > 0 its bone.
+  """
+  logits = logits.astype(np.float64)
+  if logits.shape[-1] == 1:
+    signed = np.where(label > 0, logits[..., 0], -logits[..., 0])
+    return float(np.mean(np.logaddexp(0, -signed)))
+  true = np.take_along_axis(logits, label[..., None].astype(int), -1)[..., 0]
+  return float(np.mean(special.logsumexp(logits, -1) - true))
 
 
 def confusion_counts(

@@ -25,11 +25,14 @@ class XceptionUNet(nn.Module):
   3,776 running means and variances (3 classes: 2,058,979).
 
   Layers have Keras' initializers (Glorot uniform, zero biases), 'same' padding and batch norm
-  (epsilon 1e-3, momentum 0.99 and the biased running variance of Keras 3; the kernels of TensorFlow
+  (epsilon 1e-3, `momentum` 0.99 and the biased running variance of Keras 3; the kernels of TensorFlow
   2 keep the unbiased one, here at most 1/299 more). The transposed convolutions of Keras' decoder
   are at stride 1 convolutions of a flipped kernel, and kept as these. A decoder block adds before
   it upsamples, which gives what upsampling both terms would at a quarter of the cost, and the
   classifier computes before the last upsampling.
+
+  With momentum 0.99 the initial variances of 1 still outweigh those of the features after 300 steps,
+  so that the network answers background; runs of some hundred steps need 0.9.
 
   Deviations: an image whose size is not a multiple of 2^(levels + 1) is extended by its last row
   and column and the logits are cropped. The paper says 150x150, which cannot pass through Keras'
@@ -38,14 +41,14 @@ class XceptionUNet(nn.Module):
   num_classes: int
   features: int = 32
   levels: int = 3
+  momentum: float = 0.99
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
     x = layers.pad_to_multiple(image, 2 ** (self.levels + 1))
-    x = nn.relu(ConvNorm(self.features, 2, False, self.axis_name, self.dtype, name='entry')(
-        x, train=train))
+    x = nn.relu(self._norm(self.features, 2, False, 'entry')(x, train=train))
     for level in range(1, self.levels + 1):
       block = self._block(x, level, 'encoder', train)
       x = layers.max_pool(block, 3, 2, same=True) + self._project(x, level, 'encoder', 2)
@@ -58,9 +61,13 @@ class XceptionUNet(nn.Module):
   def _block(self, x: jax.Array, level: int, side: str, train: bool) -> jax.Array:
     """Twice ReLU, convolution and batch norm: [N,h,w,C] -> [N,h,w,2^level features]."""
     for part in (1, 2):
-      x = ConvNorm(self.features * 2 ** level, 1, side == 'encoder', self.axis_name, self.dtype,
-                   name=f'{side}_{level}_{part}')(nn.relu(x), train=train)
+      x = self._norm(self.features * 2 ** level, 1, side == 'encoder', f'{side}_{level}_{part}')(
+          nn.relu(x), train=train)
     return x
+
+  def _norm(self, features: int, stride: int, separable: bool, name: str) -> 'ConvNorm':
+    return ConvNorm(features, stride, separable, self.momentum, self.axis_name, self.dtype,
+                    name=name)
 
   def _project(self, x: jax.Array, level: int, side: str, stride: int) -> jax.Array:
     return layers.Conv(self.features * 2 ** level, 1, stride, kernel_init=_glorot,
@@ -75,6 +82,7 @@ class ConvNorm(nn.Module):
   features: int
   stride: int
   separable: bool
+  momentum: float
   axis_name: str | None
   dtype: Any
 
@@ -85,5 +93,5 @@ class ConvNorm(nn.Module):
       x, bias = layers.SeparableConv(self.features, **fields)(x)
     else:
       x, bias = layers.Conv(self.features, stride=self.stride, same=True, **fields)(x)
-    return layers.BatchNorm(self.axis_name, momentum=0.99, epsilon=1e-3, unbiased=False,
+    return layers.BatchNorm(self.axis_name, momentum=self.momentum, epsilon=1e-3, unbiased=False,
                             dtype=self.dtype, name='bn')(x, train=train, shift=bias)

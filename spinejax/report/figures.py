@@ -97,6 +97,26 @@ def stretch(image: np.ndarray) -> np.ndarray:
   return np.clip(255 * (image - low) / max(high - low, 1e-6), 0, 255).astype(np.float32)
 
 
+def interlace(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+  """The image in even rows and its mask in odd ones, uint8 [H,W,3].
+
+  Background rows of the mask repeat the image at half its brightness, classes have their colors.
+  The X-ray U-Net (Selvia, section II.E) interlaces X-ray and trimap in this way; its trimaps are
+  all but black.
+
+  Args:
+    image: [H,W], [H,W,1] or [H,W,3], gray levels 0..255.
+    mask: int [H,W].
+  """
+  image = to_bytes(image)
+  rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
+  palette = np.array([_rgb(class_color(i)) for i in range(int(mask.max(initial=0)) + 1)], np.uint8)
+  colored = np.where(mask[..., None] > 0, palette[mask], rgb // 2)
+  out = rgb.copy()
+  out[1::2] = colored[1::2]
+  return out
+
+
 def save_overlay(path: str | os.PathLike, image: np.ndarray, prediction: np.ndarray,
                  label: np.ndarray | None = None, classes: Sequence[str] = ()) -> None:
   """Writes a PNG of the image with each predicted class filled and outlined, at the image's size.
@@ -139,7 +159,7 @@ def save_overlay(path: str | os.PathLike, image: np.ndarray, prediction: np.ndar
 
 
 def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
-            classes: Sequence[str]) -> Figure:
+            classes: Sequence[str], *, interlaced: bool = False) -> Figure:
   """Image | truth | prediction | image with both contours, with a legend.
 
   Args:
@@ -147,6 +167,7 @@ def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
     label: int [H,W], or None: the truth's panel and contour are left out.
     prediction: int [H,W].
     classes: class names by index, background first.
+    interlaced: adds a panel of `interlace` with the prediction.
   Large images are shown at no more than MAX_PANEL_PIXELS; masks are sampled at pixel centers, and
   contours run along pixel edges of what is shown.
   """
@@ -160,12 +181,14 @@ def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
     masks = {'Truth': _checked_mask('label', label, full_size, classes)} | masks
     lines = {'Truth': (TRUTH_COLOR, 2.2)} | lines
   masks = {name: _nearest(mask, size) for name, mask in masks.items()}
-  figure, axes = _panels(['Image', *masks, 'Contours'], size)
+  figure, axes = _panels(['Image', *masks, *['Interlaced'] * interlaced, 'Contours'], size)
   _show(axes[0], image)
   palette = np.array([(0, 0, 0)] + [_rgb(class_color(i)) for i in range(1, len(classes))],
                      np.uint8)
   for axis, mask in zip(axes[1:], masks.values()):
     _show(axis, palette[mask])
+  if interlaced:
+    _show(axes[-2], interlace(image, masks['Prediction']))
   _show(axes[-1], image)
   for name, (color, width) in lines.items():
     edges = outline_edges(masks[name])

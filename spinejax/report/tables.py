@@ -58,7 +58,10 @@ def result_rows(results: Mapping, classes: Sequence[str]) -> list[tuple[str, str
            if isinstance(values, Mapping) for key in values}
   background = [(classes[0], classes[0])] if classes and classes[0] in rated else []
   bones = [(name, name) for name in classes[1:]]
-  return [*bones, ('mean_bones', MEANS['mean_bones']), *background,
+  together = ' + '.join(classes[1:])
+  together = [('any_bone', f'{together if len(together) < 25 else "all bones"} as one')]
+  return [*bones, ('mean_bones', MEANS['mean_bones']),
+          *(together if 'any_bone' in rated else []), *background,
           ('mean_all', MEANS['mean_all'])]
 
 
@@ -95,9 +98,19 @@ def print_results(results: Mapping | None, classes: Sequence[str],
   notes = ['Dice to precision: mean over images; pooled: all pixels together.']
   if len(classes) > 2 and 'bone' in auc and 'bone' not in classes:
     notes.append(f'AUC of any bone against the background: {format_value(auc["bone"])}.')
+  if 'at_network_size' in results:
+    notes.append(network_note(results))
   if has_undefined(results):
     notes.append(UNDEFINED_NOTE)
   console.print(Text('\n'.join(notes), style='dim'), width=min(console.width, 80))
+
+
+def network_note(results: Mapping) -> str:
+  """One sentence on loss and accuracy at the network's size; '' without them."""
+  scores = results.get('at_network_size')
+  return '' if not scores else (
+      f"At the network's size: cross entropy {format_value(scores['cross_entropy'])}, "
+      f"pixel accuracy {format_value(scores['accuracy'])}.")
 
 
 def has_undefined(results) -> bool:

@@ -33,7 +33,8 @@ def tested(tmp_path_factory):
     for image in images:
       mask = answers[image.tobytes()].copy()
       mask[80:] = 0
-      yield inference.Prediction(mask, np.eye(2, dtype=np.float32)[mask])
+      probs = np.eye(2, dtype=np.float32)[mask]
+      yield inference.Prediction(mask, probs, logits=8 * probs)
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(inference, 'load_predictor', lambda *_, **__: inference.Predictor(

@@ -1,6 +1,5 @@
 """A trained run applied to images and volumes: restored network, original size, mask files."""
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -65,7 +65,7 @@ def test_unknown_variants_are_refused_and_sweeps_name_known_fields(path):
 
 
 # Of what tests/test_learning.py does not train; the losses of the rest have their own tests.
-STEPS = ['rsn_unet:unet', 'seam:wo_ss']
+STEPS = ['rsn_unet:unet']
 
 
 @pytest.mark.parametrize('name', STEPS)

@@ -191,7 +191,7 @@ def test_prediction_of_a_folder_skips_what_it_cannot_read(tmp_path, finished):
                 module='spinejax.predict')
   assert result.returncode == 1
   assert 'broken.png' in result.stderr and 'notes.txt' in result.stderr
-  assert 'Traceback' not in result.stderr and '3 of 5 images' in ' '.join(result.stdout.split())
+  assert 'Traceback' not in result.stderr and '3 of 5 files' in ' '.join(result.stdout.split())
   sizes = {path.name: Image.open(path).size for path in (tmp_path / 'out').iterdir()}
   assert sizes == {'gray_mask.png': (30, 70), 'gray_overlay.png': (30, 70),
                    'color_mask.png': (90, 40), 'color_overlay.png': (90, 40),
@@ -204,8 +204,8 @@ def test_prediction_equals_evaluation(tmp_path, finished):
   record = datasets.load_dataset(config.data)['test'][0]
   Image.fromarray(record['image'][..., 0]).save(tmp_path / 'case.png')
   predictor = inference.load_predictor(str(workdir))
-  assert dict(inference.predict_files(predictor, [tmp_path / 'case.png'], tmp_path)) == {
-      tmp_path / 'case.png': ''}
+  outcome, = inference.predict_files(predictor, [tmp_path / 'case.png'], tmp_path)
+  assert outcome == (tmp_path / 'case.png', '', ())
   np.testing.assert_array_equal(
       Image.open(tmp_path / 'case_mask.png'),
       Image.open(workdir / 'predictions' / f'{record["name"]}.png'))

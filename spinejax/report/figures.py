@@ -92,7 +92,7 @@ def to_bytes(image: np.ndarray) -> np.ndarray:
 
 
 def stretch(image: np.ndarray) -> np.ndarray:
-  """Gray values [*S] of any scale to 0..255 float32, from their 0.5th to their 99.5th percentile."""
+  """Gray values [*S] of any scale as float32 0..255, from the 0.5th to the 99.5th percentile."""
   low, high = np.percentile(image, (0.5, 99.5))
   return np.clip(255 * (image - low) / max(high - low, 1e-6), 0, 255).astype(np.float32)
 
@@ -408,7 +408,7 @@ def box_plot(values: Mapping[str, Sequence[float | None]], name: str) -> Figure:
                   layout='constrained')
   axis = figure.subplots()
   rng = np.random.default_rng(0)
-  for place, (run, of_run) in enumerate(values.items()):
+  for place, of_run in enumerate(values.values()):
     found = np.array([value for value in of_run if _is_number(value)], float)
     color = RUN_COLORS[place % len(RUN_COLORS)]
     if not len(found):

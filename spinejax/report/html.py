@@ -67,7 +67,8 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
       is_phantom='phantom' in str((config.get('data') or {}).get('name', '')),
       run=_describe_run(facts), splits=_describe_splits(facts),
       per_image=per_image, pooled=pooled, auc=results.get('auc') or {}, metrics=metrics,
-      rows=tables.result_rows(results, classes), network_note=tables.network_note(results), scores=_sorted_scores(scores),
+      rows=tables.result_rows(results, classes), network_note=tables.network_note(results),
+      scores=_sorted_scores(scores),
       has_undefined=tables.has_undefined([per_image, pooled, scores]),
       laminae=laminae, laminae_rows=tables.laminae_rows(laminae), laminae_columns=laminae_columns,
       laminae_scores=[metric for metric in ('missed', 'false', 'd3d_sum')

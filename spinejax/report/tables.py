@@ -209,7 +209,8 @@ def print_comparison(comparison: Mapping, console: Console | None = None) -> Non
     console.print(table)
   notes = ['↑ higher is better, ↓ lower is better.',
            f'Difference: {first} less the run; p: that {first} is better, one-tailed paired '
-           't-test, not corrected for their number.', localizer_note(comparison), *comparison['notes']]
+           't-test, not corrected for their number.', localizer_note(comparison),
+            *comparison['notes']]
   console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=width)
 
 

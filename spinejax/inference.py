@@ -243,17 +243,18 @@ def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: p
         yield Outcome(path, str(error))
     return
   for start in range(0, len(paths), predictor.batch_size):
-    images = {}
+    images, notes = {}, {}
     for path in paths[start:start + predictor.batch_size]:
       try:
         if files.is_volume(path):
           raise ValueError(f'{path}: this is a volume, but the run was trained on images.')
-        images[path] = files.read_image(path, predictor.config.data.channels)
+        picture = files.read_picture(path, predictor.config.data.channels)
+        images[path], notes[path] = picture.pixels, tuple(picture.notes)
       except (ValueError, OSError) as error:
         yield Outcome(path, str(error))
     for path, prediction in zip(images, predict_images(predictor, list(images.values()))):
       _write_image_files(predictor, prediction, images[path], output, names[path])
-      yield Outcome(path)
+      yield Outcome(path, '', notes[path])
 
 
 def _write_image_files(predictor: Predictor, prediction: Prediction, image: np.ndarray,

@@ -26,10 +26,10 @@ class XceptionUNet(nn.Module):
 
   Layers have Keras' initializers (Glorot uniform, zero biases), 'same' padding and batch norm
   (epsilon 1e-3, `momentum` 0.99 and the biased running variance of Keras 3; the kernels of
-  TensorFlow 2 keep the unbiased one, here at most 1/299 more). The transposed convolutions of Keras' decoder
-  are at stride 1 convolutions of a flipped kernel, and kept as these. A decoder block adds before
-  it upsamples, which gives what upsampling both terms would at a quarter of the cost, and the
-  classifier computes before the last upsampling.
+  TensorFlow 2 keep the unbiased one, here at most 1/299 more). The transposed convolutions of
+  Keras' decoder are at stride 1 convolutions of a flipped kernel, and kept as these. A decoder
+  block adds before it upsamples, which gives what upsampling both terms would at a quarter of the
+  cost, and the classifier computes before the last upsampling.
 
   With momentum 0.99 the initial variances of 1 still outweigh those of the features after 300
   steps, so that the network answers background; runs of some hundred steps need 0.9.

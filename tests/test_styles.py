@@ -16,6 +16,8 @@ from spinejax import styles
 from spinejax import train
 from spinejax.models import resnet
 from tests import tiny
+
+pytestmark = pytest.mark.xdist_group('test_styles')  # its runs are made once, by one worker
 from tests.data import folders
 
 

@@ -13,6 +13,8 @@ from spinejax import train
 from spinejax.data import memory
 from tests import tiny
 
+pytestmark = pytest.mark.xdist_group('test_volumes')  # its runs are made once, by one worker
+
 SIZE = (48, 16, 8)
 
 

@@ -12,6 +12,8 @@ from spinejax.data import datasets
 from spinejax.metrics import segmentation
 from tests import tiny
 
+pytestmark = pytest.mark.xdist_group('test_xrays')  # its runs are made once, by one worker
+
 
 def xray_config(variant='paper', **overrides):
   return tiny.tiny_config(f'xray_unet:{variant}', **{

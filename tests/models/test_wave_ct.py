@@ -15,6 +15,8 @@ from spinejax.data.phantoms import vpi
 from spinejax.models import resnet
 from spinejax.models import wave_ct
 
+pytestmark = pytest.mark.xdist_group('test_wave_ct')  # its runs are made once, by one worker
+
 SMALL = dict(num_classes=3, backbone='shallow', backbone_width=4, neck_features=8, head_features=8)
 FIELDS = dict(SMALL, name='wave_ct', autoencoder_features=4)
 KEYS = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}

@@ -16,9 +16,9 @@ from spinejax import styles
 from spinejax import train
 from spinejax.models import resnet
 from tests import tiny
+from tests.data import folders
 
 pytestmark = pytest.mark.xdist_group('test_styles')  # its runs are made once, by one worker
-from tests.data import folders
 
 
 # One block a stage compiles in a third of the time; the command has to know it too.

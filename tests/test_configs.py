@@ -1,4 +1,4 @@
-"""Every config file and variant: same fields, real names, one step on phantoms."""
+"""Every config file and variant: same fields, real names, the figures of the papers."""
 import importlib.util
 import pathlib
 
@@ -6,12 +6,10 @@ import jax
 from ml_collections import ConfigDict
 import numpy as np
 import pytest
-from rich.console import Console
 
 from spinejax import cli
 from spinejax import losses
 from spinejax import models
-from spinejax import train
 from tests import tiny
 
 FILES = sorted((tiny.ROOT / 'configs').glob('*.py'))
@@ -62,25 +60,6 @@ def test_unknown_variants_are_refused_and_sweeps_name_known_fields(path):
     assert variant in module.VARIANTS
     module.get_config(variant).update_from_flattened_dict(entry)
   assert 'python -m spinejax.main --config=configs/' in module.__doc__
-
-
-# Of what tests/test_learning.py does not train; the losses of the rest have their own tests.
-STEPS = ['rsn_unet:unet']
-
-
-@pytest.mark.parametrize('name', STEPS)
-def test_one_step_of_a_variant_on_phantoms(name):
-  # Augmentation, steps and losses are the variant's own; sizes are tiny.
-  config = tiny.tiny_config(name, **{'data.num_validation': 0.0})
-  if config.data.patch_stride != (0, 0):
-    config.data.patch_stride = (16, 32)
-  run = train.create_run(config, Console(quiet=True))
-  before = jax.device_get(run.state.params)
-  state, metrics = run.train_step(run.state, run.batch_at(0))
-  metrics = jax.device_get(metrics)
-  assert all(np.isfinite(value) for value in metrics.values()) and metrics['skipped'] == 0
-  moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, jax.device_get(state.params))
-  assert any(jax.tree.leaves(moved))
 
 
 def test_protocols_of_the_papers():

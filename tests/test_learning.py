@@ -23,7 +23,6 @@ SYSTEMS = {
     'seam:emanet': 0.8,
     'seam:nonlocal': 0.8,
     'sadanet:ours': 0.8,
-    'sadanet:wide': 0.8,
     'sadanet:wo_sca': 0.8,
     'sadanet:wo_saa': 0.8,
     'sadanet:danet': 0.8,

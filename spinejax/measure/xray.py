@@ -1,0 +1,113 @@
+"""Masks of the spine on X-rays -> centerline Cobb: a centerline bows less than end plates do."""
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from spinejax.measure import angles, midline
+
+POINTS = 257
+
+
+def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
+                 min_deg: float = angles.MIN_DEG, lam: float = 1e-4,
+                 replicates: int = midline.REPLICATES, seed: int = 0,
+                 bands: Sequence[tuple[str, float]] = angles.BANDS) -> angles.Result:
+  """Centerline Cobb of a mask: midpoints of its rows, a smoothing spline, the extremes rule.
+
+  Args:
+    mask: [H,W], the spine where not 0.
+    spacing: mm per pixel (y, x); one number for square pixels; None or NaN is refused by a
+      failed result.
+    min_deg: smallest swing of a curve, degrees.
+    lam, replicates, seed: of `midline.fit_smooth`.
+    bands: of `angles.make_result`.
+
+  Returns:
+    `angles.make_result` with midline [[row, column]] in pixels. Regions and apices are told from
+    the share of the height, so `level_confidence` is 'low' and upper and lower have rows only.
+    An empty or hostile mask gives a failed result with its reason.
+
+  Raises:
+    ValueError: a mask that is not [H,W], a spacing of another length.
+  """
+  mask = np.asarray(mask) != 0
+  if mask.ndim != 2:
+    raise ValueError(f'an X-ray mask must be [H,W], got {list(mask.shape)}.')
+  steps = angles.check_spacing(spacing, 2)
+  name = 'centerline Cobb'
+  if steps is None:
+    return angles.make_result(name, spacing=None, failure=angles.NO_SPACING)
+  fail = lambda why: angles.make_result(name, spacing=steps, failure=why)
+  if not mask.any():
+    return fail('the mask is empty')
+  if mask.all():
+    return fail('the mask is all foreground')
+  labels, number = ndimage.label(mask, np.ones((3, 3)))
+  areas = np.bincount(labels.reshape(-1))
+  areas[0] = 0
+  mask = (areas > 0.05 * areas.max())[labels]
+  counts = mask.sum(1)
+  filled = np.flatnonzero(counts)
+  columns = mask @ np.arange(mask.shape[1]) / np.maximum(counts, 1)
+  y, x, width = filled * steps[0], columns[filled] * steps[1], counts[filled] * steps[1]
+  if len(y) < 24 or np.ptp(y) < 4 * np.median(width):
+    return fail('the mask is not a spine: it is less than four times as long as wide')
+  flags = []
+  holes = np.flatnonzero(np.diff(filled) > 1)
+  if len(holes):
+    spans = ', '.join(f'{filled[i] + 1} to {filled[i + 1] - 1}' for i in holes[:5])
+    flags.append(f'the mask has gaps, bridged in rows {spans}')
+  partial = bool(len(holes))
+  ends = width[:len(width) // 10].mean(), width[-(len(width) // 10):].mean()
+  trims = [0.6 * end for end in ends]
+  for _ in range(2):
+    grid = np.linspace(y[0] + trims[0], y[-1] - trims[1], POINTS)
+    points = np.interp(grid, y, x)
+    fit, draws = midline.fit_smooth(grid, points, lam=lam, replicates=replicates, seed=seed)
+    slopes = np.abs(fit.slope(grid[[0, -1]]))
+    trims = [end * (0.1 + 0.5 * min(slope, 0.9)) for end, slope in zip(ends, slopes)]
+  for _ in range(2):
+    tilts = fit.tilt(grid)
+    steep = np.abs(tilts) > 25
+    if not steep.any():
+      break
+    row, column = _section_centers(mask, steps, grid, fit, float(np.median(width)))
+    row, column = np.where(steep, row, grid), np.where(steep, column, points)
+    order = np.argsort(row)
+    fit, draws = midline.fit_smooth(row[order], column[order], lam=lam, replicates=replicates,
+                                    seed=seed)
+  at = np.linspace(fit.top, fit.top + fit.height, 69)
+  tilts = fit.tilt(at)
+  share = (at - y[0]) / np.ptp(y)
+  names = angles.levels_by_height(share)
+  samples = None if draws is None else draws.tilt(at)
+  curves = angles.find_curves(tilts, [None] * len(at), at / steps[0], samples, min_deg,
+                              region_names=names)
+  for curve in curves:
+    curve['apex'] = names[int(np.abs(at / steps[0] - curve['apex_row']).argmin())]
+  v = 2 * (grid - grid[0]) / np.ptp(grid) - 1
+  poly = np.polynomial.Chebyshev.fit(v, points, 7, domain=[-1, 1]).deriv()
+  other = np.degrees(np.arctan(poly(v) * 2 / np.ptp(grid)))
+  other = np.abs(np.diff(other[angles.extremes(other, min_deg)])).max(initial=0.0)
+  major = max((curve['angle_deg'] for curve in curves), default=0.0)
+  if abs(other - major) > 3:
+    partial = True
+    flags.append(f'a polynomial of degree 7 through the same centerline gives {other:.1f} degrees')
+  line = np.stack([at / steps[0], fit.position(at) / steps[1]], -1)
+  return angles.make_result(
+      name, spacing=steps, curves=curves, flags=flags, partial=partial, levels_found=0,
+      level_confidence='low', bands=bands, midline=np.round(line, 2).tolist(),
+      cross_check_deg=round(float(other), 2))
+
+
+def _section_centers(mask, steps, grid, fit, width):
+  """Middles (y, x) in mm of the sections of a mask perpendicular to its centerline."""
+  slope, middle = fit.slope(grid), fit.position(grid)
+  length = np.hypot(1, slope)
+  off = np.linspace(-width, width, 81)
+  y = grid[:, None] - off * (slope / length)[:, None]
+  x = middle[:, None] + off * (1 / length)[:, None]
+  inside = ndimage.map_coordinates(mask.astype(np.float32), [y / steps[0], x / steps[1]], order=1)
+  shift = (inside @ off) / inside.sum(1).clip(1e-6)
+  return grid - shift * slope / length, middle + shift / length

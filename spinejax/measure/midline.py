@@ -112,8 +112,8 @@ def fit_smooth(y: np.ndarray, x: np.ndarray, *, num: int = 40, lam: float = 1e-4
   """
   top, height = float(y.min()), float(np.ptp(y))
   rows = basis((y - top) / height, num)
-  second = np.diff(np.eye(num), 2, axis=0)
-  penalty = lam * len(y) / 257 * (num - 3)**3 * second.T @ second
+  bends = basis((np.arange(8 * num) + 0.5) / (8 * num), num, 2)
+  penalty = lam * len(y) / 257 * bends.T @ bends / len(bends)
   smoother = np.linalg.solve(rows.T @ rows + penalty + 1e-9 * np.eye(num), rows.T)
   coefficients = smoother @ x
   midline = Midline(coefficients, top, height, np.ones(len(y)))

@@ -60,13 +60,13 @@ def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
     flags.append(f'the mask has gaps, bridged in rows {spans}')
   partial = bool(len(holes))
   ends = width[:len(width) // 10].mean(), width[-(len(width) // 10):].mean()
-  trims = [0.6 * end for end in ends]
+  trims = [1.0 * end for end in ends]
   for _ in range(2):
     grid = np.linspace(y[0] + trims[0], y[-1] - trims[1], POINTS)
     points = np.interp(grid, y, x)
     fit, draws = midline.fit_smooth(grid, points, lam=lam, replicates=replicates, seed=seed)
     slopes = np.abs(fit.slope(grid[[0, -1]]))
-    trims = [end * (0.1 + 0.5 * min(slope, 0.9)) for end, slope in zip(ends, slopes)]
+    trims = [end * (0.2 + 0.6 * min(slope, 0.9)) for end, slope in zip(ends, slopes)]
   for _ in range(2):
     tilts = fit.tilt(grid)
     steep = np.abs(tilts) > 25
@@ -94,6 +94,11 @@ def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   if abs(other - major) > 3:
     partial = True
     flags.append(f'a polynomial of degree 7 through the same centerline gives {other:.1f} degrees')
+  short = [c for c in curves if c['lower_row'] - c['upper_row'] < 0.1 * np.ptp(y) / steps[0]]
+  if short:
+    partial = True
+    flags.append(f'the curve at row {short[0]["apex_row"]:.0f} is shorter than a tenth of the spine; '
+                 'the mask may end obliquely there and the next angle be wrong')
   line = np.stack([at / steps[0], fit.position(at) / steps[1]], -1)
   return angles.make_result(
       name, spacing=steps, curves=curves, flags=flags, partial=partial, levels_found=0,

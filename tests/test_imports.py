@@ -8,7 +8,7 @@ from tests import tiny
 
 PACKAGE = tiny.ROOT / 'spinejax'
 RANKS = (
-    {'cli'},
+    {'cli', 'measure'},
     {'data', 'losses', 'metrics', 'models'},
     {'steps', 'optimizers', 'checkpoints', 'logs', 'runs', 'report'},
     {'styles', 'inference', 'evaluate', 'train'},
@@ -33,7 +33,8 @@ def imported_rooms(path: pathlib.Path) -> set[str]:
   rooms = set()
   for node in ast.walk(ast.parse(path.read_text())):
     if isinstance(node, ast.ImportFrom) and f'{node.module}.'.startswith('spinejax.'):
-      rooms |= {room(f'{node.module}.{alias.name}') for alias in node.names}
+      rooms |= {room(f'{node.module}.{alias.name}') for alias in node.names
+                if alias.name != '__version__'}
     elif isinstance(node, ast.Import):
       rooms |= {room(alias.name) for alias in node.names if alias.name.startswith('spinejax.')}
   return rooms

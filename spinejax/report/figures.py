@@ -110,7 +110,7 @@ def interlace(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """
   image = to_bytes(image)
   rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
-  palette = np.array([_rgb(class_color(i)) for i in range(int(mask.max(initial=0)) + 1)], np.uint8)
+  palette = np.array([color_bytes(class_color(i)) for i in range(int(mask.max(initial=0)) + 1)], np.uint8)
   colored = np.where(mask[..., None] > 0, palette[mask], rgb // 2)
   out = rgb.copy()
   out[1::2] = colored[1::2]
@@ -139,14 +139,14 @@ def save_overlay(path: str | os.PathLike, image: np.ndarray, prediction: np.ndar
   prediction = _checked_mask('prediction', prediction, image.shape[:2], classes)
   rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
   width = max(1, round(min(rgb.shape[:2]) / 320))
-  palette = np.array([_rgb(class_color(index)) for index in range(int(prediction.max()) + 1)])
+  palette = np.array([color_bytes(class_color(index)) for index in range(int(prediction.max()) + 1)])
   colors = palette[prediction]
   filled = prediction > 0
   out = rgb.copy()
   out[filled] = np.rint(0.65 * rgb[filled] + 0.35 * colors[filled]).astype(np.uint8)
   if label is not None:
     label = _checked_mask('label', label, image.shape[:2], classes)
-    out[inner_contours(label, width)] = _rgb(TRUTH_COLOR)
+    out[inner_contours(label, width)] = color_bytes(TRUTH_COLOR)
   contour = inner_contours(prediction, width)
   out[contour] = colors[contour]
   partial = f'{os.fspath(path)}.partial'
@@ -173,23 +173,23 @@ def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
   """
   image = to_bytes(image)
   full_size = image.shape[:2]
-  size = _shown_size(full_size)
+  size = shown_size(full_size)
   image = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
   masks = {'Prediction': _checked_mask('prediction', prediction, full_size, classes)}
   lines = {'Prediction': (PREDICTION_COLOR, 1.1)}
   if label is not None:
     masks = {'Truth': _checked_mask('label', label, full_size, classes)} | masks
     lines = {'Truth': (TRUTH_COLOR, 2.2)} | lines
-  masks = {name: _nearest(mask, size) for name, mask in masks.items()}
-  figure, axes = _panels(['Image', *masks, *['Interlaced'] * interlaced, 'Contours'], size)
-  _show(axes[0], image)
-  palette = np.array([(0, 0, 0)] + [_rgb(class_color(i)) for i in range(1, len(classes))],
+  masks = {name: nearest(mask, size) for name, mask in masks.items()}
+  figure, axes = panels(['Image', *masks, *['Interlaced'] * interlaced, 'Contours'], size)
+  show(axes[0], image)
+  palette = np.array([(0, 0, 0)] + [color_bytes(class_color(i)) for i in range(1, len(classes))],
                      np.uint8)
   for axis, mask in zip(axes[1:], masks.values()):
-    _show(axis, palette[mask])
+    show(axis, palette[mask])
   if interlaced:
-    _show(axes[-2], interlace(image, masks['Prediction']))
-  _show(axes[-1], image)
+    show(axes[-2], interlace(image, masks['Prediction']))
+  show(axes[-1], image)
   for name, (color, width) in lines.items():
     edges = outline_edges(masks[name])
     if len(edges):
@@ -200,7 +200,7 @@ def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
   handles = [Patch(facecolor=class_color(i), label=name) for i, name in enumerate(classes) if i]
   handles += [Line2D([], [], color=color, linewidth=2.2, label=f'{name.lower()} contour')
               for name, (color, _) in lines.items()]
-  _legend_below(figure, handles)
+  legend_below(figure, handles)
   return figure
 
 
@@ -218,11 +218,11 @@ def probability_maps(probs: np.ndarray, classes: Sequence[str]) -> Figure:
   maps = {name: probs[..., index] for index, name in enumerate(classes) if index}
   if len(classes) > 2:
     maps['any bone'] = 1.0 - probs[..., 0]
-  size = _shown_size(probs.shape[:2])
-  figure, axes = _panels([f'P({name})' for name in maps], size)
+  size = shown_size(probs.shape[:2])
+  figure, axes = panels([f'P({name})' for name in maps], size)
   for axis, values in zip(axes, maps.values()):
     levels = Image.fromarray(np.clip(values, 0, 1).astype(np.float32))
-    drawn = _show(axis, np.asarray(levels.resize(size[::-1], Image.Resampling.BILINEAR)))
+    drawn = show(axis, np.asarray(levels.resize(size[::-1], Image.Resampling.BILINEAR)))
     drawn.set(cmap='inferno', clim=(0.0, 1.0))
   width, height = figure.get_size_inches()
   bar_width = min(2.6, 0.7 * width)
@@ -264,14 +264,14 @@ def loss_curves(history: Sequence[Mapping]) -> Figure:
   if len(values) and values.min() > 0 and values.max() > 30 * values.min():
     axes[0].set_yscale('log')
   if not len(values):
-    _say(axes[0], 'no training history')
-  _style(axes[0], '', 'loss', legend=True)
+    say(axes[0], 'no training history')
+  style(axes[0], '', 'loss', legend=True)
   if len(rate[0]):
     axes[1].plot(*rate, color=MUTED, linewidth=1.2)
     axes[1].set_ylim(bottom=0)
     axes[1].ticklabel_format(axis='y', style='sci', scilimits=(0, 0), useMathText=False)
     axes[1].yaxis.get_offset_text().set(color=MUTED, size=FONT - 1)
-    _style(axes[1], '', 'learning rate')
+    style(axes[1], '', 'learning rate')
   axes[-1].set_xlabel('step', color=MUTED, fontsize=FONT)
   return figure
 
@@ -300,9 +300,9 @@ def validation_curves(history: Sequence[Mapping], classes: Sequence[str]) -> Fig
     if len(steps) and index:
       axis.plot(steps, values, color=class_color(index), linewidth=1.3, label=name, **_dot(steps))
   if not any(len(line.get_xdata()) for line in axis.get_lines()):
-    _say(axis, 'no validation history')
+    say(axis, 'no validation history')
   axis.set_ylim(top=1.0)
-  _style(axis, 'step', 'validation Dice', legend=True)
+  style(axis, 'step', 'validation Dice', legend=True)
   return figure
 
 
@@ -332,8 +332,8 @@ def roc_curves(roc: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
   axis.set_xticks(np.linspace(0, 1, 6))
   axis.set_yticks(np.linspace(0, 1, 6))
   if len(axis.get_lines()) == 1:
-    _say(axis, 'no class with both positive and negative pixels')
-  _style(axis, 'false positive rate', 'true positive rate', legend=True)
+    say(axis, 'no class with both positive and negative pixels')
+  style(axis, 'false positive rate', 'true positive rate', legend=True)
   return figure
 
 
@@ -361,7 +361,7 @@ def dice_by_case(cases: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
   axis.set_xticks(range(len(columns)), [textwrap.fill(name, 12) for _, name, _ in columns],
                   parse_math=False)
   axis.set(xlim=(-0.6, len(columns) - 0.4), ylim=(max(0.0, math.floor(lowest * 10 - 0.5) / 10), 1))
-  _style(axis, '', 'Dice per case')
+  style(axis, '', 'Dice per case')
   axis.grid(axis='x', visible=False)
   return figure
 
@@ -387,7 +387,7 @@ def centroid_paths(paths: Mapping[str, np.ndarray], truth: np.ndarray,
     axis.plot(path[-1, :, 1], path[-1, :, 0], 'o', color=color, markersize=6)
     axis.set(title=name.replace(', ', ',\n'), xticks=[], yticks=[])
     axis.title.set_fontsize(9)
-  _style(curve, 'step', 'mean distance to the laminae, voxels', legend=True)
+  style(curve, 'step', 'mean distance to the laminae, voxels', legend=True)
   curve.set_ylim(bottom=0)
   return figure
 
@@ -422,16 +422,17 @@ def box_plot(values: Mapping[str, Sequence[float | None]], name: str) -> Figure:
               alpha=0.8, markeredgewidth=0, zorder=3)
     axis.plot(found.mean(), place, 'D', color=INK, markersize=4.6, markerfacecolor='none', zorder=4)
   if not axis.get_lines():
-    _say(axis, 'no value')
+    say(axis, 'no value')
   axis.set_yticks(range(len(values)), labels, parse_math=False)
   axis.set_ylim(len(values) - 0.5, -0.5)
-  _style(axis, name, '')
+  style(axis, name, '')
   axis.grid(axis='y', visible=False)
   axis.tick_params(axis='y', length=0, labelcolor=INK)
   return figure
 
 
-def _rgb(color: str) -> tuple[int, int, int]:
+def color_bytes(color: str) -> tuple[int, int, int]:
+  """(red, green, blue) 0..255 of a color."""
   return tuple(round(255 * channel) for channel in to_rgb(color))
 
 
@@ -448,17 +449,19 @@ def _checked_mask(what, mask, size, classes) -> np.ndarray:
   return mask
 
 
-def _shown_size(size) -> tuple[int, int]:
+def shown_size(size) -> tuple[int, int]:
+  """Size of a picture of that size, reduced to MAX_PANEL_PIXELS."""
   scale = min(1.0, math.sqrt(MAX_PANEL_PIXELS / (size[0] * size[1])))
   return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _nearest(mask, size) -> np.ndarray:
+def nearest(mask, size) -> np.ndarray:
+  """A mask sampled at the pixel centers of another size."""
   rows, columns = (((np.arange(n) + 0.5) * m / n).astype(int) for n, m in zip(size, mask.shape))
   return mask[rows[:, None], columns[None, :]]
 
 
-def _panels(titles, size):
+def panels(titles, size):
   """Figure of equal panels of 7.8 square inches, in one row if 11.5 inches hold them."""
   gap, head = 0.09, 0.36
   width = math.sqrt(7.8 * size[1] / size[0])
@@ -482,11 +485,13 @@ def _panels(titles, size):
   return figure, axes
 
 
-def _show(axis, array):
+def show(axis, array):
+  """An image in gray levels 0..255 that fills its axis."""
   return axis.imshow(array, cmap='gray', vmin=0, vmax=255, interpolation='none', aspect='auto')
 
 
-def _legend_below(figure, handles) -> None:
+def legend_below(figure, handles) -> None:
+  """A legend under the panels, in as many rows as it needs."""
   width = figure.get_size_inches()[0]
   widths = [0.45 + 0.062 * len(handle.get_label()) for handle in handles]
   columns = len(handles) if sum(widths) <= width else max(1, int(width / max(widths)))
@@ -498,7 +503,7 @@ def _legend_below(figure, handles) -> None:
     text.set_parse_math(False)
 
 
-def _style(axis, x_label, y_label, legend=False) -> None:
+def style(axis, x_label, y_label, legend=False) -> None:
   axis.set_xlabel(x_label, color=MUTED, fontsize=FONT)
   axis.set_ylabel(y_label, color=MUTED, fontsize=FONT)
   axis.set_facecolor('none')
@@ -514,7 +519,8 @@ def _style(axis, x_label, y_label, legend=False) -> None:
       text.set_parse_math(False)
 
 
-def _say(axis, sentence) -> None:
+def say(axis, sentence) -> None:
+  """A sentence in place of a drawing."""
   axis.text(0.5, 0.5, sentence, transform=axis.transAxes, ha='center', color=MUTED, fontsize=FONT)
 
 

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jinja2
 import matplotlib
@@ -59,8 +60,8 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
   metrics = {key: name for key, name in METRICS.items() if key in per_image or key in pooled}
   laminae = results.get('laminae')
   laminae_columns = tables.laminae_columns(laminae)
-  page = _environment().get_template('report.html').render(
-      title=title, config=json.dumps(config, indent=2, default=str), classes=classes,
+  return write_page(
+      pathlib.Path(directory) / 'index.html', 'report.html', title=title, config=json.dumps(config, indent=2, default=str), classes=classes,
       date=facts.get('date'), variant=_variant(facts), starts=starts[:-1],
       versions={name: version for name, version in (facts.get('versions') or {}).items()
                 if name in ('spinejax', 'jax', 'python')},
@@ -77,7 +78,6 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
       localizer_note=tables.localizer_note(laminae), **_charts(history, scores, roc, classes),
       cases=[_picture(index, case, scores, classes)
              for index, case in enumerate(_merge_roles(cases))])
-  return _write_page(directory, page)
 
 
 def write_comparison(directory: str | os.PathLike, *, comparison: Mapping,
@@ -102,14 +102,14 @@ def write_comparison(directory: str | os.PathLike, *, comparison: Mapping,
       figure.savefig(folder / f'box_{name}.png', dpi=150, facecolor='white')
       medians = ', '.join(f'{run} {tables.format_value(_median(values), metric["digits"])}'
                           for run, values in metric['values'].items())
-      plots.append(_embed(figure, f'box{len(plots)}',
+      plots.append(embed(figure, f'box{len(plots)}',
                           f'{metric["name"]} of each run; medians: {medians}'))
   runs = comparison['runs']
   title = f'{runs[0]} against {", ".join(runs[1:])}'
-  page = _environment().get_template('comparison.html').render(
-      title=title, is_phantom=is_phantom, comparison=comparison, workdirs=workdirs, plots=plots,
+  return write_page(
+      folder / 'index.html', 'comparison.html', title=title, is_phantom=is_phantom,
+      comparison=comparison, workdirs=workdirs, plots=plots,
       localizer_note=tables.localizer_note(comparison))
-  return _write_page(folder, page)
 
 
 def _median(values: Sequence[float | None]) -> float | None:
@@ -117,11 +117,11 @@ def _median(values: Sequence[float | None]) -> float | None:
   return float(np.median(defined)) if defined else None
 
 
-def _write_page(directory: str | os.PathLike, page: str) -> pathlib.Path:
-  """Writes index.html of a folder, made if absent, atomically."""
-  path = pathlib.Path(directory) / 'index.html'
+def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path:
+  """Writes a page, whole or not at all, into a folder made if absent; returns its path."""
+  page = _environment().get_template(template).render(**values)
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix('.partial')
+  partial = path.with_name(f'{path.name}.partial')
   try:
     partial.write_text(page, encoding='utf-8')
     partial.replace(path)
@@ -180,7 +180,8 @@ def shrink_png(data: bytes) -> bytes:
   return out.getvalue()
 
 
-def _embed(figure, prefix, description) -> dict:
+def embed(figure: Figure, prefix: str, description: str) -> dict[str, Any]:
+  """A figure as a template shows it: its `figure_to_svg` and its width in inches."""
   return {'svg': Markup(figure_to_svg(figure, prefix, description)),
           'width': float(figure.get_size_inches()[0])}
 
@@ -192,16 +193,16 @@ def _charts(history, scores, roc, classes) -> dict:
   has_loss = any(row.get('phase') in ('train', 'validation') for row in history)
   has_dice = any(str(key).startswith('dice/') for row in history for key in row)
   return {
-      'loss_figure': _embed(
+      'loss_figure': embed(
           figures.loss_curves(history), 'loss',
           'Training and validation loss, and the learning rate, by step') if has_loss else None,
-      'validation_figure': _embed(
+      'validation_figure': embed(
           figures.validation_curves(history, classes), 'validation',
           'Validation Dice by step, per class and mean') if has_dice else None,
-      'roc_figure': _embed(
+      'roc_figure': embed(
           figures.roc_curves(roc, classes), 'roc',
           f'ROC curve per class: {areas}') if roc else None,
-      'dice_figure': _embed(
+      'dice_figure': embed(
           figures.dice_by_case(scores, classes), 'dice',
           'Dice of every case by class as dots, median as a line') if scores else None,
   }
@@ -246,12 +247,12 @@ def _picture(index, case, scores, classes) -> dict:
   dice = tables.format_value(case.get('dice'))
   truth = 'image, ' if case.get('label') is None else 'image, true mask, '
   name = case['name']
-  pictures = [_embed(
+  pictures = [embed(
       figures.overlay(case['image'], case.get('label'), case['prediction'], classes,
                       interlaced=case.get('interlaced', False)),
       f'case{index}', f'Case {name}: {truth}predicted mask and contours; Dice {dice}')]
   if case.get('probs') is not None:
-    pictures.append(_embed(figures.probability_maps(case['probs'], classes), f'map{index}',
+    pictures.append(embed(figures.probability_maps(case['probs'], classes), f'map{index}',
                            f'Case {name}: predicted probability of each class'))
   by_class = (scores.get(name) or {}).get('dice') or {}
   return {'name': name, 'roles': case['roles'], 'dice': dice, 'figures': pictures,

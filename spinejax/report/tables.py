@@ -214,6 +214,24 @@ def print_comparison(comparison: Mapping, console: Console | None = None) -> Non
   console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=width)
 
 
+def angle_of(curve: Mapping) -> str:
+  """Angle of a curve of `spinejax.measure` in whole degrees; '≥' where it is a lower bound."""
+  return f'{"≥ " if curve["truncated"] else ""}{curve["angle_deg"]:.0f}°'
+
+
+def interval_of(curve: Mapping) -> str:
+  """Interval of a curve, '' without one."""
+  return '({:.0f} to {:.0f})'.format(*curve['ci95']) if curve['ci95'] else ''
+
+
+def angle_cells(result: Mapping) -> tuple[str, str]:
+  """Largest angle of a result of `spinejax.measure`, and its interval; an en dash on failure."""
+  if result['status'] == 'fail':
+    return UNDEFINED, ''
+  largest = max(result['curves'], key=lambda curve: curve['angle_deg'], default=None)
+  return ('no curve', '') if largest is None else (angle_of(largest), interval_of(largest))
+
+
 def interval_name(comparison: Mapping) -> str:
   """Name of the column of intervals, such as '95 % interval'."""
   return f'{100 * comparison["confidence"]:g} % interval'

@@ -1,0 +1,69 @@
+"""What is written for every case with a measured angle: JSON, picture, page, and one list of all."""
+import collections
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+
+from spinejax import runs
+from spinejax.report import angle_figures
+from spinejax.report import html
+from spinejax.report import tables
+
+METHODS = {'uca': 'ultrasound curve angle (UCA)', 'spa': 'spinous process angle (SPA)',
+           'center of lamina': 'center-of-lamina angle', 'centerline Cobb': 'centerline Cobb angle',
+           'landmark Cobb': 'Cobb angle of landmarks'}
+STATUSES = {'ok': 'measured', 'partial': 'with care', 'fail': 'no angle'}
+
+
+def write_case(folder: str | os.PathLike, name: str, image: np.ndarray, mask: np.ndarray,
+               result: Mapping[str, Any], classes: Sequence[str], *, is_phantom: bool = False
+               ) -> None:
+  """Writes NAME_angle.json (the result), NAME_angle.png and NAME_angle.html into a folder.
+
+  Args:
+    folder: it exists.
+    name: of the case, a file name.
+    image, mask, result, classes: as `angle_figures.angle_figure`.
+    is_phantom: puts the notice on computer-made cases on the page.
+  """
+  folder = pathlib.Path(folder)
+  runs.write_json(folder / f'{name}_angle.json', result)
+  angle_figures.save_angle_figure(folder / f'{name}_angle.png', image, mask, result, classes)
+  curves = sorted(result['curves'], key=lambda curve: -curve['angle_deg'])
+  colors = angle_figures.CURVE_COLORS
+  method = METHODS.get(result['method'], result['method'])
+  angle, interval = tables.angle_cells(result)
+  html.write_page(folder / f'{name}_angle.html', 'case.html', title=name, is_phantom=is_phantom,
+                  result=result, method=method, headline={'angle': angle, 'interval': interval},
+                  status_words=STATUSES[result['status']],
+                  caption=f'{name}: mask, levels, midline, and each curve between its end lines.',
+                  figure=html.embed(
+                      angle_figures.angle_figure(image, mask, result, classes), 'case',
+                      f'Case {name}: image, and mask with levels, midline and angles; largest '
+                      f'angle {angle}'),
+                  curves=[{**curve, 'color': colors[min(i, len(colors) - 1)],
+                           'angle': tables.angle_of(curve), 'interval': tables.interval_of(curve),
+                           **{end: _level(curve, end) for end in ('upper', 'lower', 'apex')}}
+                          for i, curve in enumerate(curves)])
+
+
+def write_index(folder: str | os.PathLike, results: Mapping[str, Mapping[str, Any]], *,
+                is_phantom: bool = False) -> pathlib.Path:
+  """Writes index.html, a line and a link for every case of `write_case`; returns its path."""
+  rows = [{'name': name, 'link': quote(f'{name}_angle.html'), 'band': result['band'],
+           'status': result['status'], 'flags': result['flags'],
+           **dict(zip(('angle', 'interval'), tables.angle_cells(result)))}
+          for name, result in results.items()]
+  return html.write_page(
+      pathlib.Path(folder) / 'index.html', 'cases.html', title='Angles', is_phantom=is_phantom,
+      rows=rows, statuses=collections.Counter(row['status'] for row in rows))
+
+
+def _level(curve, end) -> str:
+  row = f'row {curve[f"{end}_row"]:.0f}'
+  return f'{curve[end]}, {row}' if curve[end] else row
+

@@ -150,6 +150,13 @@ def get_config(variant: str = 'ours') -> ConfigDict:
       best='dice',                # of validation: mean Dice of the bones, or 'loss'
       interlaced=False,           # True: pictures of image and mask in alternate rows too
   )
+  config.angle = dict(
+      method='uca',               # 'uca', 'center_of_lamina', 'centerline_cobb'; '': none
+      spacing=(),                 # mm per pixel (y, x) where files do not say; (1.0, 1.0): square
+      min_deg=5.0,                # degrees; smaller swings of the spine are no curves
+      bands=(10.0, 25.0, 40.0),   # degrees; limits of none, mild, moderate and severe
+      calibration=(),             # (slope, intercept, source) of your own; shown beside the angle
+  )
   config.lock()
   config.update_from_flattened_dict(VARIANTS[variant])
   return config

@@ -14,6 +14,7 @@ from spinejax import styles
 from spinejax.data import datasets
 from spinejax.data import resize
 from spinejax.data import phantoms
+from spinejax.metrics import agreement
 from spinejax.metrics import laminae
 from spinejax.metrics import roc
 from spinejax.metrics import segmentation
@@ -27,7 +28,8 @@ LABEL_NOISE = (0.5, 0.7, 1.0)  # voxels along each axis, of annotators who place
 def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> dict[str, Any]:
   """Tests a run and writes test_metrics.json, predictions/NAME.png and report/index.html.
 
-  A wave_ct network also leaves styles.npz behind, the styles of its training images.
+  With config.angle also predictions/NAME_angle.json; a wave_ct network leaves styles.npz behind, the
+  styles of its training images.
 
   Args:
     config: the run's config; it must be the one in `workdir`.
@@ -41,7 +43,9 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
     above 0 as one; `auc` {class: area}; `at_network_size` with the mean `cross_entropy` and the
     `accuracy` over pixels of the network's own images; and the `step` of the checkpoint; of
     volumes also `laminae`, as `laminae.summarize`, with `localizer_dice` {noise in voxels: Dice of
-    a perfect localizer} where the labels are cubes. Without test cases the tables are empty and the
+    a perfect localizer} where the labels are cubes; with config.angle also `angles`: method,
+    reference ('phantom truth' or 'true masks'), number of cases failed, `agreement` and `naive`
+    (largest angle between the lines themselves) as `agreement.agree`, and `cases`. Without test cases the tables are empty and the
     report says so.
 
   Raises:
@@ -51,6 +55,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   folder = pathlib.Path(workdir)
   runs.check(workdir, 'config', config)
   styles.uses_style_transfer(config)
+  inference.angle_options(config)
   cases = datasets.load_dataset(config.data)
   info = runs.load_dataset_info(workdir)
   runs.check(workdir, 'dataset', {**info, **datasets.describe(cases)})
@@ -69,6 +74,8 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
     results['at_network_size'] = {
         'cross_entropy': float(np.mean(tested.cross_entropies)),
         'accuracy': float(np.sum(tested.correct) / np.sum(tested.seen))}
+    if tested.angles:
+      results['angles'] = _compare_angles(tested)
     if tested.laminae:
       results['laminae'] = laminae.summarize(tested.laminae)
       if config.data.get('labels', 'cubes') == 'cubes':
@@ -85,6 +92,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   if len(test):
     tables.print_results(results, classes, console=console)
     tables.print_laminae(results.get('laminae'), console=console)
+    tables.print_angles(results.get('angles'), console=console)
   else:
     console.print('There are no test cases: nothing was tested.')
   console.print(f'Report: {page}', highlight=False, soft_wrap=True)
@@ -117,6 +125,8 @@ class _Tested(NamedTuple):
     any_bone: int64 [cases, 2, 3], of the classes above 0 as one.
     histograms: of scores, by class.
     laminae: metrics of volumes, by case.
+    angles: results of `measure`, by case, and the angles they are compared with: exact ones of
+      phantoms, else those of the true masks, None where these have none.
     cross_entropies, correct, seen: at the network's size, of each case: mean over pixels, pixels
       of the right class, pixels.
   """
@@ -124,6 +134,9 @@ class _Tested(NamedTuple):
   any_bone: np.ndarray
   histograms: dict[str, np.ndarray]
   laminae: dict[str, Any]
+  angles: dict[str, Any]
+  true_angles: dict[str, float | None]
+  are_exact: bool
   cross_entropies: list[float]
   correct: list[int]
   seen: list[int]
@@ -134,6 +147,7 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
   """Predicts the test cases and writes their masks."""
   folder.mkdir(parents=True, exist_ok=True)
   counts, any_bone, histograms, found, entropies, correct, seen = [], [], {}, {}, [], [], []
+  angles, true_angles, are_exact = {}, {}, False
   with logs.progress_of('testing', len(test), console) as progress:
     for start in range(0, len(test), predictor.batch_size):
       records = [test[i] for i in range(start, min(start + predictor.batch_size, len(test)))]
@@ -153,9 +167,38 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
           found[record['name']] = laminae.case_metrics(
               mask, label, spacing=record['spacing'],
               landmarks=record.get('landmarks'), region=record.get('region'))
+        result = inference.measure_prediction(
+            predictor, mask, record['spacing'], prediction.probs)
+        if result is not None:
+          name, method = record['name'], predictor.config.angle.method
+          angles[name], are_exact = result, method in record.get('true_angles', {})
+          true_angles[name] = record['true_angles'][method] if are_exact else (
+              inference.measure_prediction(predictor, label, record['spacing'])['major_deg'])
+          runs.write_json(folder / f'{name}_angle.json', result)
         _write_mask(folder / record['name'], mask, record['spacing'])
         progress.advance()
-  return _Tested(np.stack(counts), np.stack(any_bone), histograms, found, entropies, correct, seen)
+  return _Tested(np.stack(counts), np.stack(any_bone), histograms, found, angles, true_angles,
+                 are_exact, entropies, correct, seen)
+
+
+def _compare_angles(tested: _Tested) -> dict[str, Any]:
+  """The largest angle of each case against its reference, and the naive angle too."""
+  naive = {name: result.get('naive_deg') if result['status'] != 'fail' else None
+           for name, result in tested.angles.items()}
+  cases = {name: {'reference_deg': tested.true_angles[name], 'angle_deg': result['major_deg'],
+                  'naive_deg': naive[name], 'band': result['band'], 'status': result['status'],
+                  'flags': result['flags']}
+           for name, result in tested.angles.items()}
+  columns = lambda key: [case[key] for case in cases.values()]
+  reference = columns('reference_deg')
+  return {
+      'method': next(iter(tested.angles.values()))['method'],
+      'reference': 'phantom truth' if tested.are_exact else 'true masks',
+      'failed': columns('status').count('fail'),
+      'agreement': agreement.agree(reference, columns('angle_deg')),
+      'naive': agreement.agree(reference, columns('naive_deg'))
+               if any(value is not None for value in naive.values()) else None,
+      'cases': cases}
 
 
 def _write_mask(path: pathlib.Path, mask: np.ndarray, spacing: np.ndarray) -> None:

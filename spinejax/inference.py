@@ -1,5 +1,6 @@
 """A trained run applied to images and volumes: restored network, original size, mask files."""
 import functools
+import math
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from spinejax import checkpoints
+from spinejax import measure
 from spinejax import runs
 from spinejax import steps
 from spinejax import styles
@@ -197,6 +199,47 @@ def to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str) -> Pre
     raise ValueError(f"config.evaluation.resize must be 'logits' or 'mask', not {how!r}.")
   mask = resize.resize_nearest(segmentation.predict_labels(logits), size)
   return Prediction(mask, resize.resize_bilinear(segmentation.class_probs(logits), size), logits)
+
+
+def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Sequence[float],
+                       probs: np.ndarray | None = None) -> dict[str, Any] | None:
+  """The angles of a predicted mask [*S], with network and step; None where config.angle has none.
+
+  Args:
+    spacing: mm per pixel along each axis; config.angle.spacing is taken where it is not finite.
+    probs: [*S, K], which weigh the centroids of laminae.
+  """
+  options = angle_options(predictor.config)
+  if options is None:
+    return None
+  result = measure.measure_mask(mask, known_spacing(predictor.config, spacing), probs=probs,
+                                **options)
+  return result | {'model': predictor.config.model.name, 'checkpoint': predictor.step}
+
+
+def angle_options(config: Any) -> dict[str, Any] | None:
+  """Keywords of `measure.measure_mask` of a config; None where no angle is asked for.
+
+  Raises ValueError naming the setting that is wrong.
+  """
+  options = dict(config.get('angle') or {})  # older runs have none
+  if not options.get('method'):
+    return None
+  spacing = tuple(options.pop('spacing'))
+  if spacing and (len(spacing) != len(config.data.image_size) or not all(
+      0 < step < math.inf for step in spacing)):
+    raise ValueError(f'config.angle.spacing must be {len(config.data.image_size)} numbers of mm, '
+                     f'one per axis, not {spacing}.')
+  try:
+    measure.check_options(**options)
+  except ValueError as error:
+    raise ValueError(f'config.angle: {error}') from None
+  return {**options, 'classes': tuple(config.data.classes)}
+
+
+def known_spacing(config: Any, spacing: Sequence[float]) -> Sequence[float]:
+  """The spacing of a file, or that of config.angle where the file does not say."""
+  return spacing if np.isfinite(spacing).all() else tuple(config.angle.spacing)
 
 
 def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Sequence[float]

@@ -16,6 +16,7 @@ from rich.console import Console
 from spinejax import checkpoints
 from spinejax import cli
 from spinejax import evaluate
+from spinejax import inference
 from spinejax import logs
 from spinejax import optimizers
 from spinejax import runs
@@ -106,6 +107,7 @@ def create_run(config: ConfigDict, console: Console) -> Run:
   loss = create_loss(config.loss)
   model = create_model(config.model)
   styles.uses_style_transfer(config)
+  inference.angle_options(config)
   if config.evaluation.best not in ('dice', 'loss'):
     raise ValueError("config.evaluation.best must be 'dice' or 'loss', "
                      f'not {config.evaluation.best!r}.')

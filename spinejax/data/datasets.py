@@ -2,7 +2,8 @@
 
 A record is a dict: name, patient (str); image uint8 or float32 [H,W,C] in 0..255; label uint8
 [H,W], classes from 0 (background); spacing float32 [2] mm per pixel, NaN where unknown. Sizes may
-differ from record to record, the dtype may not.
+differ from record to record, the dtype may not. The record of a phantom also has true_angles
+{method of `spinejax.measure`: degrees of the largest true curve}.
 
 The record of a volume is prepared to the size of the network (see `preparation`): image float32
 [D,H,W,1], any gray scale; label uint8 [D,H,W], 1 = lamina; spacing float32 [3]; and landmarks
@@ -28,6 +29,9 @@ Record = dict[str, Any]
 
 INFO_FILE = 'dataset_info.json'  # written by TFDS
 METADATA_FILE = 'metadata.json'  # written by TFDS from what build gives it
+# What a method of `spinejax.measure` reads off, by its name among the truths of a phantom.
+_TRUE_ANGLES = {'cobb': 'uca', 'center_of_lamina': 'center_of_lamina',
+                'centerline_cobb': 'centerline_cobb'}
 _PHANTOM_SEEDS = 1_000_000  # of each set; a split seed has three times as many
 
 
@@ -319,6 +323,9 @@ def _load_phantoms(config: Config, render: Callable[..., dict[str, Any]]) -> Dat
                   image=files.set_channels(phantom['image'][..., None], config['channels']),
                   label=np.asarray(label_map, np.uint8)[label] if label_map else label,
                   spacing=np.broadcast_to(spacing, (len(shape),)),
+                  true_angles={
+                      method: max((abs(curve.angle) for curve in phantom['truth'][key]), default=0)
+                      for key, method in _TRUE_ANGLES.items() if key in phantom['truth']},
                   **{key: phantom[key] for key in ('landmarks', 'region') if key in phantom})
 
     probe = files.digest_record(read(0)) if names else ''

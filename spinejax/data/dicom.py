@@ -57,7 +57,7 @@ def _pydicom(path: str | os.PathLike) -> Any:
 
 
 @contextlib.contextmanager
-def _quietly(pydicom: Any) -> Iterator[None]:
+def quietly(pydicom: Any) -> Iterator[None]:
   """Keeps pydicom from printing what it reads; one thread at a time."""
   logger, settings = logging.getLogger('pydicom'), pydicom.config.settings
   with _LOCK, warnings.catch_warnings():
@@ -280,7 +280,7 @@ def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 
   """
   pydicom = _pydicom(path)
   damaged = ValueError(f'{path}: this is not a DICOM file, or it is truncated or corrupt.')
-  with _quietly(pydicom):
+  with quietly(pydicom):
     try:
       data = pydicom.dcmread(io.BytesIO(content), force=True)
       if not len(data):

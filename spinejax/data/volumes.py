@@ -372,7 +372,8 @@ def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
   return orientation.to_array(_as_label(path, stored.array), own)
 
 
-def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) -> None:
+def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,
+               fields: Mapping[str, str] | None = None) -> None:
   """Writes a mask on the grid of the file that its image came from, in the format of the suffix.
 
   Origin, spacing and direction come out as they were read, bit by bit (NIfTI itself keeps 32 bits
@@ -382,6 +383,7 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
     path: suffix as `read_volume`; overwritten if it exists.
     mask: [D,H,W] in our axes, boolean or whole numbers 0..65535.
     geometry: of the image.
+    fields: keys and values for the header of an NRRD file.
 
   Raises:
     ValueError: SimpleITK is missing; another suffix; a mask of another shape or of other values; a
@@ -407,6 +409,8 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
     image.SetSpacing(np.nan_to_num(geometry.spacing, nan=1.0).tolist())
     image.SetOrigin(geometry.origin.tolist())
     image.SetDirection(geometry.direction.reshape(-1).tolist())
+    for key, value in (fields or {}).items():
+      image.SetMetaData(key, value)
     sitk.WriteImage(image, str(path), useCompression=True)
   except (OSError, RuntimeError):
     raise ValueError(f'{path}: the mask cannot be written there.') from None

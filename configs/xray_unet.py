@@ -11,7 +11,7 @@ Variants:
   modern_unet, modern_fpn   the U-Net of RSN-U-net and a panoptic FPN trained like `modern`
   quick    the modern way with small phantoms and half the width for a laptop CPU:
            launch/local.sh --config=configs/xray_unet.py:quick took 1 min 31 s on two cores and
-           ended with a per-image Dice of 0.952 (spine) and 0.961 (spine + border) on 29 test phantoms
+           ended with a per-image Dice of 0.952 (spine), 0.961 (spine + border) on 29 test phantoms
 
 Protocol of `paper`: 481 training and 129 test X-rays, 15 epochs of batches of 3, RMSprop 1e-3, the
 checkpoint of the lowest validation loss. The paper says 150x150, which cannot pass through the

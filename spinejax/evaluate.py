@@ -28,8 +28,8 @@ LABEL_NOISE = (0.5, 0.7, 1.0)  # voxels along each axis, of annotators who place
 def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> dict[str, Any]:
   """Tests a run and writes test_metrics.json, predictions/NAME.png and report/index.html.
 
-  With config.angle also predictions/NAME_angle.json; a wave_ct network leaves styles.npz behind, the
-  styles of its training images.
+  With config.angle also predictions/NAME_angle.json; a wave_ct network leaves styles.npz behind,
+  the styles of its training images.
 
   Args:
     config: the run's config; it must be the one in `workdir`.
@@ -45,8 +45,8 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
     volumes also `laminae`, as `laminae.summarize`, with `localizer_dice` {noise in voxels: Dice of
     a perfect localizer} where the labels are cubes; with config.angle also `angles`: method,
     reference ('phantom truth' or 'true masks'), number of cases failed, `agreement` and `naive`
-    (largest angle between the lines themselves) as `agreement.agree`, and `cases`. Without test cases the tables are empty and the
-    report says so.
+    (largest angle between the lines themselves) as `agreement.agree`, and `cases`. Without
+    test cases the tables are empty and the report says so.
 
   Raises:
     ValueError: the run has another config or its data changed; FileNotFoundError: nothing trained.
@@ -168,7 +168,7 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
               mask, label, spacing=record['spacing'],
               landmarks=record.get('landmarks'), region=record.get('region'))
         result = inference.measure_prediction(
-            predictor, mask, record['spacing'], prediction.probs)
+            predictor, mask, record['spacing'], probs=prediction.probs)
         if result is not None:
           name, method = record['name'], predictor.config.angle.method
           angles[name], are_exact = result, method in record.get('true_angles', {})

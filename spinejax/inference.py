@@ -1,14 +1,12 @@
-"""A trained run applied to images and volumes: restored network, original size, mask files."""
+"""A trained run applied to images and volumes: restored network, original size, angles."""
 import functools
 import math
-import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image
 
 from spinejax import checkpoints
 from spinejax import measure
@@ -18,18 +16,14 @@ from spinejax import styles
 from spinejax.data import augment
 from spinejax.data import batches
 from spinejax.data import datasets
-from spinejax.data import files
-from spinejax.data import landmarks
 from spinejax.data import memory
 from spinejax.data import preparation
 from spinejax.data import resize
 from spinejax.data import tiles
-from spinejax.data import volumes
 from spinejax.metrics import laminae
 from spinejax.metrics import segmentation
 from spinejax.models import create_model
 from spinejax.models import wave_ct
-from spinejax.report import figures
 
 
 class Predictor(NamedTuple):
@@ -68,13 +62,6 @@ class Prediction(NamedTuple):
   styled: np.ndarray | None = None
 
 
-class Outcome(NamedTuple):
-  """What became of a file: a sentence if it could not be predicted, and what there is to say."""
-  path: pathlib.Path
-  fault: str = ''
-  notes: tuple[str, ...] = ()
-
-
 class VolumePrediction(NamedTuple):
   """One volume's result on its own grid.
 
@@ -92,7 +79,7 @@ class VolumePrediction(NamedTuple):
 
 def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bool | None = None,
                    training: datasets.Source | None = None, tile: Sequence[int] = (),
-                   data_fields: Mapping[str, Any] | None = None) -> Predictor:
+                   overrides: Mapping[str, Any] | None = None) -> Predictor:
   """Restores a run for inference; the config and the gray-level statistics are the run's own.
 
   Args:
@@ -104,8 +91,8 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
       brought up to date for any network that can transfer, else for a transfer only, from the
       data that the config names.
     tile: size of overlapping parts to segment one at a time, where memory is short; (): the whole.
-    data_fields: fields of `config.data` with other values than in training, for volumes of another
-      machine: axes, preparation, top_layer, column_width.
+    overrides: dotted fields of the config with other values than in training, for images of another
+      machine: data.axes, data.preparation, data.top_layer, data.column_width, angle.spacing, ...
 
   Raises:
     FileNotFoundError: nothing trained; no styles and no training data to compute them from.
@@ -115,7 +102,8 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
   config, info = runs.load_config(workdir), runs.load_dataset_info(workdir)
   transfers = styles.uses_style_transfer(config, style_transfer)
   model = create_model(config.model)
-  config.data.update(data_fields or {})
+  _override(config, overrides or {})
+  angle_options(config)  # refuses early
   data, size = config.data, tuple(config.data.image_size)
   tile = tuple(tile)
   if tile:
@@ -151,6 +139,15 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
   transfer = compiled(styles.transfer_step, (variables, jax.device_put(bank, place)))
   mean, std = np.float32(info['mean']), np.maximum(np.float32(info['std']), np.float32(1e-6))
   return predictor._replace(transfer=lambda images: transfer(images) * std + mean)
+
+
+def _override(config: Any, overrides: Mapping[str, Any]) -> None:
+  for name, value in overrides.items():
+    group, _, field = name.rpartition('.')
+    if group not in config or field not in config[group]:
+      raise ValueError(f'the run has no setting config.{name}: it was made before there was one; '
+                       'train again.')
+    config[group].update({field: value})
 
 
 def _require_memory(program: jax.stages.Compiled, shape: tuple[int, ...],
@@ -202,17 +199,17 @@ def to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str) -> Pre
 
 
 def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Sequence[float],
-                       probs: np.ndarray | None = None) -> dict[str, Any] | None:
+                       **evidence: np.ndarray) -> dict[str, Any] | None:
   """The angles of a predicted mask [*S], with network and step; None where config.angle has none.
 
   Args:
     spacing: mm per pixel along each axis; config.angle.spacing is taken where it is not finite.
-    probs: [*S, K], which weigh the centroids of laminae.
+    **evidence: probs or points of `measure.measure_mask`.
   """
   options = angle_options(predictor.config)
   if options is None:
     return None
-  result = measure.measure_mask(mask, known_spacing(predictor.config, spacing), probs=probs,
+  result = measure.measure_mask(mask, known_spacing(predictor.config, spacing), **evidence,
                                 **options)
   return result | {'model': predictor.config.model.name, 'checkpoint': predictor.step}
 
@@ -230,8 +227,11 @@ def angle_options(config: Any) -> dict[str, Any] | None:
       0 < step < math.inf for step in spacing)):
     raise ValueError(f'config.angle.spacing must be {len(config.data.image_size)} numbers of mm, '
                      f'one per axis, not {spacing}.')
+  if options['method'] not in measure.METHODS:
+    raise ValueError(f'config.angle.method must be one of {", ".join(measure.METHODS)}, or empty, '
+                     f'not {options["method"]!r}.')
   try:
-    measure.check_options(**options)
+    measure.make_options(*(options[name] for name in ('min_deg', 'bands', 'calibration')))
   except ValueError as error:
     raise ValueError(f'config.angle: {error}') from None
   return {**options, 'classes': tuple(config.data.classes)}
@@ -266,77 +266,3 @@ def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Sequence[fl
   return VolumePrediction(
       (probability >= 0.5).astype(np.uint8), preparation.points_from_grid(centroids, prepared),
       (image, prediction.mask), tuple(step.note for step in prepared.steps if step.note))
-
-
-def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: pathlib.Path
-                  ) -> Iterator[Outcome]:
-  """Predicts files into `output`, one outcome for each; a file at fault is left out.
-
-  Of an image: NAME_mask.png, NAME_overlay.png, NAME_interlaced.png where the config asks for it,
-  and NAME_styled.png after a style transfer. Of a
-  volume: NAME_mask in its own format and geometry, NAME_centroids.csv (voxels of the file and, if
-  its spacing is known, LPS millimeters) and NAME_overlay.png, coronal and sagittal projection.
-  """
-  names = _output_names(paths)
-  if len(predictor.config.data.image_size) == 3:
-    for path in paths:
-      try:
-        yield Outcome(path, '', _predict_volume_file(predictor, path, output, names[path]))
-      except (ValueError, OSError) as error:
-        yield Outcome(path, str(error))
-    return
-  for start in range(0, len(paths), predictor.batch_size):
-    images, notes = {}, {}
-    for path in paths[start:start + predictor.batch_size]:
-      try:
-        if files.is_volume(path):
-          raise ValueError(f'{path}: this is a volume, but the run was trained on images.')
-        picture = files.read_picture(path, predictor.config.data.channels)
-        images[path], notes[path] = picture.pixels, tuple(picture.notes)
-      except (ValueError, OSError) as error:
-        yield Outcome(path, str(error))
-    for path, prediction in zip(images, predict_images(predictor, list(images.values()))):
-      _write_image_files(predictor, prediction, images[path], output, names[path])
-      yield Outcome(path, '', notes[path])
-
-
-def _write_image_files(predictor: Predictor, prediction: Prediction, image: np.ndarray,
-                       output: pathlib.Path, name: str) -> None:
-  Image.fromarray(prediction.mask.astype(np.uint8)).save(output / f'{name}_mask.png')
-  figures.save_overlay(output / f'{name}_overlay.png', image[..., 0], prediction.mask,
-                       classes=tuple(predictor.config.data.classes))
-  if predictor.config.evaluation.get('interlaced', False):
-    Image.fromarray(figures.interlace(image, prediction.mask)).save(
-        output / f'{name}_interlaced.png')
-  if prediction.styled is not None:
-    gray = np.clip(np.rint(prediction.styled), 0, 255).astype(np.uint8)
-    Image.fromarray(gray[..., 0] if gray.shape[-1] == 1 else gray).save(
-        output / f'{name}_styled.png')
-
-
-def _predict_volume_file(predictor: Predictor, path: pathlib.Path, output: pathlib.Path, name: str
-                         ) -> tuple[str, ...]:
-  """Writes the files of a volume; returns the notes of its preparation."""
-  data = predictor.config.data
-  if not files.is_volume(path):
-    raise ValueError(f'{path}: this is no volume ({", ".join(volumes.KINDS)}), but the run was '
-                     'trained on volumes.')
-  volume = volumes.read_volume(path, data.get('axes', ''))
-  try:
-    result = predict_volume(predictor, volume.array, volume.spacing)
-  except ValueError as error:
-    raise ValueError(f'{path}: {error}') from None
-  volumes.write_mask(output / f'{name}_mask{volumes.suffix_of(path)}', result.mask, volume.geometry)
-  landmarks.write_landmarks(output / f'{name}_centroids.csv', result.centroids, volume.geometry)
-  image, mask = result.grid
-  side_by_side = lambda array: np.concatenate([array.max(2), array.max(1)], axis=1)
-  figures.save_overlay(output / f'{name}_overlay.png', side_by_side(figures.stretch(image)),
-                       side_by_side(mask), classes=tuple(data.classes))
-  return result.notes
-
-
-def _output_names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
-  """The name of each file without its suffix, or with it where two files share the rest."""
-  stems = [path.name.removesuffix(path.name[-len(volumes.suffix_of(path)):])
-           if volumes.suffix_of(path) else path.stem for path in paths]
-  return {path: stem if stems.count(stem) == 1 else path.name for path, stem in zip(paths, stems)}

@@ -5,14 +5,19 @@
 Writes NAME_mask.png (class indices) and NAME_overlay.png for every image. For every volume (NIfTI,
 NRRD, MetaImage or NPZ) NAME_mask in the same format and geometry, NAME_centroids.csv with the
 laminae in voxels of the file and in LPS millimeters, and NAME_overlay.png, its coronal and sagittal
-projections as the network saw them. A file that cannot be read is reported and skipped, and the
-exit status is then 1. Volumes are prepared as in training, or as --axes, --preparation, --top_layer
-and --column_width say. A wave_ct network segments an image
-after a transfer to the style of the training image nearest to it, as its config says or
---[no]style_transfer; NAME_styled.png is then what it segmented.
+projections as the network saw them. The angles, as config.angle of the run says: NAME_angle.json,
+NAME_angle.png and the page NAME_angle.html of every case, index.html and angles.csv of all; they
+need the size of a pixel, from the file or by --spacing. --formats adds files for 3D Slicer and
+others.
+
+A file that cannot be read is reported and skipped, and the exit status is then 1. Volumes are
+prepared as in training, or as --axes, --preparation, --top_layer and --column_width say. A wave_ct
+network segments an image after a transfer to the style of the training image nearest to it, as its
+config says or --[no]style_transfer; NAME_styled.png is then what it segmented.
 """
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -29,6 +34,13 @@ _TILE = flags.DEFINE_list(
 _STYLE_TRANSFER = flags.DEFINE_boolean(
     'style_transfer', None, 'Whether a wave_ct network brings images to a style of its training '
     'images first; by default as config.evaluation.style_transfer of the run says.')
+
+_FORMATS = flags.DEFINE_list(
+    'formats', [], 'What to write of every case for other programs, out of nifti, seg_nrrd and '
+    'markups (3D Slicer, ITK-SNAP) and dicom_seg (of DICOM files).')
+_SPACING = flags.DEFINE_list(
+    'spacing', None, 'Millimeters per pixel, vertical and horizontal, of images whose files do not '
+    'say, such as 0.25,0.25; 1,1 if all that is known is that pixels are square.')
 
 _VOLUMES = {  # fields of config.data
     'axes': flags.DEFINE_string(
@@ -50,25 +62,21 @@ def main(argv) -> int:
 
   source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
   paths = files.list_images(source)
-  try:
-    tile = tuple(map(int, _TILE.value))
-  except ValueError:
-    raise ValueError(f'--tile takes whole numbers such as 128,96,48, not '
-                     f'{",".join(_TILE.value)}.') from None
+  tile = cli.numbers('tile', _TILE.value, int)
   if output.resolve() == source.resolve():
     raise ValueError(f'--output must be another folder than --input, both are {source}.')
   cli.configure_jax()
   from rich.console import Console
 
-  from spinejax import inference, logs
+  from spinejax import inference, logs, outputs
 
   predictor = inference.load_predictor(_WORKDIR.value, checkpoint=_CHECKPOINT.value,
                                        style_transfer=_STYLE_TRANSFER.value, tile=tile,
-                                       data_fields=_given(_VOLUMES))
+                                       overrides=_overrides())
   output.mkdir(parents=True, exist_ok=True)
   faults, console = 0, Console()
   with logs.progress_of('predicting', len(paths), console) as progress:
-    for outcome in inference.predict_files(predictor, paths, output):
+    for outcome in outputs.predict_files(predictor, paths, output, _FORMATS.value):
       progress.advance()
       for note in outcome.notes:
         print(f'{outcome.path.name}: {note}', file=sys.stderr)
@@ -82,9 +90,11 @@ def main(argv) -> int:
   return 1 if faults else 0
 
 
-def _given(fields) -> dict:
-  """Values of the flags that were given, lists as the tuples that configs have."""
-  values = {name: flag.value for name, flag in fields.items() if flag.value is not None}
+def _overrides() -> dict[str, Any]:
+  """The config's fields that flags were given for, lists as the tuples that configs have."""
+  values = {f'data.{name}': flag.value for name, flag in _VOLUMES.items() if flag.value is not None}
+  if _SPACING.value is not None:
+    values['angle.spacing'] = cli.numbers('spacing', _SPACING.value)
   return {name: tuple(value) if isinstance(value, list) else value
           for name, value in values.items()}
 

@@ -18,6 +18,7 @@ from spinejax import cli
 from spinejax import evaluate
 from spinejax import inference
 from spinejax import logs
+from spinejax import outputs
 from spinejax import runs
 from spinejax import train
 from tests import tiny
@@ -204,7 +205,7 @@ def test_prediction_equals_evaluation(tmp_path, finished):
   record = datasets.load_dataset(config.data)['test'][0]
   Image.fromarray(record['image'][..., 0]).save(tmp_path / 'case.png')
   predictor = inference.load_predictor(str(workdir))
-  outcome, = inference.predict_files(predictor, [tmp_path / 'case.png'], tmp_path)
+  outcome, = outputs.predict_files(predictor, [tmp_path / 'case.png'], tmp_path)
   assert outcome == (tmp_path / 'case.png', '', ())
   np.testing.assert_array_equal(
       Image.open(tmp_path / 'case_mask.png'),

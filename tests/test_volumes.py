@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from spinejax import inference
+from spinejax import outputs
 from spinejax import train
 from spinejax.data import memory
 from tests import tiny
@@ -87,7 +88,7 @@ def test_predictions_of_files_come_back_in_their_own_geometry(finished, tmp_path
   predictor = inference.load_predictor(str(workdir), checkpoint='last')
   # A lamina where the volume is bright, whatever the few steps of training made of it.
   bright = predictor._replace(logits=lambda images: 8 * images - 16)
-  outcomes = {o.path.stem: o.fault for o in inference.predict_files(
+  outcomes = {o.path.stem: o.fault for o in outputs.predict_files(
       bright, sorted(source.iterdir()), output)}
   assert not outcomes['a'] and not outcomes['b']
   for name, words in dict(c='not finite', d='constant', e='4 axes', f='no volume').items():

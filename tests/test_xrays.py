@@ -6,6 +6,7 @@ from PIL import Image
 import pytest
 
 from spinejax import inference
+from spinejax import outputs
 from spinejax import train
 from spinejax.data import batches
 from spinejax.data import datasets
@@ -71,7 +72,7 @@ def test_predictions_lie_where_they_were_seen(finished, tmp_path):
   assert np.mean(prediction.mask != expected) < 0.08
   source = tmp_path / 'x.png'
   Image.fromarray(image[..., 0]).save(source)
-  outcome, = inference.predict_files(predictor, [source], tmp_path)
+  outcome, = outputs.predict_files(predictor, [source], tmp_path)
   assert not outcome.fault
   woven = np.asarray(Image.open(tmp_path / 'x_interlaced.png'))
   np.testing.assert_array_equal(woven[::2], np.repeat(image[::2], 3, -1))

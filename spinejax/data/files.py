@@ -432,6 +432,13 @@ def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
   return files
 
 
+def unique_names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
+  """The name of each file without its suffix, or with it where two files share the rest."""
+  stems = [path.name.removesuffix(path.name[-len(volumes.suffix_of(path)):])
+           if volumes.suffix_of(path) else path.stem for path in paths]
+  return {path: stem if stems.count(stem) == 1 else path.name for path, stem in zip(paths, stems)}
+
+
 def is_volume(path: str | os.PathLike) -> bool:
   """Whether the file is a volume by its suffix; any other file may be an image."""
   return bool(volumes.suffix_of(path))

@@ -16,7 +16,7 @@ from spinejax.measure.landmarks import measure_landmarks
 from spinejax.measure.vpi import measure_vpi
 from spinejax.measure.xray import measure_xray
 
-__all__ = ['METHODS', 'check_options', 'measure_lamina_volume', 'measure_laminae',
+__all__ = ['METHODS', 'make_options', 'measure_lamina_volume', 'measure_laminae',
            'measure_landmarks', 'measure_mask', 'measure_vpi', 'measure_xray']
 
 METHODS = ('uca', 'center_of_lamina', 'centerline_cobb')
@@ -24,8 +24,9 @@ METHODS = ('uca', 'center_of_lamina', 'centerline_cobb')
 
 def measure_mask(mask: np.ndarray, spacing: Sequence[float] | float | None, *, method: str,
                  classes: Sequence[str], probs: np.ndarray | None = None,
-                 min_deg: float = angles.MIN_DEG, bands: Sequence[float] = (10.0, 25.0, 40.0),
-                 calibration: Sequence[Any] = ()) -> Result:
+                 points: np.ndarray | None = None, min_deg: float = angles.MIN_DEG,
+                 bands: Sequence[float] = (10.0, 25.0, 40.0), calibration: Sequence[Any] = ()
+                 ) -> Result:
   """The angles of a mask, as `angles.make_result`.
 
   Args:
@@ -37,6 +38,7 @@ def measure_mask(mask: np.ndarray, spacing: Sequence[float] | float | None, *, m
       'process' and the one whose name holds 'lump'; with one class of bone it tells them apart,
       with other classes it fails.
     probs: [..., K] or None: of laminae, the probabilities that weigh their centroids.
+    points: [n,3] pixels or None: of laminae, their centroids in place of those of the mask.
     min_deg: smallest swing of a curve, degrees.
     bands: limits in degrees between none, mild, moderate and severe.
     calibration: (slope, intercept, source) or (): a second angle beside the first, which stays.
@@ -45,10 +47,10 @@ def measure_mask(mask: np.ndarray, spacing: Sequence[float] | float | None, *, m
     ValueError: an unknown method, settings of another kind, a mask or a spacing with another
       number of axes.
   """
-  check_options(method=method, min_deg=min_deg, bands=bands, calibration=calibration)
+  if method not in METHODS:
+    raise ValueError(f'the method must be one of {", ".join(METHODS)}, not {method!r}.')
   spacing = None if spacing is None or not np.size(spacing) else spacing
-  options = {'min_deg': min_deg, 'calibration': _calibration(calibration), 'bands': tuple(
-      zip([name for name, _ in angles.BANDS], [*bands, math.inf]))}
+  options = make_options(min_deg, bands, calibration)
   if method == 'uca':
     process, lump = (1, 1) if len(classes) == 2 else (
         next((i for i, name in enumerate(classes) if i and word in name), None)
@@ -58,24 +60,28 @@ def measure_mask(mask: np.ndarray, spacing: Sequence[float] | float | None, *, m
           'UCA needs a class named after thoracic processes and one after lumps; the classes are '
           + ', '.join(classes)))
     return measure_vpi(mask, spacing, process=process, lump=lump, **options)
+  if method == 'center_of_lamina' and points is not None:
+    return measure_laminae(points, spacing, **options)
   if method == 'center_of_lamina':
     return measure_lamina_volume(
         mask if probs is None else np.where(mask == 1, probs[..., 1], 0), spacing, **options)
   return measure_xray(np.asarray(mask) > 0, spacing, **options)
 
 
-def check_options(*, method: str, min_deg: float, bands: Sequence[float],
-                  calibration: Sequence[Any]) -> None:
-  """Raises ValueError naming the setting of `measure_mask` that is wrong."""
-  if method not in METHODS:
-    raise ValueError(f'the method must be one of {", ".join(METHODS)}, not {method!r}.')
-  if not min_deg > 0 or math.isinf(min_deg):
+def make_options(min_deg: float = angles.MIN_DEG, bands: Sequence[float] = (10.0, 25.0, 40.0),
+                 calibration: Sequence[Any] = ()) -> dict[str, Any]:
+  """Settings of `measure_mask` as the functions beneath it take them.
+
+  Raises ValueError naming the setting that is wrong.
+  """
+  if not 0 < min_deg < math.inf:
     raise ValueError(f'min_deg must be degrees above 0, not {min_deg}.')
   if len(bands) != len(angles.BANDS) - 1 or not all(
       low < high for low, high in zip([0.0, *bands], [*bands, math.inf])):
     raise ValueError(f'bands must be {len(angles.BANDS) - 1} rising limits in degrees, not '
                      f'{tuple(bands)}.')
-  _calibration(calibration)
+  named = tuple(zip([name for name, _ in angles.BANDS], [*bands, math.inf]))
+  return {'min_deg': min_deg, 'bands': named, 'calibration': _calibration(calibration)}
 
 
 def _calibration(calibration: Sequence[Any]) -> Mapping[str, Any] | None:

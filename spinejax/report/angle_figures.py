@@ -17,7 +17,7 @@ CURVE_COLORS = (figures.VERMILION, figures.BLUE, figures.PREDICTION_COLOR)  # la
 _HALO = [matplotlib.patheffects.withStroke(linewidth=2.6, foreground='#000000')]
 
 
-def angle_figure(image: np.ndarray, mask: np.ndarray, result: Mapping,
+def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: Mapping,
                  classes: Sequence[str]) -> Figure:
   """Image | image with mask, lines of the levels, midline, and each curve between its end lines.
 
@@ -25,21 +25,23 @@ def angle_figure(image: np.ndarray, mask: np.ndarray, result: Mapping,
   are shown as wide and high as they are in millimeters.
 
   Args:
-    image: [H,W] or [H,W,C], gray levels 0..255; of volumes the coronal projection.
+    image: [H,W] or [H,W,C], gray levels 0..255; None shows the mask alone, on black.
     mask: int [H,W].
     result: of `spinejax.measure`; a failed one is shown as image and mask, with its reason.
     classes: class names by index, background first.
   """
-  image, mask = figures.to_bytes(image), np.asarray(mask).astype(np.uint8)
+  mask = np.asarray(mask).astype(np.uint8)
+  titles = ['Mask and angle'] if image is None else ['Image', 'Mask and angle']
+  image = np.zeros_like(mask) if image is None else figures.to_bytes(image)
   steps = np.asarray((result['spacing'] or (1.0, 1.0))[:2], np.float64)
   size = figures.shown_size(tuple(np.maximum(1, mask.shape * steps / steps.min()).round()))
   scale = np.array(size) / mask.shape
   shown = np.asarray(Image.fromarray(image).resize(size[::-1], Image.Resampling.BILINEAR))
-  figure, axes = figures.panels(['Image', 'Mask and angle'], size)
+  figure, axes = figures.panels(titles, size)
   for axis in axes:
     figures.show(axis, shown)
     axis.set(xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5))
-  axis = axes[1]
+  axis = axes[-1]
   small = figures.nearest(mask, size)
   present = [i for i in np.unique(small) if i]
   for index in present:
@@ -65,7 +67,7 @@ def angle_figure(image: np.ndarray, mask: np.ndarray, result: Mapping,
   return figure
 
 
-def save_angle_figure(path: str | os.PathLike, image: np.ndarray, mask: np.ndarray,
+def save_angle_figure(path: str | os.PathLike, image: np.ndarray | None, mask: np.ndarray,
                       result: Mapping, classes: Sequence[str]) -> None:
   """Writes `angle_figure` as a PNG of 150 dots per inch, replaced only when complete."""
   partial = f'{os.fspath(path)}.partial'

@@ -10,6 +10,7 @@ import numpy as np
 
 from spinejax import runs
 from spinejax.report import angle_figures
+from spinejax.report import handoff
 from spinejax.report import html
 from spinejax.report import tables
 
@@ -19,18 +20,26 @@ METHODS = {'uca': 'ultrasound curve angle (UCA)', 'spa': 'spinous process angle 
 STATUSES = {'ok': 'measured', 'partial': 'with care', 'fail': 'no angle'}
 
 
-def write_case(folder: str | os.PathLike, name: str, image: np.ndarray, mask: np.ndarray,
-               result: Mapping[str, Any], classes: Sequence[str], *, is_phantom: bool = False
-               ) -> None:
-  """Writes NAME_angle.json (the result), NAME_angle.png and NAME_angle.html into a folder.
+def write_case(folder: str | os.PathLike, name: str, image: np.ndarray | None, mask: np.ndarray,
+               result: Mapping[str, Any], classes: Sequence[str], *, formats: Sequence[str] = (),
+               is_phantom: bool = False, **place: Any) -> tuple[str, ...]:
+  """Writes NAME_angle.json (the result), NAME_angle.png, NAME_angle.html, and further formats.
 
   Args:
     folder: it exists.
     name: of the case, a file name.
-    image, mask, result, classes: as `angle_figures.angle_figure`.
+    image, mask, result, classes: as `angle_figures.angle_figure`; volumes [D,H,W] are shown as
+      their coronal projections.
+    formats: of `handoff.FORMATS`.
     is_phantom: puts the notice on computer-made cases on the page.
+    **place: spacing or geometry, points and source of `handoff.write_case`.
+
+  Returns:
+    A sentence for each format that could not be written, and why.
   """
-  folder = pathlib.Path(folder)
+  folder, volume = pathlib.Path(folder), mask
+  if mask.ndim == 3:
+    image, mask = None if image is None else image.max(2), mask.max(2)
   runs.write_json(folder / f'{name}_angle.json', result)
   angle_figures.save_angle_figure(folder / f'{name}_angle.png', image, mask, result, classes)
   curves = sorted(result['curves'], key=lambda curve: -curve['angle_deg'])
@@ -49,11 +58,29 @@ def write_case(folder: str | os.PathLike, name: str, image: np.ndarray, mask: np
                            'angle': tables.angle_of(curve), 'interval': tables.interval_of(curve),
                            **{end: _level(curve, end) for end in ('upper', 'lower', 'apex')}}
                           for i, curve in enumerate(curves)])
+  notes = []
+  for form in formats:
+    try:
+      handoff.write_case(folder, name, volume, result, classes=classes, formats=(form,), **place)
+    except ValueError as error:
+      notes.append(f'no {form}: {error}')
+  return tuple(notes)
 
 
 def write_index(folder: str | os.PathLike, results: Mapping[str, Mapping[str, Any]], *,
                 is_phantom: bool = False) -> pathlib.Path:
-  """Writes index.html, a line and a link for every case of `write_case`; returns its path."""
+  """Writes angles.csv, angles_curves.csv and index.html of the cases of `write_case`.
+
+  Args:
+    folder: it exists.
+    results: name -> result, of every case.
+    is_phantom: as `write_case`.
+
+  Returns:
+    The path of the page, which has a line and a link for every case.
+  """
+  handoff.write_summary(pathlib.Path(folder) / 'angles.csv', results)
+  handoff.write_curves(pathlib.Path(folder) / 'angles_curves.csv', results)
   rows = [{'name': name, 'link': quote(f'{name}_angle.html'), 'band': result['band'],
            'status': result['status'], 'flags': result['flags'],
            **dict(zip(('angle', 'interval'), tables.angle_cells(result)))}

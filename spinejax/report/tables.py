@@ -1,4 +1,5 @@
 """Numbers of a run as text: fractions to three decimals, and each mean by its full name."""
+import collections
 import math
 from collections.abc import Mapping, Sequence
 
@@ -9,6 +10,8 @@ from rich.text import Text
 
 MEANS = {'mean_bones': 'mean of bones', 'mean_all': 'mean of all classes'}
 UNDEFINED = '–'
+ANGLE_COLUMNS = ('MAD ± sd', 'bias', '95 % limits', 'within 5°', 'r', 'ICC(2,1)')
+NAIVE_NOTE = 'Naive: the largest angle between the lines themselves, without the fitted spine.'
 UNDEFINED_NOTE = ('– undefined: class absent in truth and prediction '
                   '(recall: in truth; precision: in prediction).')
 LAMINAE_ROWS = {'all': 'all laminae', 'thoracic': 'thoracic', 'lumbar': 'lumbar'}
@@ -174,6 +177,61 @@ def print_laminae(laminae: Mapping | None, console: Console | None = None) -> No
   console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=min(console.width, 80))
 
 
+def angle_rows(angles: Mapping | None) -> list[tuple[str, list[str]]]:
+  """(name, cells of ANGLE_COLUMNS) of the measured and, where there is one, the naive angle."""
+  def cells(agreement):
+    degrees = lambda key: format_value(agreement[key], 1)
+    limits = agreement['limits']
+    return [f'{degrees("mad")} ± {degrees("mad_sd")}' if agreement['mad_sd'] is not None
+            else degrees('mad'), format_difference(agreement['bias'], 1),
+            UNDEFINED if limits is None else ' to '.join(format_difference(x, 1) for x in limits),
+            UNDEFINED if agreement['within'] is None else f'{100 * agreement["within"]:.0f} %',
+            format_value(agreement['r'], 2), format_value(agreement['icc2_1'], 2)]
+
+  named = {'agreement': 'measured', 'naive': 'naive'}
+  return [(name, cells(angles[key])) for key, name in named.items()
+          if (angles or {}).get(key) and angles[key]['pairs']]
+
+
+def angle_note(angles: Mapping) -> str:
+  """What was measured in how many cases, against what, and why not in the others."""
+  cases = angles['cases'].values()
+  found = sum(case['status'] != 'fail' for case in cases)
+  reference = {'phantom truth': 'the exact angles of the phantoms',
+               'true masks': 'the same measurement on the true masks'}[angles['reference']]
+  note = f'Largest angle ({angles["method"]}) of {found} of {len(cases)} cases against {reference}.'
+  reasons = collections.Counter(case['flags'][0] for case in cases if case['status'] == 'fail')
+  if reasons:
+    reason, count = reasons.most_common(1)[0]
+    note += f' Failed: {len(cases) - found}, of these {count}: {reason}.'
+  without = sum(case['reference_deg'] is None for case in cases)
+  return note + (f' {without} true masks give no angle.' if without else '')
+
+
+def print_angles(angles: Mapping | None, console: Console | None = None) -> None:
+  """Prints how well the measured angles agree with the true ones, within 80 columns.
+
+  Args:
+    angles: `angles` of test_metrics.json, or None.
+    console: where to print; the terminal by default.
+  """
+  if not angles:
+    return
+  console = console or Console()
+  rows = angle_rows(angles)
+  if rows:
+    table = Table(title='Angle errors, degrees', title_justify='left', title_style='bold',
+                  box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column('', no_wrap=True)
+    for name in ANGLE_COLUMNS:
+      table.add_column(name, justify='right', no_wrap=True)
+    for name, cells in rows:
+      table.add_row(name, *cells)
+    console.print(table)
+  notes = [angle_note(angles), NAIVE_NOTE if len(rows) > 1 else '']
+  console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=min(console.width, 80))
+
+
 def print_comparison(comparison: Mapping, console: Console | None = None) -> None:
   """Prints how runs compare, within 80 columns: the main metrics and the missed laminae.
 
@@ -212,6 +270,36 @@ def print_comparison(comparison: Mapping, console: Console | None = None) -> Non
            't-test, not corrected for their number.', localizer_note(comparison),
             *comparison['notes']]
   console.print(Text('\n'.join(filter(None, notes)), style='dim'), width=width)
+
+
+def print_cases(results: Mapping[str, Mapping], console: Console | None = None) -> None:
+  """Prints a line for each measured case, and beneath it what a reader must know.
+
+  Args:
+    results: name -> result of `spinejax.measure`.
+    console: where to print; the terminal by default.
+  """
+  console = console or Console()
+  table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+  table.add_column('case', overflow='fold')
+  table.add_column('angle', justify='right', no_wrap=True)
+  for name in ('95 % interval', 'band', 'from, to, apex', 'status'):
+    table.add_column(name, no_wrap=True)
+  for name, result in results.items():
+    curves = sorted(result['curves'], key=lambda curve: -curve['angle_deg']) or [None]
+    for i, curve in enumerate(curves):
+      angle, interval = (angle_of(curve), interval_of(curve)) if curve else angle_cells(result)
+      ends = ', '.join(curve[end] or f'row {curve[f"{end}_row"]:.0f}'
+                       for end in ('upper', 'lower', 'apex')) if curve else ''
+      first = [Text(name), result['band'] or UNDEFINED, result['status']] if not i else ['', '', '']
+      table.add_row(first[0], angle, interval, first[1], ends, first[2])
+    for flag in result['flags']:
+      table.add_row(Text(f'  {flag}', style='dim'))
+  if results:
+    console.print(table)
+    methods = sorted({result['method'] for result in results.values()})
+    console.print(Text(f'{" and ".join(methods)}. Research software, not a medical device.',
+                       style='dim'))
 
 
 def angle_of(curve: Mapping) -> str:

@@ -78,6 +78,9 @@ def _refuse_shape(path: pathlib.Path, shape: Sequence[int], kind: str = '') -> N
   if kind or len(shape) != 3:
     raise ValueError(f'{path}: expected one gray volume of 3 axes, but the file has '
                      f'{kind or f"{len(shape)} axes"}; save each volume in a file of its own.')
+
+
+def _refuse_thin(path: str | os.PathLike, shape: Sequence[int]) -> None:
   if min(shape) < 2:
     raise ValueError(f'{path}: the volume has {tuple(shape)} voxels; it needs 2 along every axis.')
 
@@ -298,6 +301,7 @@ def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
       is not finite; a constant volume; an NPZ with arrays that do not fit.
   """
   stored = _read(path, 'image')
+  _refuse_thin(path, stored.array.shape)
   geometry = _geometry(stored, orientation.directions(axes) if axes else stored.direction)
   with np.errstate(over='ignore'):
     array = orientation.to_array(stored.array, geometry).astype(np.float32)
@@ -370,6 +374,44 @@ def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
     own = own._replace(order=(0, 1, 2), flips=(False, False, False), spacing=np.full(3, np.nan))
   orientation.check_same_grid(path, own, geometry)
   return orientation.to_array(_as_label(path, stored.array), own)
+
+
+def read_labels(path: str | os.PathLike, axes: str = ''
+                ) -> tuple[np.ndarray, np.ndarray, Geometry | None]:
+  """Reads a mask that stands for itself, without an image: of a volume, or of a single slice.
+
+  A file of one voxel along its third axis is an image of (column, row), unless its first axis runs
+  along the patient; its rows are turned where they run up the patient, its columns are as stored,
+  so that the slices of `report.handoff` come back as they were. Any other file of one voxel along
+  an axis is turned to our axes, and that one left out.
+
+  Args:
+    path, axes: as `read_volume`; an NPZ file holds label.
+
+  Returns:
+    uint8 [D,H,W], its spacing float32 [3] (NaN where unknown) and geometry; or, of a slice, uint8
+    [H,W], spacing [2] and None. All 0 is allowed.
+
+  Raises:
+    FileNotFoundError, ValueError: as `read_volume`; values that are not labels; one voxel along
+      two axes other than the third.
+  """
+  stored = _read(path, 'label')
+  label = _as_label(path, stored.array)
+  direction = orientation.directions(axes) if axes else stored.direction
+  if label.shape[2] == 1 and abs(direction[2, 0]) < np.abs(direction[:2, 0]).max():
+    image = label[..., 0].T
+    upward = direction[2, 1] > np.abs(direction[:2, 1]).max()
+    return np.ascontiguousarray(image[::-1] if upward else image), np.float32(
+        stored.spacing[[1, 0]]), None
+  geometry = _geometry(stored, direction)
+  label, spacing = orientation.to_array(label, geometry), orientation.spacing_of(geometry)
+  if 1 not in label.shape:
+    return label, spacing, geometry
+  thin = label.shape.index(1)
+  label = label.squeeze(thin)
+  _refuse_thin(path, label.shape)
+  return label, np.delete(spacing, thin), None
 
 
 def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,

@@ -31,6 +31,7 @@ MARKUPS_SCHEMA = ('https://raw.githubusercontent.com/slicer/slicer/master/Module
                   'Resources/Schema/markups-schema-v1.0.3.json#')
 CURVE_POINTS = 17
 END_LINE_MM = 60.0
+_SAME_ROW = 0.02  # pixels; results are rounded
 
 SUMMARY_COLUMNS = (
     'case', 'method', 'status', 'major_deg', 'ci_low', 'ci_high', 'band', 'upper', 'lower', 'apex',
@@ -275,10 +276,16 @@ def make_markups(result: Mapping[str, Any], geometry: Geometry, *, name: str = '
     kept = np.unique(np.linspace(0, len(line) - 1, CURVE_POINTS).round().astype(int))
     markups.append(_markup('Curve', label('midline'), line[kept], geometry,
                            angle_figures.MIDLINE_COLOR))
-    order = sorted(result['curves'], key=lambda curve: -curve['angle_deg'])
-    for place, curve in enumerate(order):
-      color = angle_figures.CURVE_COLORS[min(place, len(angle_figures.CURVE_COLORS) - 1)]
-      markups += _curve_markups(curve, levels, line, geometry, color, label, result['method'])
+    drawn = [level['row'] for level in levels if level.get('left') and level.get('right')]
+    sizes = sorted((curve['angle_deg'] for curve in result['curves']), reverse=True)
+    for number, curve in enumerate(result['curves'], 1):
+      place = min(sizes.index(curve['angle_deg']), len(angle_figures.CURVE_COLORS) - 1)
+      color, ends = angle_figures.CURVE_COLORS[place], ('upper', 'lower')
+      angle, *across = _curve_markups(curve, number, levels, line, geometry, color, label,
+                                      result['method'])
+      markups += [angle] + [markup for end, markup in zip(ends, across) if all(
+          abs(row - curve[f'{end}_row']) > _SAME_ROW for row in drawn)]
+      drawn += [curve[f'{end}_row'] for end in ends]
   if points is not None and len(points):
     markups.append(_markup('Fiducial', label('laminae'), points, geometry, figures.class_color(1),
                            labels=[str(i) for i in range(1, len(points) + 1)]))
@@ -299,8 +306,8 @@ def _midline(result: Mapping[str, Any]) -> np.ndarray:
   return line[np.append(True, np.diff(line[:, 0]) > 0)] if len(line) else line
 
 
-def _curve_markups(curve, levels, line, geometry, color, label, method) -> list[dict]:
-  """The Angle of a curve, and Lines across the spine at ends that have no line of a level."""
+def _curve_markups(curve, number, levels, line, geometry, color, label, method) -> list[dict]:
+  """The Angle of a curve, and Lines across the spine at its upper and lower end."""
   ends = np.array([curve['upper_row'], curve['lower_row']], np.float64)
   tilt = np.array([_tilt(row, levels, line, geometry) for row in ends])
   excess = curve['angle_deg'] - abs(tilt[0] - tilt[1])
@@ -317,8 +324,8 @@ def _curve_markups(curve, levels, line, geometry, color, label, method) -> list[
   arm = max(float(np.hypot(y[1] - vertex[0], x[1] - vertex[1])), steps[0])
   corners = np.stack([vertex + arm * down[0], vertex, vertex + arm * down[1]]) / steps
   corners = _with_depth(corners, curve['apex_row'], line)
-  title = ' '.join(filter(None, (curve['region'], 'curve', '-'.join(filter(None, (
-      curve['upper'], curve['lower']))))))
+  between = '-'.join(filter(None, (curve['upper'], curve['lower'])))
+  title = _line(f'curve {number} {curve["region"] or ""} {between}')
   words = f'{method} {"at least " if curve["truncated"] else ""}{curve["angle_deg"]:.1f} degrees'
   if curve['ci95']:
     words += ', 95% interval {:.1f} to {:.1f}'.format(*curve['ci95'])
@@ -327,14 +334,10 @@ def _curve_markups(curve, levels, line, geometry, color, label, method) -> list[
                          'name': 'angle', 'enabled': True, 'value': curve['angle_deg'],
                          'units': 'deg', 'description': words, 'printFormat': '%3.1f%s'}]}]
   for i, end in enumerate(('upper', 'lower')):
-    if any(level.get('left') and level.get('right') and abs(level['row'] - ends[i]) < 0.02
-           for level in levels):
-      continue
     off = END_LINE_MM / 2 * np.array([-down[i, 1], down[i, 0]])
     across = _with_depth(np.stack([[y[i], x[i]] - off, [y[i], x[i]] + off]) / steps, ends[i], line)
-    title = curve[end] or f'{end} end'
-    markups.append(_markup('Line', label(f'{title}, {end} end'), across, geometry, color,
-                           labels=[title, '']))
+    title = _line(f'curve {number} {end} end {curve[end] or ""}')
+    markups.append(_markup('Line', label(title), across, geometry, color, labels=[title, '']))
   return markups
 
 
@@ -348,7 +351,7 @@ def _with_depth(points: np.ndarray, row: float, line: np.ndarray) -> np.ndarray:
 def _tilt(row: float, levels: Sequence[Mapping], line: np.ndarray, geometry: Geometry) -> float:
   """Degrees of the level at a row, else of the midline."""
   for level in levels:
-    if abs(level['row'] - row) < 0.02 and level.get('tilt_deg') is not None:
+    if abs(level['row'] - row) <= _SAME_ROW and level.get('tilt_deg') is not None:
       return level['tilt_deg']
   steps = _steps(geometry)
   slopes = np.gradient(line[:, 1] * steps[1], line[:, 0] * steps[0])

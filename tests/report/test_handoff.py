@@ -137,6 +137,53 @@ def test_images_of_any_shape_come_back_as_they_were(tmp_path, shape):
   np.testing.assert_allclose(np.linalg.norm(header['space directions'], axis=1), (0.8, 0.5, 1.0))
 
 
+@pytest.mark.parametrize('suffix', ('.nii.gz', '.seg.nrrd'))
+@pytest.mark.parametrize('axes', AXES)
+@pytest.mark.parametrize('shape', [(9, 6), (1, 6), (9, 1)])
+def test_a_slice_that_another_program_saved_is_read_as_the_image_it_was(
+    tmp_path, axes, suffix, shape):
+  path, mask = tmp_path / f'c{suffix}', numbered(shape)
+  handoff.write_nifti(path, mask, handoff.image_geometry(shape, SPACING, axes))
+  label, spacing, geometry = volumes.read_labels(path)
+  np.testing.assert_array_equal(label, mask)
+  np.testing.assert_allclose(spacing, SPACING, atol=1e-6)
+  assert geometry is None
+  with pytest.raises(ValueError, match='needs 2 along every axis'):
+    volumes.read_volume(path)
+
+
+def test_rows_of_a_slice_run_down_the_patient(tmp_path):
+  sitk = pytest.importorskip('SimpleITK')
+  mask = numbered((9, 6))
+  upward = handoff.image_geometry((9, 6), SPACING, 'LSA')
+  handoff.write_nifti(tmp_path / 'c.nii.gz', mask[::-1], upward)
+  np.testing.assert_array_equal(volumes.read_labels(tmp_path / 'c.nii.gz')[0], mask)
+  # A coronal slice cut out of a volume in LPS: (left, posterior, superior).
+  image = sitk.GetImageFromArray(mask[::-1, None])
+  image.SetSpacing((0.8, 3.0, 0.5))
+  sitk.WriteImage(image, str(tmp_path / 'c.nrrd'))
+  label, spacing, geometry = volumes.read_labels(tmp_path / 'c.nrrd')
+  np.testing.assert_array_equal(label, mask)
+  np.testing.assert_allclose(spacing, SPACING, atol=1e-6)
+  assert geometry is None
+
+
+def test_a_slice_in_an_npz_file_is_in_our_axes(tmp_path):
+  np.savez(tmp_path / 'c.npz', label=numbered((9, 6, 1)), spacing=np.array([0.5, 0.8, 1.0]))
+  label, spacing, _ = volumes.read_labels(tmp_path / 'c.npz')
+  np.testing.assert_array_equal(label, numbered((9, 6)))
+  np.testing.assert_allclose(spacing, SPACING, atol=1e-6)
+
+
+def test_labels_of_a_volume_come_with_its_geometry(tmp_path):
+  mask = np.zeros(orientation.shape_of(VOLUME), np.uint8)  # all 0 is a mask, too
+  handoff.write_nifti(tmp_path / 'v.nii.gz', mask, VOLUME)
+  label, spacing, geometry = volumes.read_labels(tmp_path / 'v.nii.gz')
+  np.testing.assert_array_equal(label, mask)
+  np.testing.assert_allclose(spacing, orientation.spacing_of(VOLUME), atol=1e-5)
+  orientation.check_same_grid('v', geometry, VOLUME)
+
+
 def test_a_volume_keeps_its_grid_and_its_markups_lie_on_it(tmp_path):
   nibabel, nrrd = pytest.importorskip('nibabel'), pytest.importorskip('nrrd')
   mask = numbered(orientation.shape_of(VOLUME), 2)
@@ -305,7 +352,7 @@ def test_markups_of_a_measured_case(tmp_path):
   assert curve['name'] == 'case 7 midline' and len(curve['controlPoints']) == 17
   np.testing.assert_allclose(positions(curve)[:, 2], np.linspace(-10, -170, 17))
   angle, = of_type(content, 'Angle')
-  assert angle['name'] == 'case 7 thoracic curve T1-L5'
+  assert angle['name'] == 'case 7 curve 1 thoracic T1-L5'
   assert angle_of(angle) == pytest.approx(30, abs=1e-4)
   assert angle['measurements'][0]['value'] == 30
   assert '95% interval' in angle['measurements'][0]['description']
@@ -335,7 +382,7 @@ def test_ends_without_a_level_get_a_line_across_the_spine():
   geometry = handoff.image_geometry((360, 120), SPACING)
   content = handoff.make_markups(no_levels(bent(30, 15)), geometry)
   lines = of_type(content, 'Line')
-  assert [markup['name'] for markup in lines] == ['upper end, upper end', 'lower end, lower end']
+  assert [markup['name'] for markup in lines] == ['curve 1 upper end', 'curve 1 lower end']
   directions = [np.diff(positions(line), axis=0)[0] for line in lines]
   for direction in directions:
     assert np.linalg.norm(direction) == pytest.approx(handoff.END_LINE_MM, abs=1e-4)
@@ -345,7 +392,18 @@ def test_ends_without_a_level_get_a_line_across_the_spine():
   result = bent(30, 15)
   result['levels'][0] |= {'left': None}
   names = [markup['name'] for markup in of_type(handoff.make_markups(result, geometry), 'Line')]
-  assert names == [*angles.LEVELS[1:], 'T1, upper end']
+  assert names == [*angles.LEVELS[1:], 'curve 1 upper end T1']
+
+
+def test_curves_that_share_an_end_share_its_line():
+  result = no_levels(bent(30, 15))
+  whole = result['curves'][0]
+  result['curves'] = [whole | {'lower_row': 180.0, 'angle_deg': 15.0},
+                      whole | {'upper_row': 180.0, 'angle_deg': 15.5}]
+  content = handoff.make_markups(result, handoff.image_geometry((360, 120), SPACING))
+  assert [markup['name'] for markup in content['markups'][1:]] == [
+      'curve 1 thoracic', 'curve 1 upper end', 'curve 1 lower end', 'curve 2 thoracic',
+      'curve 2 lower end']
 
 
 def test_curves_whose_tangents_do_not_meet_between_the_ends_keep_their_angle():
@@ -356,7 +414,7 @@ def test_curves_whose_tangents_do_not_meet_between_the_ends_keep_their_angle():
                                                  'lower_row': 310.0, 'apex_row': 305.0})
   content = handoff.make_markups(result, geometry)
   check_schema(content)
-  first, second = of_type(content, 'Angle')  # the largest first
+  second, first = of_type(content, 'Angle')
   assert (angle_of(first), angle_of(second)) == (pytest.approx(40, abs=1e-3),
                                                  pytest.approx(12, abs=1e-3))
   assert first['display']['color'] != second['display']['color']

@@ -61,7 +61,8 @@ def extremes(tilts: Sequence[float], min_deg: float = MIN_DEG) -> list[int]:
 
 def find_curves(tilts: np.ndarray, names: Sequence[str | None], rows: np.ndarray,
                 samples: np.ndarray | None = None, min_deg: float = MIN_DEG, *,
-                region_names: Sequence[str] | None = None) -> list[Result]:
+                region_names: Sequence[str] | None = None,
+                floor_deg: float = 0.0) -> list[Result]:
   """The curves of a spine with their intervals.
 
   Args:
@@ -69,9 +70,12 @@ def find_curves(tilts: np.ndarray, names: Sequence[str | None], rows: np.ndarray
     names: [n] levels, None where unknown.
     rows: [n] positions along the first axis in pixels.
     samples: [b, n] tilts of bootstrap replicates; their angles between the same two ends give the
-      percentile interval. None leaves `ci95` None.
+      percentile interval. (Ends chosen anew in every replicate only push the interval up, by the
+      optimism of a largest difference.) None leaves `ci95` None.
     min_deg: smallest swing of a curve, degrees.
     region_names: [n] levels by which the region is told, `names` by default.
+    floor_deg: error of a tilt that no residual shows; 1.96 sqrt(2) floor_deg is added in
+      quadrature to both arms of an interval.
 
   Returns:
     {angle_deg, ci95 [low, high], upper, lower, apex, upper_row, lower_row, apex_row, side (of the
@@ -85,8 +89,10 @@ def find_curves(tilts: np.ndarray, names: Sequence[str | None], rows: np.ndarray
     sign = 1 if tilts[a] > tilts[b] else -1
     interval = None
     if samples is not None and len(samples):
-      spread = np.percentile(sign * (samples[:, a] - samples[:, b]), [2.5, 97.5])
-      interval = [round(max(float(value), 0.0), 2) for value in spread]
+      angle, floor = sign * (tilts[a] - tilts[b]), 1.96 * math.sqrt(2) * floor_deg
+      arms = np.percentile(sign * (samples[:, a] - samples[:, b]), [2.5, 97.5]) - angle
+      ends = angle + np.hypot(arms, floor) * [-1, 1]
+      interval = [round(max(float(end), 0.0), 2) for end in ends]
     curves.append({
         'angle_deg': round(float(abs(tilts[a] - tilts[b])), 2), 'ci95': interval,
         'upper': names[a], 'lower': names[b], 'apex': names[apex],

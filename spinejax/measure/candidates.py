@@ -37,18 +37,17 @@ def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
   Returns:
     At most MAX_BLOBS of the largest blobs, in scan order; none for an empty mask.
   """
-  labels, number = ndimage.label(mask, np.ones((3,) * mask.ndim))
-  places = np.argwhere(labels)
-  if not number:
+  labels, _ = ndimage.label(mask, np.ones((3,) * mask.ndim))
+  areas = np.bincount(labels.reshape(-1))[1:]
+  if not len(areas):
     return Blobs(np.zeros((0, mask.ndim)), np.zeros(0), [])
-  owner = labels[tuple(places.T)]
-  order = np.argsort(owner, kind='stable')
-  pixels = np.split(places[order], np.cumsum(np.bincount(owner)[1:])[:-1])
-  areas = np.array([len(p) for p in pixels])
-  median = np.median(areas[areas >= max(min_pixels, 0.1 * areas.max())]) if len(areas) else 0
+  sizable = areas[areas >= max(min_pixels, 0.1 * areas.max())]
+  median = np.median(sizable) if len(sizable) else 0
   kept = np.flatnonzero(areas >= max(min_pixels, smallest * median))
-  kept = np.sort(kept[np.argsort(-areas[kept], kind='stable')[:MAX_BLOBS]])
-  pixels = [pixels[i] for i in kept]
+  kept = 1 + np.sort(kept[np.argsort(-areas[kept], kind='stable')[:MAX_BLOBS]])
+  places = np.argwhere(np.isin(np.arange(len(areas) + 1), kept)[labels])
+  order = np.argsort(labels[tuple(places.T)], kind='stable')
+  pixels = np.split(places[order], np.cumsum(areas[kept - 1]))[:-1]
   if split:
     pixels = [part for blob in pixels for part in
               (split_blob(blob, spacing) if len(blob) > 1.8 * median else [blob])]
@@ -131,3 +130,71 @@ def split_sides(points: np.ndarray, middles: np.ndarray) -> tuple[np.ndarray, np
     best = fit[:-1]
   derivative = sum(k * best[k] * v**(k - 1) for k in range(1, len(best))) / np.ptp(every[:, 0])
   return side, derivative[:len(points)]
+
+
+def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
+  """Processes and lumps of a mask whose bones are all one class, told apart by place.
+
+  The midline x = quartic(y) runs through the widest gap of every row, seen through a window as
+  high as a blob, or through the middle of its only run. Blobs on it are lumps; the others lie on
+  a rail either side, ribs with their processes. Midline and rails are fitted until no blob changes.
+  A process is the part of its blob nearest the spine, as wide as the rails' inner edges lie from
+  the midline.
+
+  Args:
+    mask: bool [H,W].
+    spacing: (y, x) mm.
+
+  Returns:
+    Centers [n, 2] (y, x) of the processes in mm and the pixels [area, 2] of each lump; None where
+    the blobs do not lie so.
+  """
+  blobs = find_blobs(mask, spacing)
+  if len(blobs.areas) < 6 or not np.ptp(blobs.centers[:, 0]):
+    return None
+  top, height = blobs.centers[:, 0].min(), np.ptp(blobs.centers[:, 0])
+  powers = lambda y: np.vander((y - top) / height - 0.5, 5, increasing=True)
+  window = int(np.median([np.ptp(blob[:, 0]) for blob in blobs.pixels])) | 1
+  gaps = _widest_gaps(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)) * spacing
+  gaps = gaps[(gaps[:, 0] >= top) & (gaps[:, 0] <= top + height)]
+  weights, rows = np.ones(len(gaps)), powers(gaps[:, 0])
+  for _ in range(20):
+    scaled = rows * weights[:, None]
+    midline = np.linalg.lstsq(scaled, gaps[:, 1] * weights, rcond=None)[0]
+    weights = (spacing[1] + np.abs(gaps[:, 1] - rows @ midline))**-0.5
+  y, x = blobs.centers.T
+  rail = np.zeros(len(x))
+  for _ in range(8):
+    off = x - powers(y) @ midline
+    offset = np.median(np.abs(off)) if not rail.any() else offset
+    previous, rail = rail, np.rint(off / offset).clip(-1, 1)
+    if (rail == previous).all():
+      break
+    *midline, offset = np.linalg.lstsq(np.column_stack([powers(y), rail]), x, rcond=None)[0]
+  if min((rail < 0).sum(), (rail > 0).sum()) < 3 or (
+      np.median(np.abs(off - offset * rail)) > 0.3 * offset):
+    return None
+  outward, edges = [], []
+  for blob, side in zip(blobs.pixels, rail):
+    down, right = (blob * spacing).T
+    outward.append(side * (right - powers(down) @ midline))
+    edges.append(np.percentile(outward[-1], 5))
+  width = np.median(np.array(edges)[rail != 0])
+  inner = np.zeros_like(mask)
+  for blob, side, away, edge in zip(blobs.pixels, rail, outward, edges):
+    if side:
+      inner[tuple(blob[away < edge + width].T)] = True
+  lumps = [blob for blob, side in zip(blobs.pixels, rail) if not side]
+  return find_blobs(inner, spacing, split=True).centers, lumps
+
+
+def _widest_gaps(mask: np.ndarray) -> np.ndarray:
+  """(row, column) of the middle of each row's widest gap between runs, or of its only run."""
+  found = []
+  for row, line in enumerate(mask):
+    columns = np.flatnonzero(line)
+    if len(columns):
+      gap = int(np.diff(columns, append=columns[-1]).argmax())
+      ends = columns[[gap, min(gap + 1, len(columns) - 1)]]
+      found.append((row, (ends if ends[1] > ends[0] + 1 else columns[[0, -1]]).mean()))
+  return np.reshape(found, (-1, 2)).astype(float)

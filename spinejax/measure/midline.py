@@ -5,6 +5,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 REPLICATES = 200
+UNDERSMOOTHING = 10.0
 
 
 class Midline(NamedTuple):
@@ -47,7 +48,7 @@ def basis(u: np.ndarray, num: int, derivative: int = 0) -> np.ndarray:
 
 def fit_joint(y: np.ndarray, x: np.ndarray, slope: np.ndarray, slope_deg: np.ndarray,
               scale: float, *, position_sd: np.ndarray | float = 0.03, num: int = 9,
-              lam: float = 20.0, huber: float = 2.0, iterations: int = 12,
+              lam: float = 10.0, huber: float = 2.0, iterations: int = 12,
               replicates: int = 0, seed: int = 0) -> tuple[Midline, Midline | None]:
   """Joint position-and-slope spline: with x' = x / scale, u = (y - y0) / (y1 - y0),
 
@@ -56,6 +57,12 @@ def fit_joint(y: np.ndarray, x: np.ndarray, slope: np.ndarray, slope_deg: np.nda
 
   reweighted w = min(1, huber / |residual|).
 
+  The replicates are a wild bootstrap over levels: the residuals of a level, position and slope
+  together, change their sign and are smoothed again. Two things keep their spread honest: the
+  residuals are divided by 1 - leverage (HC3), since a fit with half as many coefficients as
+  levels follows its data, and they are taken from and smoothed by a fit of lam / UNDERSMOOTHING,
+  whose spread is wide enough for the bias of the fit itself (Hall, 1992).
+
   Args:
     y, x: [n] mm, at least two different y.
     slope: [n] dx/dy, NaN where a level has a position only.
@@ -63,7 +70,7 @@ def fit_joint(y: np.ndarray, x: np.ndarray, slope: np.ndarray, slope_deg: np.nda
     scale: mm, the median separation of the pairs.
     position_sd: of the positions, in units of scale.
     num, lam, huber, iterations: of the formula.
-    replicates: Bayesian bootstrap over levels: each level's data get a weight of Exp(1).
+    replicates: number of them; 0 for none.
     seed: of the replicates.
 
   Returns:
@@ -76,24 +83,28 @@ def fit_joint(y: np.ndarray, x: np.ndarray, slope: np.ndarray, slope_deg: np.nda
   slopes = basis(u[has], num, 1) * (scale / height / spread)[:, None]
   rows = np.concatenate([positions, slopes])
   data = np.concatenate([x / scale / position_sd, slope[has] / spread])
-  penalty = lam * np.diff(np.eye(num), 3, axis=0).T @ np.diff(np.eye(num), 3, axis=0)
   weights = np.ones(len(data))
   for _ in range(iterations):
-    coefficients = _solve(rows, data, weights, penalty)
+    coefficients = _smoother(rows, weights, lam) @ data
     weights = np.minimum(1, huber / np.abs(rows @ coefficients - data).clip(1e-9))
   midline = Midline(coefficients * scale, top, height, weights)
   if not replicates:
     return midline, None
-  draws = np.random.default_rng(seed).exponential(size=(replicates, len(y)))
-  draws = np.concatenate([draws, draws[:, has]], 1) * weights
-  return midline, Midline(_solve(rows, data, draws, penalty) * scale, top, height, weights)
+  smoother = _smoother(rows, weights, lam / UNDERSMOOTHING)
+  leverage = np.einsum('mk,km->m', rows, smoother)
+  residuals = (data - rows @ (smoother @ data)) / (1 - leverage).clip(0.2)
+  level = np.concatenate([np.arange(len(y)), np.flatnonzero(has)])
+  signs = np.random.default_rng(seed).choice([-1.0, 1.0], (replicates, len(y)))[:, level]
+  draws = coefficients + (signs * residuals) @ smoother.T
+  return midline, Midline(draws * scale, top, height, weights)
 
 
-def _solve(rows, data, weights, penalty):
-  """Weighted penalized least squares for weights [..., m]: [..., K]."""
-  weighted = weights[..., None] * rows
-  normal = np.swapaxes(weighted, -1, -2) @ rows + penalty + 1e-9 * np.eye(rows.shape[1])
-  return np.linalg.solve(normal, (np.swapaxes(weighted, -1, -2) @ data)[..., None])[..., 0]
+def _smoother(rows, weights, lam):
+  """The matrix [K, m] from data to coefficients, with |third difference|^2 penalized by lam."""
+  third = np.diff(np.eye(rows.shape[1]), 3, axis=0)
+  weighted = rows.T * weights
+  return np.linalg.solve(
+      weighted @ rows + lam * third.T @ third + 1e-9 * np.eye(rows.shape[1]), weighted)
 
 
 def fit_smooth(y: np.ndarray, x: np.ndarray, *, num: int = 40, lam: float = 1e-4,

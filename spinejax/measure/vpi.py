@@ -7,7 +7,8 @@ from spinejax.measure import angles, candidates, midline, pairing
 
 PROCESS, LUMP = 2, 3
 PROCESS_DEG, LUMP_DEG = 4.5, 2.5
-LAM = 20.0
+LAM = 10.0
+FLOOR_DEG = 0.5
 
 
 def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
@@ -42,9 +43,15 @@ def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   if steps is None:
     return angles.make_result('uca', spacing=None, failure=angles.NO_SPACING)
   fail = lambda why, **more: angles.make_result('uca', spacing=steps, failure=why, **more)
-  processes = candidates.find_blobs(mask == process, steps, split=True).centers
-  lumps = candidates.find_blobs(mask == lump, steps)
-  halves = [candidates.half_centers(blob, steps) for blob in lumps.pixels]
+  if process == lump:
+    bones = candidates.tell_apart(mask == process, steps)
+    if bones is None:
+      return fail('the bones of one class do not lie as processes beside a spine and lumps on it')
+    processes, lumps = bones
+  else:
+    processes = candidates.find_blobs(mask == process, steps, split=True).centers
+    lumps = candidates.find_blobs(mask == lump, steps).pixels
+  halves = [candidates.half_centers(blob, steps) for blob in lumps]
   halves = np.reshape([half for half in halves if half is not None], (-1, 2, 2))
   if len(processes) + len(halves) < angles.MIN_LEVELS:
     return fail(f'{len(processes)} processes and {len(halves)} lumps are too few for an angle')
@@ -96,7 +103,7 @@ def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   names, confidence = name_levels(kind)
   samples = None if draws is None else draws.tilt(middle[:, 0])
   rows = middle[:, 0] / steps[0]
-  curves = angles.find_curves(tilts, names, rows, samples, min_deg)
+  curves = angles.find_curves(tilts, names, rows, samples, min_deg, floor_deg=FLOOR_DEG)
   paired = line_deg[np.isfinite(line_deg)]
   kept = angles.extremes(paired, min_deg)
   naive = float(np.abs(np.diff(paired[kept])).max(initial=0.0))

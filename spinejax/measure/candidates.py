@@ -31,7 +31,7 @@ def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
     smallest: share of the median area (of blobs over a tenth of the largest) below which a blob
       is a speck; 0 keeps all.
     min_pixels: of a blob.
-    split: cut blobs of over 1.8 median areas in two (`split_blob`).
+    split: cut blobs of over 1.8 median areas in two, and their parts again (`split_blob`).
     weights: [...] probabilities that weigh the centers.
 
   Returns:
@@ -49,13 +49,19 @@ def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
   order = np.argsort(labels[tuple(places.T)], kind='stable')
   pixels = np.split(places[order], np.cumsum(areas[kept - 1]))[:-1]
   if split:
-    pixels = [part for blob in pixels for part in
-              (split_blob(blob, spacing) if len(blob) > 1.8 * median else [blob])]
+    pixels = [part for blob in pixels for part in _split(blob, spacing, 1.8 * median)]
   def center(blob):
     share = None if weights is None else weights[tuple(blob.T)]
     return np.average(blob, axis=0, weights=share) * spacing
   centers = np.reshape([center(blob) for blob in pixels], (-1, mask.ndim))
   return Blobs(centers, np.array([len(p) for p in pixels]), pixels)
+
+
+def _split(pixels, spacing, largest):
+  """Parts of a blob none of which is both larger than `largest` pixels and of two peaks."""
+  parts = split_blob(pixels, spacing) if len(pixels) > largest else [pixels]
+  return parts if len(parts) < 2 else [
+      piece for part in parts for piece in _split(part, spacing, largest)]
 
 
 def split_blob(pixels: np.ndarray, spacing: np.ndarray) -> list[np.ndarray]:
@@ -139,7 +145,7 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   high as a blob, or through the middle of its only run. Blobs on it are lumps; the others lie on
   a rail either side, ribs with their processes. Midline and rails are fitted until no blob changes.
   A process is the part of its blob nearest the spine, as wide as the rails' inner edges lie from
-  the midline.
+  the midline; the edge is sought in a window of rows, so that fused blobs keep all of theirs.
 
   Args:
     mask: bool [H,W].
@@ -149,7 +155,7 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
     Centers [n, 2] (y, x) of the processes in mm and the pixels [area, 2] of each lump; None where
     the blobs do not lie so.
   """
-  blobs = find_blobs(mask, spacing)
+  blobs = find_blobs(mask, spacing, smallest=0.1)
   if len(blobs.areas) < 6 or not np.ptp(blobs.centers[:, 0]):
     return None
   top, height = blobs.centers[:, 0].min(), np.ptp(blobs.centers[:, 0])
@@ -174,17 +180,22 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   if min((rail < 0).sum(), (rail > 0).sum()) < 3 or (
       np.median(np.abs(off - offset * rail)) > 0.3 * offset):
     return None
-  outward, edges = [], []
-  for blob, side in zip(blobs.pixels, rail):
+  parts, edges, lumps = [], [], []
+  for blob, side, aside in zip(blobs.pixels, rail, off):
     down, right = (blob * spacing).T
-    outward.append(side * (right - powers(down) @ midline))
-    edges.append(np.percentile(outward[-1], 5))
-  width = np.median(np.array(edges)[rail != 0])
+    away = right - powers(down) @ midline
+    if not side and min(away.max(), -away.min()) > 0.3 * offset:
+      lumps.append(blob)
+      continue
+    away *= side or np.sign(aside)
+    row = blob[:, 0] - blob[0, 0]
+    edge = np.full(row[-1] + 1, np.inf)
+    np.minimum.at(edge, row, away)
+    parts.append((blob, away - ndimage.minimum_filter1d(edge, window // 2 | 1)[row]))
+    edges.append(edge.min())
   inner = np.zeros_like(mask)
-  for blob, side, away, edge in zip(blobs.pixels, rail, outward, edges):
-    if side:
-      inner[tuple(blob[away < edge + width].T)] = True
-  lumps = [blob for blob, side in zip(blobs.pixels, rail) if not side]
+  for blob, depth in parts:
+    inner[tuple(blob[depth < np.median(edges)].T)] = True
   return find_blobs(inner, spacing, split=True).centers, lumps
 
 

@@ -366,7 +366,7 @@ def _markup(kind: str, name: str, points: Any, geometry: Geometry, color: str, *
     depth = (orientation.shape_of(geometry)[2] - 1) / 2
     points = np.concatenate([points[:, :2], np.full((len(points), 1), depth)], 1)
   rgb = _color(color)
-  positions = orientation.to_physical(points, geometry).round(6) + 0.0  # no -0
+  positions = orientation.to_physical(points, geometry).round(6)
   return {
       'type': kind, 'name': name, 'coordinateSystem': 'LPS', 'coordinateUnits': 'mm',
       'locked': False, 'fixedNumberOfControlPoints': False, 'labelFormat': '%N-%d',

@@ -384,7 +384,10 @@ def test_ends_without_a_level_get_a_line_across_the_spine():
   lines = of_type(content, 'Line')
   assert [markup['name'] for markup in lines] == ['curve 1 upper end', 'curve 1 lower end']
   directions = [np.diff(positions(line), axis=0)[0] for line in lines]
-  for direction in directions:
+  angle, = of_type(content, 'Angle')
+  arms = positions(angle)[[0, 2]] - positions(angle)[1]
+  for direction, arm in zip(directions, arms):
+    assert direction @ arm == pytest.approx(0, abs=1e-3)
     assert np.linalg.norm(direction) == pytest.approx(handoff.END_LINE_MM, abs=1e-4)
   cosine = directions[0] @ directions[1] / handoff.END_LINE_MM ** 2
   assert math.degrees(math.acos(cosine)) == pytest.approx(30, abs=1e-3)
@@ -393,6 +396,30 @@ def test_ends_without_a_level_get_a_line_across_the_spine():
   result['levels'][0] |= {'left': None}
   names = [markup['name'] for markup in of_type(handoff.make_markups(result, geometry), 'Line')]
   assert names == [*angles.LEVELS[1:], 'curve 1 upper end T1']
+
+
+def test_tangents_are_those_of_the_levels_where_there_are_any():
+  geometry = handoff.image_geometry((360, 120), SPACING)
+  result = bent(30, 10)
+  for level in result['levels']:
+    level['tilt_deg'] += 7
+  angle, = of_type(handoff.make_markups(result, geometry), 'Angle')
+  arms = positions(angle)[[0, 2]] - positions(angle)[1]
+  tilts = np.degrees(np.arctan2(arms[:, 0], -arms[:, 2]))
+  np.testing.assert_allclose(tilts, [17, -13], atol=1e-3)
+
+
+def test_a_spine_shifted_sideways_keeps_its_angle_and_its_vertex_on_the_spine():
+  geometry = handoff.image_geometry((360, 120), SPACING)
+  result = no_levels(bent(30, 15))
+  for point in result['midline'][9:]:
+    point[1] += 300
+  angle, = of_type(handoff.make_markups(result, geometry), 'Angle')
+  assert angle_of(angle) == pytest.approx(30, abs=1e-3)
+  row, column, _ = orientation.to_voxels(positions(angle)[1], geometry)
+  line = np.array(result['midline'])
+  assert row == pytest.approx(result['curves'][0]['apex_row'], abs=1e-4)
+  assert column == pytest.approx(np.interp(row, line[:, 0], line[:, 1]), abs=1e-4)
 
 
 def test_curves_that_share_an_end_share_its_line():
@@ -417,6 +444,9 @@ def test_curves_whose_tangents_do_not_meet_between_the_ends_keep_their_angle():
   second, first = of_type(content, 'Angle')
   assert (angle_of(first), angle_of(second)) == (pytest.approx(40, abs=1e-3),
                                                  pytest.approx(12, abs=1e-3))
+  for markup, ends in ((first, (300, 310)), (second, (20, 340))):
+    row = orientation.to_voxels(positions(markup)[1], geometry)[0]
+    assert ends[0] <= row <= ends[1]
   assert first['display']['color'] != second['display']['color']
 
 
@@ -510,7 +540,7 @@ def test_the_summary_tells_the_largest_curve_and_lists_all(tmp_path):
           for row in rows] == [('a', '1', '12.5', 'L1', True), ('a', '2', '30.0', 'T1', False)]
 
 
-@pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@sum', '\t=1', ' =1', '\r=1', '\n=1'])
+@pytest.mark.parametrize('name', ['=1+1', '+1', '-1', '@sum', '\t=1', ' =1', '\r=1', '\n=1', '\tx'])
 def test_no_spreadsheet_takes_a_name_for_a_formula(tmp_path, name):
   result = bent(30, 10) | {'model': name, 'flags': [name]}
   handoff.write_summary(tmp_path / 's.csv', {name: result})
@@ -579,12 +609,12 @@ def test_dicom_segmentations_lie_on_their_source(tmp_path, kind, tags):
   np.testing.assert_array_equal(array[0], mask)
 
 
-def test_an_empty_mask_makes_a_dicom_segmentation(tmp_path):
+def test_an_empty_mask_makes_a_dicom_segmentation(tmp_path, caplog):
   highdicom = pytest.importorskip('highdicom')
   source = write_source(tmp_path / 'x.dcm')
   handoff.write_dicom_seg(tmp_path / 's.dcm', np.zeros((9, 6), bool), tmp_path / 'x.dcm', CLASSES)
   segments = highdicom.seg.segread(tmp_path / 's.dcm')
-  assert segments.number_of_segments == 3
+  assert segments.number_of_segments == 3 and not caplog.records
   array = segments.get_pixels_by_source_instance([source.SOPInstanceUID], combine_segments=True)
   assert not array.any()
 

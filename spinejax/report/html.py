@@ -16,6 +16,7 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
+from spinejax.report import agreement_figures
 from spinejax.report import figures
 from spinejax.report import tables
 
@@ -58,7 +59,7 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
   scores = results.get('cases') or {}
   per_image, pooled = results.get('per_image') or {}, results.get('pooled') or {}
   metrics = {key: name for key, name in METRICS.items() if key in per_image or key in pooled}
-  laminae = results.get('laminae')
+  laminae, angles = results.get('laminae'), results.get('angles')
   laminae_columns = tables.laminae_columns(laminae)
   return write_page(
       pathlib.Path(directory) / 'index.html', 'report.html', title=title, config=json.dumps(config, indent=2, default=str), classes=classes,
@@ -75,7 +76,10 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
       laminae_scores=[metric for metric in ('missed', 'false', 'd3d_sum')
                       if metric in laminae_columns],
       localizer=next(iter(((laminae or {}).get('localizer_dice') or {}).items()), None),
-      localizer_note=tables.localizer_note(laminae), **_charts(history, scores, roc, classes),
+      localizer_note=tables.localizer_note(laminae), angles=angles,
+      angle_rows=tables.angle_rows(angles), angle_columns=tables.ANGLE_COLUMNS,
+      angle_note=tables.angle_note(angles) if angles else '', naive_note=tables.NAIVE_NOTE,
+      **_angle_charts(angles), **_charts(history, scores, roc, classes),
       cases=[_picture(index, case, scores, classes)
              for index, case in enumerate(_merge_roles(cases))])
 
@@ -208,6 +212,23 @@ def _charts(history, scores, roc, classes) -> dict:
   }
 
 
+def _angle_charts(angles) -> dict:
+  """The page's two charts of angles, None where there is nothing to draw."""
+  if not tables.angle_rows(angles):
+    return {'scatter_figure': None, 'bland_altman_figure': None}
+  pairs = [[case[key] for case in angles['cases'].values()]
+           for key in ('reference_deg', 'angle_deg')]
+  agreement, names = angles['agreement'], ('true', 'measured')
+  errors = f'mean absolute deviation {tables.format_value(agreement["mad"], 1)} degrees'
+  return {
+      'scatter_figure': embed(
+          agreement_figures.scatter(*pairs, agreement, names), 'scatter',
+          f'Measured against true angle of each case; {errors}'),
+      'bland_altman_figure': embed(
+          agreement_figures.bland_altman(*pairs, agreement, names), 'bland',
+          f'Difference of measured and true angle over their mean; {errors}')}
+
+
 def _shorten_point(match) -> str:
   return f'{float(match[1]):.2f} {float(match[2]):.2f}\n'
 
@@ -217,6 +238,7 @@ def _environment() -> jinja2.Environment:
       loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent), autoescape=True,
       trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
   environment.filters['fixed'] = tables.format_value
+  environment.filters['signed'] = tables.format_difference
   environment.globals.update(
       cell=tables.cell, means=tables.MEANS, undefined_note=tables.UNDEFINED_NOTE,
       class_color=figures.class_color, run_colors=figures.RUN_COLORS,

@@ -81,9 +81,9 @@ def test_a_page_holds_what_a_reader_needs(tmp_path):
   assert not cases.write_case(tmp_path, 'case', np.zeros((70, 40, 3)), make_mask(), result, CLASSES,
                               is_phantom=True)
   page = Page((tmp_path / 'case_angle.html').read_text(encoding='utf-8'))
-  for words in ('≥ 32° (28 to 36)', 'moderate', 'with care', 'calibrated: 1.1 x angle + 2.0 (our 50 patients)',
-                'a level seems to be missing', 'centerline Cobb angle', 'phantoms',
-                'their names are uncertain'):
+  for words in ('≥ 32° (28 to 36)', 'moderate', 'with care', 'a level seems to be missing',
+                'calibrated: 1.1 x angle + 2.0 (our 50 patients)', 'centerline Cobb angle',
+                'phantoms', 'their names are uncertain'):
     assert words in page.text, words
   assert page.tables['curves'][1][1:6] == [
       '≥ 32°', '(28 to 36)', 'T4, row 5', 'T9, row 55', 'T7, row 35']

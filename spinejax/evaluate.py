@@ -22,6 +22,7 @@ from spinejax.report import figures
 from spinejax.report import html
 from spinejax.report import tables
 
+CORONAL = 'coronal projection'
 LABEL_NOISE = (0.5, 0.7, 1.0)  # voxels along each axis, of annotators who place cubes
 
 
@@ -81,7 +82,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
       if config.data.get('labels', 'cubes') == 'cubes':
         results['laminae']['localizer_dice'] = {
             f'{noise:g}': float(phantoms.localizer_dice(noise)) for noise in LABEL_NOISE}
-    shown = _shown_cases(predictor, test, results['cases'])
+    shown = _shown_cases(predictor, test, results['cases'], tested.angles)
   runs.write_json(folder / 'test_metrics.json', results)
   how = ' after style transfer' if predictor.transfer is not None else ''
   page = html.write_report(
@@ -220,13 +221,13 @@ def _views(image: np.ndarray, *others: np.ndarray) -> dict[str, list[np.ndarray]
     return {'': [image, *others]}
   arrays = [figures.stretch(image), *others]
   plane = int(np.argmax((others[0] > 0).sum((0, 1))))
-  return {'coronal projection': [array.max(2) for array in arrays],
+  return {CORONAL: [array.max(2) for array in arrays],
           'sagittal projection': [array.max(1) for array in arrays],
           f'coronal slice {plane}': [array[:, :, plane] for array in arrays]}
 
 
 def _shown_cases(predictor: inference.Predictor, test: datasets.Source,
-                 metrics: dict[str, Any]) -> list[dict[str, Any]]:
+                 metrics: dict[str, Any], angles: dict[str, Any]) -> list[dict[str, Any]]:
   """The best, the median and the worst test case by mean Dice of the bones, with their pictures."""
   dice = [metrics[name]['dice']['mean_bones'] for name in test.names]
   order = sorted((i for i, value in enumerate(dice) if value is not None), key=lambda i: -dice[i])
@@ -244,5 +245,6 @@ def _shown_cases(predictor: inference.Predictor, test: datasets.Source,
       name = f'{record["name"]}, {view}' if view else record['name']
       shown.append({'name': name, 'role': role, 'image': image, 'label': label,
                     'prediction': mask, 'probs': probs, 'dice': dice[index],
+                    'angle': angles.get(record['name']) if view in ('', CORONAL) else None,
                     'interlaced': predictor.config.evaluation.get('interlaced', False)})
   return shown

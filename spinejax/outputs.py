@@ -12,6 +12,7 @@ from spinejax.data import landmarks
 from spinejax.data import volumes
 from spinejax.report import cases
 from spinejax.report import figures
+from spinejax.report import handoff
 
 
 class Outcome(NamedTuple):
@@ -77,7 +78,8 @@ def _predict_image_files(predictor, paths, output, names, formats) -> Iterator[O
         notes += cases.write_case(
             output, names[path], picture.pixels, prediction.mask, result,
             tuple(predictor.config.data.classes), formats=formats, source=path,
-            spacing=inference.known_spacing(predictor.config, picture.spacing))
+            spacing=inference.known_spacing(predictor.config, picture.spacing),
+            axes=predictor.config.data.get('axes') or handoff.AXES)
       yield Outcome(path, '', notes, result)
 
 

@@ -40,7 +40,9 @@ _FORMATS = flags.DEFINE_list(
     'formats', [], 'What to write of every case for other programs, out of nifti, seg_nrrd and '
     'markups (3D Slicer, ITK-SNAP), into --output.')
 _AXES = flags.DEFINE_string(
-    'axes', '', 'Volumes: where their axes grow to, such as RAS, if not as they say themselves.')
+    'axes', '', 'Volumes: where their axes grow to, such as RAS, if not as they say themselves. '
+    'Images in --formats: where columns, rows and the slice grow to, LIP by default; LPS lays files '
+    'on a PNG as 3D Slicer loads it.')
 _RULE = flags.DEFINE_enum(
     'rule', 'extremes', ('extremes', 'challenge'), 'Of landmark_cobb: our rule, or that of the '
     'AASCE challenge.')
@@ -68,26 +70,14 @@ def read_case(path: pathlib.Path, spacing: tuple[float, ...], axes: str = '') ->
     axes: of volumes, as `volumes.read_volume`.
 
   Raises:
-    FileNotFoundError, ValueError: as `files.read_mask` and `volumes.read_volume`; a volume with
-      values that are no whole numbers.
+    FileNotFoundError, ValueError: as `files.read_mask` and `volumes.read_labels`.
   """
-  import numpy as np
-
   from spinejax.data import files
   from spinejax.data import volumes
 
-  if not files.is_volume(path):
-    return Case(files.read_mask(path), spacing)
-  volume = volumes.read_volume(path, axes)
-  array = volume.array if volume.label is None else volume.label
-  mask = np.rint(array)
-  if not np.array_equal(mask, array) or mask.min() < 0 or mask.max() > 255:
-    raise ValueError(f'{path}: a mask holds whole numbers from 0 to 255, the indices of classes.')
-  mask = mask.astype(np.uint8)
-  if 1 not in mask.shape:
-    return Case(mask, volume.spacing, volume.geometry)
-  thin = mask.shape.index(1)
-  return Case(mask.squeeze(thin), np.delete(volume.spacing, thin))
+  if files.is_volume(path):
+    return Case(*volumes.read_labels(path, axes))
+  return Case(files.read_mask(path), spacing)
 
 
 def choose_method(mask) -> str:
@@ -117,7 +107,7 @@ def measure_file(path: pathlib.Path, name: str, output: pathlib.Path | None = No
     classes: names by index; () takes those of the method.
     spacing: mm per pixel (y, x) of images.
     image: as `image_of`.
-    axes: of volumes.
+    axes: as the flag.
     rule: of `measure.measure_landmarks`.
     formats: of `report.handoff.FORMATS`.
     **options: min_deg, bands and calibration of `measure.measure_mask`.
@@ -130,6 +120,7 @@ def measure_file(path: pathlib.Path, name: str, output: pathlib.Path | None = No
   from spinejax import measure
   from spinejax.data import trimaps
   from spinejax.report import cases
+  from spinejax.report import handoff
 
   picture = image_of(image, path, name)
   pixels = None if picture is None else picture.pixels
@@ -158,7 +149,8 @@ def measure_file(path: pathlib.Path, name: str, output: pathlib.Path | None = No
       result = measure.measure_mask(case.mask, case.spacing, method=method, classes=classes,
                                     **options)
   if output is not None:
-    place = {'geometry': case.geometry} if case.geometry else {'spacing': case.spacing}
+    place = {'geometry': case.geometry} if case.geometry else {
+        'spacing': case.spacing, 'axes': axes or handoff.AXES}
     for note in cases.write_case(output, name, pixels, case.mask, result, classes,
                                  formats=formats, **place):
       print(f'{path.name}: {note}', file=sys.stderr)

@@ -32,7 +32,7 @@ def write_case(folder: str | os.PathLike, name: str, image: np.ndarray | None, m
       their coronal projections.
     formats: of `handoff.FORMATS`.
     is_phantom: puts the notice on computer-made cases on the page.
-    **place: spacing or geometry, points and source of `handoff.write_case`.
+    **place: spacing or geometry, axes, points and source of `handoff.write_case`.
 
   Returns:
     A sentence for each format that could not be written, and why.

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from spinejax.report import agreement_figures
+from spinejax.report import angle_figures
 from spinejax.report import figures
 from spinejax.report import tables
 
@@ -50,7 +51,7 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
     roc: {class: {'fpr', 'tpr', 'auc'}} or None.
     cases: pictured cases: name, role ('best', 'median' or 'worst'), image [H,W] or [H,W,C],
       label int [H,W] or None, prediction int [H,W], probs float [H,W,K] or None, dice (mean of
-      bones, None if undefined). Cases of one name are shown once with all their roles.
+      bones, None if undefined), angle (result of `spinejax.measure`, None or absent). Cases of one name are shown once with all their roles.
     classes: class names by index, background first.
   """
   starts = list(manifest.get('starts') or [])
@@ -276,6 +277,11 @@ def _picture(index, case, scores, classes) -> dict:
   if case.get('probs') is not None:
     pictures.append(embed(figures.probability_maps(case['probs'], classes), f'map{index}',
                            f'Case {name}: predicted probability of each class'))
+  if case.get('angle') is not None:
+    pictures.append(embed(
+        angle_figures.angle_figure(case['image'], case['prediction'], case['angle'], classes),
+        f'angle{index}', f'Case {name}: predicted mask with levels, midline and angle '
+        + tables.angle_cells(case['angle'])[0]))
   by_class = (scores.get(name) or {}).get('dice') or {}
   return {'name': name, 'roles': case['roles'], 'dice': dice, 'figures': pictures,
           'is_coarse': max(np.shape(case['image'])[:2]) < 256,

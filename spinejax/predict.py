@@ -45,7 +45,8 @@ _SPACING = flags.DEFINE_list(
 _VOLUMES = {  # fields of config.data
     'axes': flags.DEFINE_string(
         'axes', None, 'Volumes: where the axes of the files grow to, such as RAS, if not as they '
-        'say themselves.'),
+        'say themselves. Images in --formats: where columns, rows and the slice grow to, LIP by '
+        'default; LPS lays files on a PNG as 3D Slicer loads it.'),
     'preparation': flags.DEFINE_list(
         'preparation', None, 'Volumes: steps out of crop_top_layer, crop_to_column, rescale and '
         'z_score, in this order.'),

@@ -21,16 +21,24 @@ class Interrupted(Exception):
   """A run was asked to stop and has saved its state; the message says where."""
 
 
-def run(main: Callable[[Sequence[str]], int | None]) -> None:
+def run(main: Callable[[Sequence[str]], int | None], positionals: Sequence[str] = ()) -> None:
   """Runs `main(argv)` under absl; an error a user can cause prints one line and exits with 1.
 
   `--verbosity=1` prints the traceback too. Flag errors exit with 2, an interrupted run with 130.
+
+  Args:
+    main: gets [program, *positionals]; flags are parsed.
+    positionals: names of the arguments without a flag, as errors print them; all are required.
   """
 
   def guarded(argv):
     try:
-      if len(argv) > 1:
-        raise ValueError(f'unexpected argument {argv[1]!r}; every option is a flag, see --help.')
+      if len(argv) - 1 > len(positionals):
+        raise ValueError(f'unexpected argument {argv[len(positionals) + 1]!r}; every option is a '
+                         'flag, see --help.')
+      if len(argv) - 1 < len(positionals):
+        raise ValueError(f'expected {" ".join(positionals)}, got {" ".join(argv[1:]) or "nothing"};'
+                         ' see --help.')
       return main(argv)
     except Interrupted as stop:
       print(stop, file=sys.stderr)
@@ -87,6 +95,15 @@ def _check_field(config: ConfigDict, name: str) -> None:
       raise ValueError(f'--{name}: {where} has no field {key!r}{hint}; '
                        f'it has {", ".join(sorted(known)) or "none"}.')
     group = group[key]
+
+
+def numbers(flag: str, values: Sequence[str], kind: type = float) -> tuple:
+  """The values of a list flag as numbers; ValueError naming the flag otherwise."""
+  try:
+    return tuple(map(kind, values))
+  except ValueError:
+    raise ValueError(f'--{flag} takes {"whole " * (kind is int)}numbers separated by commas, not '
+                     f'{",".join(values)}.') from None
 
 
 def load_config(path_and_variant: str) -> ConfigDict:

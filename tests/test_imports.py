@@ -11,8 +11,8 @@ RANKS = (
     {'cli', 'measure'},
     {'data', 'losses', 'metrics', 'models'},
     {'steps', 'optimizers', 'checkpoints', 'logs', 'runs', 'report'},
-    {'styles', 'inference', 'evaluate', 'train'},
-    {'main', 'predict', 'compare', 'metrics.cost', 'losses.toy'},
+    {'styles', 'inference', 'outputs', 'evaluate', 'train'},
+    {'main', 'predict', 'compare', 'agreement', 'metrics.cost', 'losses.toy'},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py')

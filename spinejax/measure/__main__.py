@@ -41,8 +41,8 @@ _FORMATS = flags.DEFINE_list(
     'markups (3D Slicer, ITK-SNAP), into --output.')
 _AXES = flags.DEFINE_string(
     'axes', '', 'Volumes: where their axes grow to, such as RAS, if not as they say themselves. '
-    'Images in --formats: where columns, rows and the slice grow to, LIP by default; LPS lays files '
-    'on a PNG as 3D Slicer loads it.')
+    'Images in --formats: where columns, rows and the slice grow to, LIP by default; LPS lays '
+    'files on a PNG as 3D Slicer loads it.')
 _RULE = flags.DEFINE_enum(
     'rule', 'extremes', ('extremes', 'challenge'), 'Of landmark_cobb: our rule, or that of the '
     'AASCE challenge.')

@@ -1,4 +1,4 @@
-"""What is written for every case with a measured angle: JSON, picture, page, and one list of all."""
+"""What is written of every case with a measured angle: result, picture and page; and of all."""
 import collections
 import os
 import pathlib

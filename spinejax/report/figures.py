@@ -110,7 +110,8 @@ def interlace(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """
   image = to_bytes(image)
   rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
-  palette = np.array([color_bytes(class_color(i)) for i in range(int(mask.max(initial=0)) + 1)], np.uint8)
+  palette = np.array([color_bytes(class_color(i)) for i in range(int(mask.max(initial=0)) + 1)],
+                     np.uint8)
   colored = np.where(mask[..., None] > 0, palette[mask], rgb // 2)
   out = rgb.copy()
   out[1::2] = colored[1::2]
@@ -139,7 +140,7 @@ def save_overlay(path: str | os.PathLike, image: np.ndarray, prediction: np.ndar
   prediction = _checked_mask('prediction', prediction, image.shape[:2], classes)
   rgb = image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
   width = max(1, round(min(rgb.shape[:2]) / 320))
-  palette = np.array([color_bytes(class_color(index)) for index in range(int(prediction.max()) + 1)])
+  palette = np.array([color_bytes(class_color(i)) for i in range(int(prediction.max()) + 1)])
   colors = palette[prediction]
   filled = prediction > 0
   out = rgb.copy()

@@ -51,7 +51,8 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
     roc: {class: {'fpr', 'tpr', 'auc'}} or None.
     cases: pictured cases: name, role ('best', 'median' or 'worst'), image [H,W] or [H,W,C],
       label int [H,W] or None, prediction int [H,W], probs float [H,W,K] or None, dice (mean of
-      bones, None if undefined), angle (result of `spinejax.measure`, None or absent). Cases of one name are shown once with all their roles.
+      bones, None if undefined), angle (result of `spinejax.measure`, None or absent).
+      Cases of one name are shown once with all their roles.
     classes: class names by index, background first.
   """
   starts = list(manifest.get('starts') or [])
@@ -63,7 +64,8 @@ def write_report(directory: str | os.PathLike, *, title: str, config: Mapping, m
   laminae, angles = results.get('laminae'), results.get('angles')
   laminae_columns = tables.laminae_columns(laminae)
   return write_page(
-      pathlib.Path(directory) / 'index.html', 'report.html', title=title, config=json.dumps(config, indent=2, default=str), classes=classes,
+      pathlib.Path(directory) / 'index.html', 'report.html', title=title,
+      config=json.dumps(config, indent=2, default=str), classes=classes,
       date=facts.get('date'), variant=_variant(facts), starts=starts[:-1],
       versions={name: version for name, version in (facts.get('versions') or {}).items()
                 if name in ('spinejax', 'jax', 'python')},

@@ -5,7 +5,7 @@ skin into the depth. Sides are the patient's. A tilt is atan(d left / d down), a
 laminae is rotated by -atan(d deep / d across) from its right to its left one: positive where the
 left side lies nearer the skin.
 """
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -63,7 +63,8 @@ def measure_lamina_volume(probability: np.ndarray, spacing: Sequence[float] | fl
 def measure_laminae(points: np.ndarray, spacing: Sequence[float] | float | None, *,
                     min_deg: float = angles.MIN_DEG, lam: float = LAM,
                     replicates: int = midline.REPLICATES, seed: int = 0,
-                    bands: Sequence[tuple[str, float]] = angles.BANDS) -> angles.Result:
+                    bands: Sequence[tuple[str, float]] = angles.BANDS,
+                    calibration: Mapping | None = None) -> angles.Result:
   """Center-of-lamina angle of unordered laminae: best chain of pairs, joint spline, extremes.
 
   A lone lamina that lies on its rail, half a separation beside the midline, adds a position.
@@ -81,7 +82,7 @@ def measure_laminae(points: np.ndarray, spacing: Sequence[float] | float | None,
       failed result.
     min_deg: smallest swing of a curve, degrees.
     lam, replicates, seed: of `midline.fit_joint`.
-    bands: of `angles.make_result`.
+    bands, calibration: of `angles.make_result`.
 
   Returns:
     `angles.make_result`; its curves have rotation_deg (of the apex, mean of three levels),
@@ -173,7 +174,7 @@ def measure_laminae(points: np.ndarray, spacing: Sequence[float] | float | None,
   path = np.stack([down, spine.position(down), deep.position(down)], -1)
   return angles.make_result(
       METHOD, spacing=steps, curves=curves, flags=flags, partial=partial, levels_found=len(y),
-      level_confidence=confidence, bands=bands, levels=levels,
+      level_confidence=confidence, bands=bands, calibration=calibration, levels=levels,
       midline=[pixel(point) for point in path], naive_deg=round(naive, 2))
 
 

@@ -1,5 +1,5 @@
 """Masks of the spine on X-rays -> centerline Cobb: a centerline bows less than end plates do."""
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -12,7 +12,8 @@ POINTS = 257
 def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
                  min_deg: float = angles.MIN_DEG, lam: float = 1e-4,
                  replicates: int = midline.REPLICATES, seed: int = 0,
-                 bands: Sequence[tuple[str, float]] = angles.BANDS) -> angles.Result:
+                 bands: Sequence[tuple[str, float]] = angles.BANDS,
+                 calibration: Mapping | None = None) -> angles.Result:
   """Centerline Cobb of a mask: midpoints of its rows, a smoothing spline, the extremes rule.
 
   Args:
@@ -21,7 +22,7 @@ def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
       failed result.
     min_deg: smallest swing of a curve, degrees.
     lam, replicates, seed: of `midline.fit_smooth`.
-    bands: of `angles.make_result`.
+    bands, calibration: of `angles.make_result`.
 
   Returns:
     `angles.make_result` with midline [[row, column]] in pixels. Regions and apices are told from
@@ -102,7 +103,7 @@ def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   line = np.stack([at / steps[0], fit.position(at) / steps[1]], -1)
   return angles.make_result(
       name, spacing=steps, curves=curves, flags=flags, partial=partial, levels_found=0,
-      level_confidence='low', bands=bands, midline=np.round(line, 2).tolist(),
+      level_confidence='low', bands=bands, calibration=calibration, midline=np.round(line, 2).tolist(),
       cross_check_deg=round(float(other), 2))
 
 

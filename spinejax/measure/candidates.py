@@ -49,7 +49,7 @@ def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
   order = np.argsort(labels[tuple(places.T)], kind='stable')
   pixels = np.split(places[order], np.cumsum(areas[kept - 1]))[:-1]
   if split:
-    pixels = [part for blob in pixels for part in _split(blob, spacing, 1.8 * median)]
+    pixels = [part for blob in pixels for part in _split(blob, spacing, 1.5 * median)]
   def center(blob):
     share = None if weights is None else weights[tuple(blob.T)]
     return np.average(blob, axis=0, weights=share) * spacing
@@ -107,7 +107,8 @@ def half_centers(pixels: np.ndarray, spacing: np.ndarray,
   return halves
 
 
-def split_sides(points: np.ndarray, middles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def split_sides(points: np.ndarray,
+                middles: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
   """Tells left from right by x = quartic(y) + offset * side, fitted until no side changes.
 
   Args:
@@ -115,11 +116,12 @@ def split_sides(points: np.ndarray, middles: np.ndarray) -> tuple[np.ndarray, np
     middles: [m, 2] points on the spine itself.
 
   Returns:
-    side [n] of -1 and 1, and slope [n] dx/dy of the midline at the points.
+    side [n] of -1 and 1, slope [n] dx/dy of the midline at the points, and the separation of the
+    sides square to it, mm.
   """
   every = np.concatenate([points, middles])
   if len(every) < 3 or not np.ptp(every[:, 0]):
-    return np.where(points[:, 1] > np.median(every[:, 1]), 1, -1), np.zeros(len(points))
+    return np.where(points[:, 1] > np.median(every[:, 1]), 1, -1), np.zeros(len(points)), 0.0
   v = (every[:, 0] - every[:, 0].mean()) / np.ptp(every[:, 0])
   best = None
   for degree in (0, 1, 2, 4):
@@ -135,7 +137,8 @@ def split_sides(points: np.ndarray, middles: np.ndarray) -> tuple[np.ndarray, np
       side = new
     best = fit[:-1]
   derivative = sum(k * best[k] * v**(k - 1) for k in range(1, len(best))) / np.ptp(every[:, 0])
-  return side, derivative[:len(points)]
+  slope = derivative[:len(points)]
+  return side, slope, 2 * abs(fit[-1]) * float(np.median(np.cos(np.arctan(slope))))
 
 
 def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:

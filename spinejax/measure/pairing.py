@@ -2,16 +2,18 @@
 import numpy as np
 
 
-def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray,
-          gap: float) -> list[tuple[int, int]]:
+def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray, gap: float,
+          separation: float, width_weight: float = 0.8) -> list[tuple[int, int]]:
   """Order-preserving pairing of two sides, each sorted from top to bottom, at least total cost.
 
-  A pair costs |dy + slope dx|, its offset along the spine; a candidate without partner costs `gap`.
+  A pair costs |dy + slope dx|, its offset along the spine, and width_weight |s - separation| for
+  its own separation s; a candidate without partner costs `gap`.
 
   Args:
     left, right: [n, 2] and [m, 2] (y, x) mm.
     slope: [n] dx/dy of the midline at the left candidates.
-    gap: mm.
+    gap, separation: mm.
+    width_weight: of the separation.
 
   Returns:
     (i, j) from top to bottom.
@@ -19,6 +21,7 @@ def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray,
   n, m = len(left), len(right)
   dy, dx = np.moveaxis(right[None] - left[:, None], -1, 0)
   pair = np.abs(dy + slope[:, None] * dx)
+  pair += width_weight * np.abs(np.hypot(dy, dx) - separation)
   total = np.add.outer(np.arange(n + 1) * gap, np.arange(m + 1) * gap)
   step = np.zeros((n + 1, m + 1), int)
   for i in range(1, n + 1):

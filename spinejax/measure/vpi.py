@@ -61,12 +61,12 @@ def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   if len(halves) > 12:
     return fail(f'{len(halves)} lumps where five are expected')
 
-  side, slope = candidates.split_sides(processes, halves.mean(1))
+  side, slope, separation = candidates.split_sides(processes, halves.mean(1))
   order = np.argsort(processes[:, 0], kind='stable')
   left, right = order[side[order] < 0], order[side[order] > 0]
   steps_down = [np.diff(processes[rows, 0]) for rows in (left, right)]
   level = float(np.median(np.concatenate(steps_down))) if sum(map(len, steps_down)) else 1.0
-  pairs = pairing.align(processes[left], processes[right], slope[left], 0.45 * level)
+  pairs = pairing.align(processes[left], processes[right], slope[left], 0.45 * level, separation)
   pairs = np.reshape([(left[i], right[j]) for i, j in pairs], (-1, 2)).astype(int)
   lines = np.concatenate([processes[pairs], halves])
   if len(lines) < angles.MIN_LEVELS:

@@ -58,7 +58,7 @@ def test_smooth_fit_returns_a_straight_line():
 def test_alignment_skips_the_missing_one():
   left = np.stack([np.arange(5) * 20.0, np.zeros(5)], -1)
   right = left[[0, 1, 3, 4]] + [1, 40]
-  assert pairing.align(left, right, np.zeros(5), 9.0) == [(0, 0), (1, 1), (3, 2), (4, 3)]
+  assert pairing.align(left, right, np.zeros(5), 9.0, 40.0) == [(0, 0), (1, 1), (3, 2), (4, 3)]
 
 
 def test_chain_finds_pairs_among_false_points():

@@ -1,4 +1,5 @@
 """Candidates for levels: the blobs of a mask with their places in mm."""
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -161,32 +162,26 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   blobs = find_blobs(mask, spacing, smallest=0.1)
   if len(blobs.areas) < 6 or not np.ptp(blobs.centers[:, 0]):
     return None
-  top, height = blobs.centers[:, 0].min(), np.ptp(blobs.centers[:, 0])
-  powers = lambda y: np.vander((y - top) / height - 0.5, 5, increasing=True)
   window = int(np.median([np.ptp(blob[:, 0]) for blob in blobs.pixels])) | 1
-  gaps = _widest_gaps(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)) * spacing
-  gaps = gaps[(gaps[:, 0] >= top) & (gaps[:, 0] <= top + height)]
-  weights, rows = np.ones(len(gaps)), powers(gaps[:, 0])
-  for _ in range(20):
-    scaled = rows * weights[:, None]
-    midline = np.linalg.lstsq(scaled, gaps[:, 1] * weights, rcond=None)[0]
-    weights = (spacing[1] + np.abs(gaps[:, 1] - rows @ midline))**-0.5
+  midline = rough_midline(mask, spacing, window)
   y, x = blobs.centers.T
+  powers = lambda at: np.vander((at - y[0]) / np.ptp(y) - 0.5, 5, increasing=True)
   rail = np.zeros(len(x))
   for _ in range(8):
-    off = x - powers(y) @ midline
+    off = x - midline(y)
     offset = np.median(np.abs(off)) if not rail.any() else offset
     previous, rail = rail, np.rint(off / offset).clip(-1, 1)
     if (rail == previous).all():
       break
-    *midline, offset = np.linalg.lstsq(np.column_stack([powers(y), rail]), x, rcond=None)[0]
+    *quartic, offset = np.linalg.lstsq(np.column_stack([powers(y), rail]), x, rcond=None)[0]
+    midline = lambda y, quartic=quartic: powers(y) @ quartic
   if min((rail < 0).sum(), (rail > 0).sum()) < 3 or (
       np.median(np.abs(off - offset * rail)) > 0.3 * offset):
     return None
   parts, edges, lumps = [], [], []
   for blob, side, aside in zip(blobs.pixels, rail, off):
     down, right = (blob * spacing).T
-    away = right - powers(down) @ midline
+    away = right - midline(down)
     if not side and min(away.max(), -away.min()) > 0.3 * offset:
       lumps.append(blob)
       continue
@@ -200,6 +195,30 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   for blob, depth in parts:
     inner[tuple(blob[depth < np.median(edges)].T)] = True
   return find_blobs(inner, spacing, split=True).centers, lumps
+
+
+def rough_midline(mask: np.ndarray, spacing: np.ndarray,
+                  window: int) -> Callable[[np.ndarray], np.ndarray]:
+  """x = quartic(y) in mm of least absolute deviation through the widest gaps of a mask's rows.
+
+  Args:
+    mask: bool [H,W], bones on both sides of a spine and on it, not empty.
+    spacing: (y, x) mm.
+    window: rows that are seen together.
+
+  Returns:
+    The function from y [n] to x [n], constant beyond the mask's ends.
+  """
+  gaps = _widest_gaps(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)) * spacing
+  filled = np.flatnonzero(mask.any(1)) * spacing[0]
+  top, height = filled[0], max(float(np.ptp(filled)), spacing[0])
+  gaps = gaps[(gaps[:, 0] >= top) & (gaps[:, 0] <= top + height)]
+  powers = lambda y: np.vander(((y - top) / height).clip(0, 1) - 0.5, 5, increasing=True)
+  rows, weights = powers(gaps[:, 0]), np.ones(len(gaps))
+  for _ in range(20):
+    quartic = np.linalg.lstsq(rows * weights[:, None], gaps[:, 1] * weights, rcond=None)[0]
+    weights = (spacing[1] + np.abs(gaps[:, 1] - rows @ quartic))**-0.5
+  return lambda y: powers(y) @ quartic
 
 
 def _widest_gaps(mask: np.ndarray) -> np.ndarray:

@@ -168,13 +168,13 @@ def _read_text(path: pathlib.Path) -> str:
 
 def _read_rows(path: pathlib.Path, text: str, separator: str, skipped: int
                ) -> list[tuple[int, list[str]]]:
-  """(row in the file from 1, cells without blanks around) of the rows that are not empty."""
+  """(row in the file from 1, cells with single blanks between words) of rows that are not empty."""
   reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator,
                       skipinitialspace=separator != '\t')
   rows = []
   try:
     for number, cells in enumerate(reader, 1 + skipped):
-      cells = [cell.strip() for cell in cells]
+      cells = [' '.join(cell.split()) for cell in cells]
       while cells and not cells[-1]:
         cells.pop()
       if cells:

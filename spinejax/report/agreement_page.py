@@ -166,15 +166,15 @@ def write_agreement(directory: str | os.PathLike, found: Mapping[str, Any]) -> p
   angles = []
   for i, (title, agreement) in enumerate(_titled(found)):
     values = [[case[of][i] for case in found['cases'].values()] for of in ('reference', 'other')]
-    column = found['reference']['columns'][i]
-    suffix = f'_{i + 1}_{re.sub(r"[^A-Za-z0-9]+", "_", column)}' if len(found['angles']) > 1 else ''
+    words = re.findall('[A-Za-z0-9]+', found['reference']['columns'][i])
+    suffix = '_'.join(['', str(i + 1), *words]) if len(found['angles']) > 1 else ''
     pictures = []
-    for kind, draw, words in (
+    for kind, draw, name in (
         ('bland_altman', agreement_figures.bland_altman, 'Bland-Altman plot'),
         ('scatter', agreement_figures.scatter, 'scatter plot')):
       figure = draw(*values, agreement, names)
       figure.savefig(folder / f'{kind}{suffix}.png', dpi=150, facecolor='white')
-      pictures.append(html.embed(figure, f'{kind}{i}', f'{words}: {title}'))
+      pictures.append(html.embed(figure, f'{kind}{i}', f'{name}: {title}'))
     angles.append({'title': title, 'anchor': f'angle-{i}', 'rows': value_rows(agreement),
                    'interval_name': tables.interval_name(agreement), 'bands': agreement['bands'],
                    'band_rows': band_rows(agreement['bands']), 'pictures': pictures,

@@ -99,8 +99,8 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     for key, reason in agreement['undefined'].items():
       if not (key.endswith('_ci') and key.removesuffix('_ci') in agreement['undefined']):
         reasons.setdefault(reason, []).append(_NAMES.get(key, key))
-    sentences += [f'{column}: ' * several + f'{", ".join(of)} undefined: {reason}.'
-                  for reason, of in reasons.items()]
+    sentences += [f'{column}: ' * several + f'{", ".join(of) if agreement["pairs"] else "all"} '
+                  f'undefined: {reason}.' for reason, of in reasons.items()]
   if (smape := found['case_smape']) and smape['smape'] is not None:
     sentences.append(f'SMAPE over the {len(found["angles"])} angles of a case: '
                      f'{smape["smape"]:.1f} % (mean of {smape["smape_cases"]} cases).')

@@ -121,7 +121,7 @@ def split_sides(points: np.ndarray,
     sides square to it, mm.
   """
   every = np.concatenate([points, middles])
-  if len(every) < 3 or not np.ptp(every[:, 0]):
+  if not len(points) or len(every) < 3 or not np.ptp(every[:, 0]):
     return np.where(points[:, 1] > np.median(every[:, 1]), 1, -1), np.zeros(len(points)), 0.0
   v = (every[:, 0] - every[:, 0].mean()) / np.ptp(every[:, 0])
   best = None

@@ -53,14 +53,15 @@ def measure_spa(image: np.ndarray, spacing: Sequence[float] | float | None,
     return angles.make_result('spa', spacing=None, failure=angles.NO_SPACING)
   fail = lambda why: angles.make_result('spa', spacing=steps, failure=why)
   image = np.nan_to_num(image.astype(np.float64), posinf=0, neginf=0).clip(0)
-  strip = ndimage.binary_closing(image > 0, np.ones((5, 5)))
+  strip = ndimage.binary_closing(np.pad(image > 0, 2), np.ones((5, 5)))[2:-2, 2:-2]
   width = strip.sum(1)
   swept = np.flatnonzero(width > 0.5 * width.max(initial=0))
   if len(swept) < 64 or width.max() < 16:
     return fail('the image holds no swept strip')
   step = (swept[-1] - swept[0]) * steps[0] / (ROWS - 1)
   y = swept[0] * steps[0] + step * np.arange(ROWS)
-  x = step * np.arange(int((image.shape[1] - 1) * steps[1] / step) + 1)
+  left, right = np.flatnonzero(strip.any(0))[[0, -1]] * steps[1]
+  x = np.arange(left, right + step / 2, step)
   sample = lambda array: ndimage.map_coordinates(
       array, np.meshgrid(y / steps[0], x / steps[1], indexing='ij'), order=1)
   strip, gray = sample(strip.astype(float)) > 0.5, sample(image)

@@ -46,16 +46,16 @@ def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: Mapping,
   present = [i for i in np.unique(small) if i]
   for index in present:
     _fill(axis, small == index, figures.class_color(index))
-  place = lambda points: (np.asarray(points, np.float64) + 0.5) * scale - 0.5
+  place = lambda points: (np.asarray(points, np.float64)[:, :2] + 0.5) * scale - 0.5
   for level in result.get('levels') or ():
     if level.get('left') and level.get('right'):
       ends = place([level['left'], level['right']])
       axis.plot(ends[:, 1], ends[:, 0], color=LEVEL_COLOR, linewidth=1.1, path_effects=_HALO)
   handles = [Patch(facecolor=figures.class_color(i), alpha=0.6, label=_name(classes, i))
              for i in present]
-  line = np.reshape(result.get('midline') or [], (-1, 2))
-  if len(line):
-    line = place(line)
+  line = np.zeros((0, 2))
+  if result.get('midline'):
+    line = place(result['midline'])
     axis.plot(line[:, 1], line[:, 0], color=MIDLINE_COLOR, linewidth=1.5, path_effects=_HALO)
     handles.append(Line2D([], [], color=MIDLINE_COLOR, linewidth=2, label='midline'))
   order = sorted(result['curves'], key=lambda curve: -curve['angle_deg'])

@@ -12,7 +12,7 @@ import numpy as np
 from spinejax.measure import angles, candidates, midline, pairing
 
 METHOD = 'center of lamina'
-LINE_DEG = 4.0
+LINE_DEG, FLOOR_DEG = 4.0, 0.5
 NUM, LAM = 9, 2.0
 JUMP = 1.5  # of `pairing.best_chain`
 RAIL, DEEP = 3.5, 8.0  # mm between a lone lamina and its rail, and the depth of the midline
@@ -136,7 +136,8 @@ def measure_laminae(points: np.ndarray, spacing: Sequence[float] | float | None,
   ratio = np.diff(y) / _level_spacing(y)((y[1:] + y[:-1]) / 2)
   names, confidence = _name_levels(ratio, whole)
   curves = angles.find_curves(tilts, names, rows, None if draws is None else draws.tilt(y), min_deg,
-                              region_names=angles.levels_by_height((y - y[0]) / np.ptp(y)))
+                              region_names=angles.levels_by_height((y - y[0]) / np.ptp(y)),
+                              floor_deg=FLOOR_DEG)
   bends = np.stack([spine.slope(y), deep.slope(y)])
   for curve in curves:
     a, b, apex = (int(np.abs(rows - curve[f'{end}_row']).argmin()) for end in

@@ -5,6 +5,8 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 REPLICATES = 200
+BLOCKS = 17
+OVERSMOOTHING = 10.0
 UNDERSMOOTHING = 10.0
 
 
@@ -108,29 +110,36 @@ def _smoother(rows, weights, lam):
 
 
 def fit_smooth(y: np.ndarray, x: np.ndarray, *, num: int = 40, lam: float = 1e-4,
-               blocks: int = 17, replicates: int = 0,
+               order: int = 2, blocks: int = BLOCKS, replicates: int = 0,
                seed: int = 0) -> tuple[Midline, Midline | None]:
-  """Smoothing spline min_c sum (x - B(u) c)^2 + lam integral (d^2 B c / du^2)^2 du, as P-splines.
+  """Smoothing spline min_c sum (x - B(u) c)^2 + lam integral (d^order B c / du^order)^2 du.
+
+  The replicates are a wild bootstrap in which the residuals of each stretch of y change their sign
+  together, since neighboring points err together. The residuals are those of a smoother fit, of
+  OVERSMOOTHING^(order / 2) lam, which does not follow the errors and leaves the bias as well.
 
   Args:
     y, x: [n] mm along a centerline.
     num, lam: coefficients and smoothing; lam is meant for 257 points and scaled by n / 257.
-    blocks, replicates, seed: wild bootstrap; the residuals of each stretch of y change their sign
-      together.
+    order: of the derivative penalized; 2 straightens the ends, 3 lets them bend evenly.
+    blocks: number of stretches.
+    replicates, seed: number of replicates, 0 for none.
 
   Returns:
     The midline, and its replicates or None.
   """
   top, height = float(y.min()), float(np.ptp(y))
   rows = basis((y - top) / height, num)
-  bends = basis((np.arange(8 * num) + 0.5) / (8 * num), num, 2)
-  penalty = lam * len(y) / 257 * bends.T @ bends / len(bends)
-  smoother = np.linalg.solve(rows.T @ rows + penalty + 1e-9 * np.eye(num), rows.T)
-  coefficients = smoother @ x
+  bends = basis((np.arange(8 * num) + 0.5) / (8 * num), num, order)
+  penalty = len(y) / 257 * bends.T @ bends / len(bends)
+  smoother = lambda lam: np.linalg.solve(
+      rows.T @ rows + lam * penalty + 1e-9 * np.eye(num), rows.T)
+  coefficients = smoother(lam) @ x
   midline = Midline(coefficients, top, height, np.ones(len(y)))
   if not replicates:
     return midline, None
+  residuals = x - rows @ (smoother(lam * OVERSMOOTHING**(order / 2)) @ x)
   block = ((y - top) / height * blocks).astype(int).clip(0, blocks - 1)
   signs = np.random.default_rng(seed).choice([-1.0, 1.0], (replicates, blocks))[:, block]
-  draws = coefficients + (signs * (x - rows @ coefficients)) @ smoother.T
+  draws = coefficients + (signs * residuals) @ smoother(lam).T
   return midline, Midline(draws, top, height, midline.weights)

@@ -7,21 +7,31 @@ from scipy import ndimage
 from spinejax.measure import angles, midline
 
 POINTS = 257
+PASSES = 3
+LAM = 1.5e-7
+NOISE = 3.8e-4  # of the height: the noise up to which LAM serves
+FULL, CUT = 0.93, 0.8  # widths of a whole section at an end and elsewhere, in usual ones
 
 
 def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
-                 min_deg: float = angles.MIN_DEG, lam: float = 1e-4,
+                 min_deg: float = angles.MIN_DEG, lam: float | None = None,
                  replicates: int = midline.REPLICATES, seed: int = 0,
                  bands: Sequence[tuple[str, float]] = angles.BANDS,
                  calibration: Mapping | None = None) -> angles.Result:
-  """Centerline Cobb of a mask: midpoints of its rows, a smoothing spline, the extremes rule.
+  """Centerline Cobb of a mask: midpoints of its sections, a smoothing spline, the extremes rule.
+
+  Row midpoints without the ends give a first centerline; midpoints of the sections perpendicular
+  to it replace them, for an oblique end bends the row midpoints there. Sections that an end or a
+  gap cuts do not count.
 
   Args:
     mask: [H,W], the spine where not 0.
     spacing: mm per pixel (y, x); one number for square pixels; None or NaN is refused by a
       failed result.
     min_deg: smallest swing of a curve, degrees.
-    lam, replicates, seed: of `midline.fit_smooth`.
+    lam: of `midline.fit_smooth` with order 3; None takes LAM and more where the centerline is
+      rough: LAM clip((rms residual / height / NOISE)^3, 1, 40).
+    replicates, seed: of `midline.fit_smooth`.
     bands, calibration: of `angles.make_result`.
 
   Returns:
@@ -59,25 +69,29 @@ def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   if len(holes):
     spans = ', '.join(f'{filled[i] + 1} to {filled[i + 1] - 1}' for i in holes[:5])
     flags.append(f'the mask has gaps, bridged in rows {spans}')
-  partial = bool(len(holes))
-  ends = width[:len(width) // 10].mean(), width[-(len(width) // 10):].mean()
-  trims = [1.0 * end for end in ends]
-  for _ in range(2):
-    grid = np.linspace(y[0] + trims[0], y[-1] - trims[1], POINTS)
-    points = np.interp(grid, y, x)
-    fit, draws = midline.fit_smooth(grid, points, lam=lam, replicates=replicates, seed=seed)
-    slopes = np.abs(fit.slope(grid[[0, -1]]))
-    trims = [end * (0.2 + 0.6 * min(slope, 0.9)) for end, slope in zip(ends, slopes)]
-  for _ in range(2):
-    tilts = fit.tilt(grid)
-    steep = np.abs(tilts) > 25
-    if not steep.any():
-      break
-    row, column = _section_centers(mask, steps, grid, fit, float(np.median(width)))
-    row, column = np.where(steep, row, grid), np.where(steep, column, points)
-    order = np.argsort(row)
-    fit, draws = midline.fit_smooth(row[order], column[order], lam=lam, replicates=replicates,
-                                    seed=seed)
+  runs = (np.diff(mask[filled].astype(np.int8), axis=1, prepend=0) > 0).sum(1)
+  if (runs > 1).mean() > 0.05:
+    flags.append(f'{int((runs > 1).sum())} rows of the mask hold several parts side by side')
+  if width.max() > 3 * np.median(width):
+    flags.append(f'the mask is {width.max():.0f} mm wide in row {filled[width.argmax()]}, usually '
+                 f'{np.median(width):.0f} mm')
+  partial = bool(flags)
+  tenth = len(width) // 10
+  grid = np.linspace(y[0] + width[:tenth].mean(), y[-1] - width[-tenth:].mean(), POINTS)
+  row, column = grid, np.interp(grid, y, x)
+  smoothing = lam or LAM
+  for _ in range(PASSES):
+    fit, _ = midline.fit_smooth(row, column, order=3, lam=smoothing)
+    if lam is None:
+      noise = np.sqrt(np.mean((column - fit.position(row))**2)) / np.ptp(row)
+      smoothing = LAM * float(np.clip((noise / NOISE)**3, 1, 40))
+    found = _section_centers(mask, steps, np.linspace(y[0], y[-1], POINTS), fit,
+                                   float(np.quantile(width, 0.9)))
+    if len(found[0]) < POINTS // 2 or np.ptp(found[0]) < 4 * np.median(width):
+      return fail('the mask is not a spine: fewer than half of its sections are whole')
+    row, column = found
+  fit, draws = midline.fit_smooth(row, column, order=3, lam=smoothing, replicates=replicates,
+                                  seed=seed)
   at = np.linspace(fit.top, fit.top + fit.height, 69)
   tilts = fit.tilt(at)
   share = (at - y[0]) / np.ptp(y)
@@ -87,9 +101,9 @@ def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
                               region_names=names)
   for curve in curves:
     curve['apex'] = names[int(np.abs(at / steps[0] - curve['apex_row']).argmin())]
-  v = 2 * (grid - grid[0]) / np.ptp(grid) - 1
-  poly = np.polynomial.Chebyshev.fit(v, points, 7, domain=[-1, 1]).deriv()
-  other = np.degrees(np.arctan(poly(v) * 2 / np.ptp(grid)))
+  v = 2 * (row - row[0]) / np.ptp(row) - 1
+  poly = np.polynomial.Chebyshev.fit(v, column, 7, domain=[-1, 1]).deriv()
+  other = np.degrees(np.arctan(poly(v) * 2 / np.ptp(row)))
   other = np.abs(np.diff(other[angles.extremes(other, min_deg)])).max(initial=0.0)
   major = max((curve['angle_deg'] for curve in curves), default=0.0)
   if abs(other - major) > 3:
@@ -103,17 +117,29 @@ def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   line = np.stack([at / steps[0], fit.position(at) / steps[1]], -1)
   return angles.make_result(
       name, spacing=steps, curves=curves, flags=flags, partial=partial, levels_found=0,
-      level_confidence='low', bands=bands, calibration=calibration, midline=np.round(line, 2).tolist(),
-      cross_check_deg=round(float(other), 2))
+      level_confidence='low', bands=bands, calibration=calibration,
+      midline=np.round(line, 2).tolist(), cross_check_deg=round(float(other), 2))
 
 
 def _section_centers(mask, steps, grid, fit, width):
-  """Middles (y, x) in mm of the sections of a mask perpendicular to its centerline."""
+  """Middles (y, x) in mm of the sections perpendicular to the centerline, by y.
+
+  Sections that an end of the mask cuts are left out: those beyond the outermost ones that are as
+  wide as their neighborhood and its line of widths tell.
+  """
   slope, middle = fit.slope(grid), fit.position(grid)
   length = np.hypot(1, slope)
-  off = np.linspace(-width, width, 81)
+  off = np.linspace(-width, width, 121)
   y = grid[:, None] - off * (slope / length)[:, None]
   x = middle[:, None] + off * (1 / length)[:, None]
   inside = ndimage.map_coordinates(mask.astype(np.float32), [y / steps[0], x / steps[1]], order=1)
-  shift = (inside @ off) / inside.sum(1).clip(1e-6)
-  return grid - shift * slope / length, middle + shift / length
+  total = inside.sum(1)
+  shift = inside @ off / total.clip(1e-6)
+  usual = np.polynomial.Polynomial.fit(grid[20:-20], total[20:-20], 2)(grid)
+  full = np.flatnonzero(total > FULL * usual)
+  kept = total > CUT * usual
+  kept &= (np.arange(len(grid)) >= full.min(initial=len(grid))) & (
+      np.arange(len(grid)) <= full.max(initial=0))
+  row, column = (grid - shift * slope / length)[kept], (middle + shift / length)[kept]
+  order = np.argsort(row, kind='stable')
+  return row[order], column[order]

@@ -1,19 +1,20 @@
-"""Errors of the center-of-lamina angle on the laminae of phantoms.
+"""Errors of the center-of-lamina angle and of centerline Cobb on the exact shapes of phantoms.
 
 python -m tests.measure.benchmark_laminae [cases] [base]
 
 The seeds are (base, 0) to (base, cases - 1). Misses fall on the lumbar laminae four times as often
-as on the thoracic ones; false laminae lie anywhere within 460 x 80 x 30 mm.
+as on the thoracic ones; false laminae lie anywhere within 460 x 80 x 30 mm. Masks of X-rays are 600 x 225 pixels of 0.8 mm.
 """
 import sys
 import time
 
 import numpy as np
+from scipy import ndimage
 
-from spinejax.data.phantoms import volume as _  # noqa: F401
-from spinejax.measure import laminae
+from spinejax.data.phantoms import curves
+from spinejax.measure import laminae, xray
 
-volume = sys.modules['spinejax.data.phantoms.volume']
+volume, picture = (sys.modules[f'spinejax.data.phantoms.{name}'] for name in ('volume', 'xray'))
 
 ROWS = (('exact', 0.0, 0, 0), ('0.7 voxel', 0.7, 0, 0), ('3 missed, 3 false', 0.7, 3, 3),
         ('5 missed, 5 false', 0.7, 5, 5), ('8 missed, 8 false', 0.7, 8, 8))
@@ -67,6 +68,54 @@ def benchmark(noise: float, missed: int, false: int, cases: int = 40, base: int 
   return rows
 
 
+def ragged(mask, sd: float, seed: int = 0) -> np.ndarray:
+  """The mask with an outline that errs by N(0, sd) pixels, correlated over 6."""
+  distance = (ndimage.distance_transform_edt(mask) - ndimage.distance_transform_edt(~mask))
+  noise = ndimage.gaussian_filter(np.random.default_rng(seed).standard_normal(mask.shape), 6)
+  return distance + sd * noise / noise.std() > 0
+
+
+def squeeze(mask, spacing, size: int = 160):
+  """The mask at size x size by its nearest pixels, and the spacing there."""
+  rows, columns = (((np.arange(size) + 0.5) * n / size).astype(int) for n in mask.shape)
+  return mask[rows][:, columns], spacing * np.array(mask.shape) / size
+
+
+def draw_mask(seed, shape=(600, 225)) -> tuple[np.ndarray, dict]:
+  """Trimap [H,W] and the truth of an X-ray phantom, without its picture."""
+  anatomy = picture._draw_anatomy(
+      np.random.default_rng(np.random.SeedSequence(seed).spawn(4)[0]), None)
+  grid = picture._make_grid(shape)
+  column = picture._draw_spine(np.zeros(shape, np.float32), anatomy, grid)
+  return picture._draw_label(column, grid), picture._truth(anatomy, grid) | {
+      'spacing': np.array((grid.pixel, grid.pixel))}
+
+
+MASKS = {
+    'core': lambda label, spacing, seed: (label == 1, spacing),
+    'core and border': lambda label, spacing, seed: (label > 0, spacing),
+    'ragged': lambda label, spacing, seed: (ragged(label > 0, 1.5, seed), spacing),
+    '160 x 160': lambda label, spacing, seed: squeeze(label == 1, spacing)}
+
+
+def benchmark_masks(name: str, cases: int = 40, base: int = 11) -> dict[str, float]:
+  """Error of centerline Cobb; a curve below 5 degrees counts as 0, and with its own angle where it
+  is asked whether the interval holds it."""
+  errors, covered = [], []
+  for i in range(cases):
+    label, truth = draw_mask((base, i))
+    result = xray.measure_xray(*MASKS[name](label, truth['spacing'], (base, i)))
+    true = largest(truth['centerline_cobb'])
+    errors.append(result['major_deg'] - true)
+    if result['curves']:
+      low, high = max(result['curves'], key=lambda curve: curve['angle_deg'])['ci95']
+      tilts = truth['centerline_tilts']
+      covered.append(low <= (true or largest(
+          curves.curve_angles(tilts, ['T1'] * len(tilts), 0.5))) <= high)
+  return {'MAD': mad(errors), 'bias': np.mean(errors), 'max': np.abs(errors).max(),
+          'cover': np.mean(covered)}
+
+
 def mad(values) -> float:
   return float(np.mean(np.abs(values))) if len(values) else float('nan')
 
@@ -87,6 +136,9 @@ def main(cases: int = 40, base: int = 11):
           f'{of("covered").mean():6.2f}{mad(np.concatenate([r["rotation"] for r in done])):5.1f} | '
           f'{len(many)}: {mad(many):.2f}, ok {len(good)}: {mad(good):.2f} | {len(flagged)}: '
           f'{mad(flagged):.2f} | {np.mean([row["ms"] for row in rows]):.0f} ms')
+  for name in MASKS:
+    found = benchmark_masks(name, cases, base)
+    print(f'centerline Cobb, {name:16}', *(f'{key} {value:.2f}' for key, value in found.items()))
 
 
 if __name__ == '__main__':

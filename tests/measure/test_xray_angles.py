@@ -1,0 +1,144 @@
+"""Centerline Cobb of masks: exact, ragged, squeezed, cut, broken and hostile ones."""
+import json
+
+import numpy as np
+import pytest
+
+from spinejax import measure
+from spinejax.data import phantoms
+from tests.measure.benchmark_laminae import largest, ragged, squeeze
+
+
+@pytest.fixture(scope='module')
+def cases():
+  return [phantoms.xray((11, i), (600, 225), 0.0) for i in (0, 2, 15)]
+
+
+@pytest.fixture(scope='module')
+def case(cases):
+  return cases[0]['label'] > 0, np.array(cases[0]['truth']['spacing'])
+
+
+def arc(degrees: float, shape=(400, 160), width: float = 24.0) -> np.ndarray:
+  """A band whose centerline turns evenly from -degrees / 2 at the top to +degrees / 2 below."""
+  y, x = np.mgrid[:shape[0], :shape[1]].astype(float)
+  radius = 300 / (2 * np.sin(np.radians(degrees) / 2))
+  off = np.hypot(y - 200, x - 60 - radius) - radius
+  return (np.abs(off) < width / 2) & (np.abs(np.arctan2(y - 200, radius + 60 - x))
+                                      < np.radians(degrees) / 2)
+
+
+@pytest.mark.parametrize('degrees', [20, 50, 80])
+def test_an_arc_has_the_angle_it_was_drawn_with(degrees):
+  result = measure.measure_xray(arc(degrees), 1.0)
+  curve, = result['curves']
+  assert curve['angle_deg'] == pytest.approx(degrees, abs=0.06 * degrees)
+  assert curve['side'] == 'left' and curve['truncated']
+  assert any('at least' in flag for flag in result['flags'])
+
+
+def test_exact_masks(cases):
+  for one, limit in zip(cases, (2.0, 2.0, 4.0)):  # the last one ends with a tilt of 44 degrees
+    result = measure.measure_xray(one['label'] > 0, one['truth']['spacing'])
+    expected = largest(one['truth']['centerline_cobb'])
+    assert result['major_deg'] == pytest.approx(expected, abs=limit)
+    low, high = max(result['curves'], key=lambda curve: curve['angle_deg'])['ci95']
+    assert low <= expected <= high
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+def test_a_squeezed_mask_needs_its_spacing(cases):
+  mask, truth = cases[0]['label'] > 0, cases[0]['truth']
+  small, spacing = squeeze(mask, np.array(truth['spacing']))
+  assert measure.measure_xray(small, spacing)['major_deg'] == pytest.approx(
+      largest(truth['centerline_cobb']), abs=2.5)
+  assert abs(measure.measure_xray(small, 1.0)['major_deg'] - largest(truth['centerline_cobb'])) > 15
+
+
+def test_ragged_edges_widen_the_interval(cases):
+  mask, truth = cases[0]['label'] > 0, cases[0]['truth']
+  clean, rough = (measure.measure_xray(m, truth['spacing']) for m in (mask, ragged(mask, 1.5)))
+  assert rough['major_deg'] == pytest.approx(largest(truth['centerline_cobb']), abs=4.0)
+  assert np.ptp(rough['curves'][0]['ci95']) > np.ptp(clean['curves'][0]['ci95'])
+  low, high = max(rough['curves'], key=lambda curve: curve['angle_deg'])['ci95']
+  assert low <= largest(truth['centerline_cobb']) <= high
+
+
+def test_shift_flip_and_resampling_change_what_they_must(case):
+  mask, spacing = case
+  plain = measure.measure_xray(mask, spacing)
+  other = {'left': 'right', 'right': 'left'}
+  for changed, steps, flip in (
+      (np.pad(mask, ((9, 4), (20, 0))), spacing, False), (mask[:, ::-1], spacing, True),
+      (np.repeat(np.repeat(mask, 2, 0), 2, 1), spacing / 2, False),
+      (np.repeat(mask, 3, 1), spacing / [1, 3], False)):
+    result = measure.measure_xray(changed, steps)
+    assert result['major_deg'] == pytest.approx(plain['major_deg'], abs=0.7)
+    assert [c['side'] for c in result['curves']] == [
+        other[c['side']] if flip else c['side'] for c in plain['curves']]
+
+
+def test_a_crop_keeps_the_tilts_of_what_is_left(case):
+  mask, spacing = case
+  whole, part = (np.array(measure.measure_xray(m, spacing)['midline']) for m in (mask, mask[:400]))
+  rows = np.linspace(part[5, 0], part[-12, 0], 30)
+  slopes = [np.interp(rows, line[:, 0], np.gradient(line[:, 1], line[:, 0]))
+            for line in (whole, part)]
+  assert np.abs(np.degrees(np.subtract(*map(np.arctan, slopes)))).max() < 2
+
+
+def test_gaps_are_bridged_and_flagged_with_their_rows(case):
+  mask, spacing = case
+  broken = mask.copy()
+  broken[280:292] = False
+  result = measure.measure_xray(broken, spacing)
+  assert result['status'] == 'partial' and 'rows 280 to 291' in result['flags'][0]
+  assert result['major_deg'] == pytest.approx(
+      measure.measure_xray(mask, spacing)['major_deg'], abs=2)
+
+
+def test_small_components_do_not_count(case):
+  mask, spacing = case
+  specks = mask.copy()
+  specks[2:8, 2:8] = specks[590:597, 200:210] = specks[300, 3] = True
+  assert measure.measure_xray(specks, spacing)['major_deg'] == measure.measure_xray(
+      mask, spacing)['major_deg']
+
+
+def test_unknown_spacing_is_refused(case):
+  for spacing in (None, float('nan'), (0.4, -1.0)):
+    result = measure.measure_xray(case[0], spacing)
+    assert result['status'] == 'fail' and 'spacing' in result['flags'][0]
+  with pytest.raises(ValueError, match='one per axis'):
+    measure.measure_xray(case[0], (1, 1, 1))
+  with pytest.raises(ValueError, match=r'\[H,W\]'):
+    measure.measure_xray(case[0][None], 1.0)
+
+
+def hostile(mask):
+  yield 'empty', np.zeros_like(mask)
+  yield 'full', np.ones_like(mask)
+  yield 'no pixel', np.zeros((0, 5), bool)
+  yield 'one pixel', np.eye(1, dtype=bool)
+  yield 'one row', np.ones((1, 400), bool) & (np.arange(400) > 3)
+  yield 'disk', np.hypot(*(np.mgrid[:200, :200] - 100)) < 60
+  yield 'lying', mask.T
+  yield 'noise', np.random.default_rng(0).random(mask.shape) < 0.5
+  yield 'specks', np.random.default_rng(0).random(mask.shape) < 0.01
+  yield 'beads', np.arange(600)[:, None] % 20 + 0 * mask < 3
+  yield 'two spines', np.concatenate([mask, mask], 1)
+  yield 'cross', mask | (np.abs(np.arange(600)[:, None] - 300) < 12)
+
+
+def test_hostile_masks_give_a_status_and_words(case):
+  for name, mask in hostile(case[0]):
+    result = measure.measure_xray(mask, 0.8)
+    json.dumps(result, allow_nan=False)
+    assert result['status'] in ('partial', 'fail') and result['flags'], name
+    assert (result['major_deg'] is None) == (result['status'] == 'fail'), name
+
+
+def test_a_straight_spine_has_no_curve():
+  result = measure.measure_xray(np.abs(np.arange(120) - 60) + np.zeros((500, 1)) < 14, 0.8)
+  assert result['status'] == 'ok' and not result['curves'] and result['major_deg'] == 0
+  assert result['band'] == 'none'

@@ -49,6 +49,7 @@ def write_case(folder: str | os.PathLike, name: str, image: np.ndarray | None, m
   html.write_page(folder / f'{name}_angle.html', 'case.html', title=name, is_phantom=is_phantom,
                   result=result, method=method, headline={'angle': angle, 'interval': interval},
                   status_words=STATUSES[result['status']],
+                  has_rotation=any('rotation_deg' in curve for curve in curves),
                   caption=f'{name}: mask, levels, midline, and each curve between its end lines.',
                   figure=html.embed(
                       angle_figures.angle_figure(image, mask, result, classes), 'case',

@@ -4,6 +4,12 @@ Axes are those of `data.orientation`, (I, L, A): down the spine, to the patient'
 skin into the depth. Sides are the patient's. A tilt is atan(d left / d down), and a pair of
 laminae is rotated by -atan(d deep / d across) from its right to its left one: positive where the
 left side lies nearer the skin.
+
+Mean absolute deviation from the largest Cobb angle of the vertebrae of 40 phantoms: 0.49 degrees
+from exact centers (2.73 by the most tilted pair less the least), 0.84 (6.52) at 0.7 voxels of
+noise, 1.58 (6.37) with 3 laminae missed and 3 false besides. With 8 and 8 all 40 are flagged; 18
+have 15 or more levels and deviate by 2.94. Rotation of a pair: 0.9 degrees exact, 2.4 at 0.7
+voxels. `python -m tests.measure.benchmark_laminae`
 """
 from collections.abc import Mapping, Sequence
 

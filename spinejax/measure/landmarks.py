@@ -5,7 +5,6 @@ import numpy as np
 
 from spinejax.measure import angles
 
-
 RULES = ('extremes', 'challenge')
 
 

@@ -3,7 +3,8 @@
 python -m tests.measure.benchmark_laminae [cases] [base]
 
 The seeds are (base, 0) to (base, cases - 1). Misses fall on the lumbar laminae four times as often
-as on the thoracic ones; false laminae lie anywhere within 460 x 80 x 30 mm. Masks of X-rays are 600 x 225 pixels of 0.8 mm.
+as on the thoracic ones; false laminae lie anywhere within 460 x 80 x 30 mm. Masks are 600 x 225
+pixels of 0.8 mm.
 """
 import sys
 import time
@@ -129,7 +130,7 @@ def main(cases: int = 40, base: int = 11):
     good, flagged = ([r['error'] for r in done if (r['status'] == 'ok') == ok]
                      for ok in (True, False))
     many = [r['error'] for r in done if r['levels'] >= 15]
-    of = lambda key: np.array([row[key] for row in done if key in row])
+    of = lambda key, done=done: np.array([row[key] for row in done if key in row])
     error = of('error')
     print(f'{name:19}{len(done):3}{len(rows) - len(done):5} {mad(error):6.2f}{error.mean():6.2f}'
           f'{np.abs(error).max():6.1f}{mad(of("naive")):7.2f}{mad(of("line_error")):6.2f}'

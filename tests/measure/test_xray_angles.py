@@ -52,7 +52,8 @@ def test_a_squeezed_mask_needs_its_spacing(cases):
   small, spacing = squeeze(mask, np.array(truth['spacing']))
   assert measure.measure_xray(small, spacing)['major_deg'] == pytest.approx(
       largest(truth['centerline_cobb']), abs=2.5)
-  assert abs(measure.measure_xray(small, 1.0)['major_deg'] - largest(truth['centerline_cobb'])) > 15
+  squares = measure.measure_xray(small, 1.0)  # as if the squeezed pixels were square
+  assert squares['status'] == 'fail' and 'not a spine' in squares['flags'][0]
 
 
 def test_ragged_edges_widen_the_interval(cases):

@@ -3,8 +3,9 @@
 Mean absolute deviation on 40 exact phantom masks, and share of angles inside `ci95`: 0.54 degrees
 and 95 % on the core of a trimap (class 1), 0.54 and 97 % on core and border (either will do), 1.54
 and 92 % with edges that err by 1.2 mm, 0.66 and 97 % on the core squeezed to 160 x 160 pixels:
-`python -m tests.measure.benchmark_laminae`. The largest errors are curves of about 5 degrees that
-count as none in the truth.
+`python -m tests.measure.benchmark_laminae`; with seeds that set nothing (`... 40 14`) 0.48 and
+97 %, 0.65 and 93 %, 1.06 and 97 %, 0.70 and 92 %. The largest errors are curves of about 5 degrees
+that count as none in the truth.
 """
 from collections.abc import Mapping, Sequence
 

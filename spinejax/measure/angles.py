@@ -176,7 +176,8 @@ def make_result(method: str, *, spacing: Sequence[float] | None, curves: Sequenc
 def check_spacing(spacing: Sequence[float] | float | None, ndim: int) -> np.ndarray | None:
   """mm per pixel [ndim], or None where any is missing, not finite or not positive.
 
-  Raises ValueError when the number of entries is wrong. A single number serves every axis.
+  Raises ValueError when the number of entries is wrong. A single number serves every axis; 1 is
+  for pixels known to be square but of unknown size, since an angle needs their shape only.
   """
   if spacing is None:
     return None

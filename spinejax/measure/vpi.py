@@ -1,4 +1,17 @@
-"""Masks of ultrasound volume projection images -> UCA, the ultrasound curve angle."""
+"""Masks of ultrasound volume projection images -> UCA, the ultrasound curve angle.
+
+Mean absolute deviation in degrees from the Cobb angle of 40 phantoms, beside it that of the largest
+angle between the lines themselves, share of true angles in the 95 % interval and its mean width
+(python -m tests.measure.benchmark 40 11, and 40 31; defaults were chosen on base 21):
+
+  mask                      base 11  lines  held  width   base 31  lines  held  width
+  exact                        1.20   2.59  0.90    5.1      1.50   3.62  0.89    5.9
+  1 missed, 1 false            2.31   3.70  0.87    6.6      1.66   3.62  0.87    6.0
+  2 missed, 2 false            1.49   4.10  0.92    8.0      1.72   4.39  0.92    6.8
+  3 missed, 3 false            2.33   5.02  0.90    8.3      2.05   4.56  0.92    9.2
+  ragged outlines              1.51   3.52  0.93    6.6      1.63   4.38  0.87    6.8
+  bones of one class           1.93   3.69  0.90    7.2      1.79   4.37  0.92    6.6
+"""
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,9 +33,10 @@ def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
 
   Args:
     mask: whole numbers [H,W]; other classes than the two are ignored.
-    spacing: mm per pixel (y, x); one number for square pixels; None or NaN is refused by a
-      failed result.
-    process, lump: their classes.
+    spacing: mm per pixel (y, x); one number for square pixels, 1 where they are square but of
+      unknown size; None or NaN is refused by a failed result.
+    process, lump: their classes; the same twice where the bones are all one class, which
+      `candidates.tell_apart` then tells apart.
     min_deg: smallest swing of a curve, degrees.
     lam, replicates, seed: of `midline.fit_joint`.
     bands, calibration: of `angles.make_result`; the angle is never turned into a Cobb angle.

@@ -23,17 +23,24 @@ _SCORE = 'score'
 _SPARE_BYTES = 2 ** 20  # for metadata
 
 
-def create_manager(workdir: str) -> Manager:
-  """Opens `workdir/checkpoints`, keeping the last checkpoint and the best one by score."""
+def create_manager(workdir: str, *, alone: bool = False) -> Manager:
+  """Opens `workdir/checkpoints`, keeping the last checkpoint and the best one by score.
+
+  Of several processes all open it, save and restore together; with `alone` one does, to restore
+  from a folder that is there.
+  """
   policies = ocp.checkpoint_managers
   logging.getLogger('absl').addFilter(_is_worth_reading)
+  own = {'multiprocessing_options': ocp.options.MultiprocessingOptions(
+      primary_host=jax.process_index(), active_processes={jax.process_index()}),
+         'create': False} if alone and jax.process_count() > 1 else {}
   options = ocp.CheckpointManagerOptions(
       best_fn=lambda metrics: metrics[_SCORE], best_mode='max',
       preservation_policy=policies.AnyPreservationPolicy([
           policies.LatestN(1),
           policies.BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1,
                          keep_checkpoints_without_metrics=False)]),
-      enable_async_checkpointing=False)
+      enable_async_checkpointing=False, **own)
   arrays, json = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
   return Manager(_folder(workdir), options=options, item_handlers={
       'variables': arrays(), 'training': arrays(), 'data': json(), 'config': json()})
@@ -88,7 +95,7 @@ def restore_variables(workdir: str, template: Mapping[str, Any], *, which: str =
   if not _folder(workdir).is_dir():
     raise FileNotFoundError(f'{workdir} has no checkpoint; train first with python -m '
                             f'spinejax.main --config=... --workdir={workdir}.')
-  with contextlib.closing(create_manager(workdir)) as manager:
+  with contextlib.closing(create_manager(workdir, alone=True)) as manager:
     step = manager.best_step() if which == 'best' else None
     step = manager.latest_step() if step is None else step
     if step is None:

@@ -1,10 +1,11 @@
 """What every command shares: flags, user errors in one sentence, devices and the compile cache."""
+import contextlib
 import difflib
 import importlib.util
 import os
 import pathlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from absl import app
 from absl import flags
@@ -12,6 +13,8 @@ from absl import logging
 from ml_collections import ConfigDict
 
 INTERRUPTED = 130  # exit status of a run stopped by Ctrl-C or SIGTERM, its state saved
+_HEARTBEAT_SECONDS = 30  # without a sign of life, after which a process counts as ended
+_WAIT_SECONDS = 7 * 24 * 3600  # of processes that are done, for the first one to test
 _VIRTUAL_DEVICES_FLAG = 'xla_force_host_platform_device_count'
 # On a starved machine one virtual device may wait long for another; XLA gives up after 40 s.
 _PATIENCE_FLAG = '--xla_cpu_collective_call_terminate_timeout_seconds'
@@ -151,3 +154,59 @@ def configure_jax() -> None:
     jax.config.update('jax_compilation_cache_dir', str(cache / 'spinejax' / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+@contextlib.contextmanager
+def joined(coordinator: str | None = None, num_processes: int | None = None,
+           process_id: int | None = None) -> Iterator[None]:
+  """Makes this process one of several that work together; what one cannot survive ends all.
+
+  Whatever goes wrong in one process is one line there, and it ends at once with status 1, so that
+  the others, which wait for its part, end as well. A process that is done waits for the others.
+
+  Args:
+    coordinator: HOST:PORT of process 0; None finds Slurm, Open MPI, Cloud TPU or GKE.
+    num_processes, process_id: their number and the place of this one, from 0; None likewise.
+
+  Raises:
+    ValueError: no such cluster and not all of the arguments, or process 0 is out of reach.
+  """
+  import jax
+
+  try:
+    jax.distributed.initialize(coordinator, num_processes, process_id,
+                               heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
+  except (ValueError, RuntimeError) as error:
+    raise ValueError(
+        f'the processes could not be joined ({_first_line(error)}); outside of Slurm, Open MPI, '
+        'Cloud TPU and GKE give --coordinator=HOST:PORT, --num_processes and --process_id.'
+    ) from error
+  from orbax.checkpoint import multihost
+
+  name = f'process {jax.process_index()} of {jax.process_count()}'
+  try:
+    yield
+    multihost.sync_global_processes('done', timeout=_WAIT_SECONDS,
+                                    processes=set(range(jax.process_count())))
+  except Interrupted:
+    raise
+  except KeyboardInterrupt:
+    _end(f'{name} was interrupted.', INTERRUPTED)
+  except (ValueError, OSError) as error:
+    _end(f'error: {error}', 1)
+  except jax.errors.JaxRuntimeError as error:
+    logging.debug('traceback of the error below', exc_info=True)
+    _end(f'error: {name} stopped because another one ended or a device failed '
+         f'({_first_line(error)}); the same command on all of them resumes.', 1)
+
+
+def _end(sentence: str, status: int) -> None:
+  """Ends the process without waiting for the others, as a regular exit would."""
+  print(sentence, file=sys.stderr)
+  sys.stdout.flush()
+  sys.stderr.flush()
+  os._exit(status)
+
+
+def _first_line(error: Exception) -> str:
+  return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -111,7 +111,7 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
   image = jax.ShapeDtypeStruct((1, *size, data.channels), jnp.float32)
   rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
   template = dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
-  mesh = steps.create_mesh(config.eval_batch_size, tile or size)
+  mesh = steps.create_mesh(config.eval_batch_size, tile or size, jax.local_devices())
   place = steps.replicated(mesh)
   template = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), template)

@@ -13,10 +13,14 @@ from rich import progress
 class MetricsLog:
   """Appends rows {"step", "phase", name: value} to metrics.jsonl, and to TensorBoard if there.
 
-  Rows after `start_step` are dropped on opening: the resumed run writes those steps again.
+  Rows after `start_step` are dropped on opening: the resumed run writes those steps again. Of
+  several processes one has `writes`, the others drop what they are given.
   """
 
-  def __init__(self, workdir: str, start_step: int):
+  def __init__(self, workdir: str, start_step: int, writes: bool = True):
+    self._writes, self._writer = writes, None
+    if not writes:
+      return
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     kept = [row for row in read_metrics(workdir) if row['step'] <= start_step]
     temporary = self._path.with_name('metrics.jsonl.writing')
@@ -26,6 +30,8 @@ class MetricsLog:
 
   def write(self, step: int, phase: str, values: Mapping[str, Any]) -> None:
     """Writes one row; values that are not finite are written as null."""
+    if not self._writes:
+      return
     values = {name: float(value) for name, value in values.items() if value is not None}
     row = {name: value if abs(value) < float('inf') else None for name, value in values.items()}
     with self._path.open('a') as file:

@@ -40,13 +40,14 @@ def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
     check(workdir, 'config', config)
 
 
-def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
+def claim(workdir: str, name: str, content: Mapping[str, Any], writes: bool = True) -> None:
   """Writes `name`.json into the open run folder, or checks that the one there is the same.
 
   Args:
     workdir: the run folder.
     name: 'config' or 'dataset'.
     content: nested dicts of plain values.
+    writes: False for all processes but one, which only check.
 
   Raises:
     ValueError: the folder holds a run of another config or of other data.
@@ -54,7 +55,7 @@ def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
   path = pathlib.Path(workdir) / f'{name}.json'
   if path.exists():
     check(workdir, name, content)
-  else:
+  elif writes:
     write_json(path, content)
 
 

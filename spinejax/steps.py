@@ -164,13 +164,25 @@ def create_mesh(batch_size: int, image_size: Sequence[int] = (),
 
   'data' is the largest number of devices that divides the batch: a training batch is never padded,
   since batch norm would see the padding. 'space' is 1 for images [H, W]; for volumes [D, H, W] it
-  is the largest number of devices left to each that divides D.
+  is the largest number of devices left to each that divides D. Of several processes each has the
+  same number of devices in the mesh, and a part of the batch of its own.
+
+  Raises:
+    ValueError: a batch that the processes cannot share.
   """
   devices = list(devices if devices is not None else jax.devices())
+  processes = sorted({device.process_index for device in devices})
+  share, rest = divmod(batch_size, len(processes))
+  if rest:
+    raise ValueError(f'batch_size {batch_size} is not a multiple of the {len(processes)} '
+                     'processes.')
+  groups = [[device for device in devices if device.process_index == index] for index in processes]
+  each = min(map(len, groups))
   largest = lambda size, most: max(n for n in range(1, most + 1) if size % n == 0)
-  data = largest(batch_size, len(devices))
-  space = largest(image_size[0], len(devices) // data) if len(image_size) == 3 else 1
-  return Mesh(np.array(devices[:data * space]).reshape(data, space), (AXIS, SPACE))
+  data = largest(share, each)
+  space = largest(image_size[0], each // data) if len(image_size) == 3 else 1
+  grid = np.array([group[:data * space] for group in groups])
+  return Mesh(grid.reshape(-1, space), (AXIS, SPACE))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -179,6 +191,22 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def batched(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, PartitionSpec(AXIS))
+
+
+def place(arrays: Any, sharding: NamedSharding) -> Any:
+  """Puts arrays that every process holds whole on the devices of a sharding."""
+  if sharding.is_fully_addressable:
+    return jax.device_put(arrays, sharding)
+  return jax.tree.map(
+      lambda x: jax.make_array_from_callback(x.shape, sharding, np.asarray(x).__getitem__), arrays)
+
+
+def join(batch: Batch, mesh: Mesh) -> Batch:
+  """The global batch [N, ...] of which each process holds its part, in their order."""
+  if batched(mesh).is_fully_addressable:
+    return batch
+  part = lambda x: jax.make_array_from_process_local_data(batched(mesh), np.asarray(x))
+  return jax.tree.map(part, batch)
 
 
 def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Callable:
@@ -195,6 +223,8 @@ def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Ca
                    out_shardings=replicated(mesh))
   if data_parallel != 'pmap':
     raise ValueError(f"data_parallel must be 'mesh' or 'pmap', not {data_parallel!r}.")
+  if not replicated(mesh).is_fully_addressable:
+    raise ValueError("data_parallel='pmap' maps the devices of one process; use 'mesh' for several.")
   mapped = jax.pmap(functools.partial(step, axis_name=AXIS), axis_name=AXIS,
                     in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices[:, 0]))
 

@@ -1,12 +1,14 @@
 """The training loop and its periods."""
 import contextlib
 import functools
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
+from jax.experimental import multihost_utils
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
@@ -57,9 +59,12 @@ class Run(NamedTuple):
 
 
 def train_and_evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
-  """Trains (or resumes), tests the best checkpoint, writes the report; returns the test metrics."""
+  """Trains (or resumes), tests the best checkpoint, writes the report; returns the test metrics.
+
+  Of several processes all train, and the first one tests; the others return nothing.
+  """
   train(config, workdir)
-  return evaluate.evaluate(config, workdir)
+  return {} if jax.process_index() else evaluate.evaluate(config, workdir)
 
 
 def train(config: ConfigDict, workdir: str) -> steps.TrainState:
@@ -72,20 +77,25 @@ def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   data, k): N steps equal N/2 steps, a restore and N/2 steps, to the bit. With `init_from` the
   number of steps may be 0: the imported network is saved as it is, to be tested.
 
+  Several processes share each batch and hold the same state; all write the checkpoints, the first
+  one all else. A SIGTERM to any of them stops all after the same step.
+
   Raises:
     ValueError: a fault in config or data, or too many non-finite steps in a row.
     OSError: the run folder cannot be written.
     cli.Interrupted: stopped by a signal, after saving.
   """
-  console = Console()
+  first = jax.process_index() == 0
+  console = Console(quiet=not first)
   runs.open_folder(workdir, config)
   run = create_run(config, console)
   with contextlib.closing(checkpoints.create_manager(workdir)) as manager:
     resuming = manager.latest_step() is not None
     state = run.state if resuming else _import_weights(config, run.state)
-    runs.claim(workdir, 'config', config)
-    runs.claim(workdir, 'dataset', run.info)
-    runs.record_start(workdir, num_parameters=optax.tree.size(state.params))
+    runs.claim(workdir, 'config', config, writes=first)
+    runs.claim(workdir, 'dataset', run.info, writes=first)
+    if first:
+      runs.record_start(workdir, num_parameters=optax.tree.size(state.params))
     console.print(run.summary, highlight=False, soft_wrap=True)
     if resuming:
       state = checkpoints.restore_state(manager, state)
@@ -97,7 +107,7 @@ def train(config: ConfigDict, workdir: str) -> steps.TrainState:
       if not resuming:
         save(state, score=None)
       return state
-    log = logs.MetricsLog(workdir, int(state.step))
+    log = logs.MetricsLog(workdir, int(state.step), writes=first)
     with contextlib.closing(log), _stop_requested() as stop_requested:
       return _loop(config, run, state, log, save, stop_requested, console)
 
@@ -113,8 +123,9 @@ def create_run(config: ConfigDict, console: Console) -> Run:
                      f'not {config.evaluation.best!r}.')
   cases = datasets.load_dataset(config.data)
   with logs.progress_of('loading', len(cases['train']), console) as progress:
-    feed = batches.create_feed(cases['train'], config, cells=needs_cells(config.loss),
-                               progress=progress.advance)
+    feed = batches.create_feed(
+        cases['train'], config, cells=needs_cells(config.loss), progress=progress.advance,
+        process_index=jax.process_index(), process_count=jax.process_count())
   info = {**datasets.describe(cases), 'mean': feed.mean, 'std': feed.std}
   normalize = functools.partial(augment.normalize, mean=feed.mean, std=feed.std)
   num_steps = config.num_steps or config.num_epochs * feed.steps_per_epoch
@@ -128,7 +139,7 @@ def create_run(config: ConfigDict, console: Console) -> Run:
   state = steps.create_train_state(
       init_key, model, tx, (1, *config.data.patch_size, config.data.channels),
       ema=config.ema_decay > 0)
-  state = jax.device_put(state, steps.replicated(mesh))
+  state = steps.place(state, steps.replicated(mesh))
   train_step = steps.parallelize_train_step(functools.partial(
       steps.train_step, model=model, loss_fn=loss, tx=tx, ema_decay=config.ema_decay,
       augment_fn=functools.partial(_augment, config=config, normalize=normalize)),
@@ -140,7 +151,8 @@ def create_run(config: ConfigDict, console: Console) -> Run:
       f'{len(cases["test"])} test cases; {num_steps} steps of {config.batch_size} '
       f'({num_steps / feed.steps_per_epoch:.4g} epochs) on {mesh.size} of '
       f'{jax.device_count()} {jax.default_backend()} devices')
-  return Run(info, num_steps, state, feed.batch_at, feed.names_at,
+  batch_at = lambda step: steps.join(feed.batch_at(step), mesh)
+  return Run(info, num_steps, state, batch_at, feed.names_at,
              lambda state, batch: train_step(state, batch, train_key), validate,
              optimizers.create_schedule(config.optimizer, num_steps), summary)
 
@@ -152,13 +164,13 @@ def _import_weights(config: ConfigDict, state: steps.TrainState) -> steps.TrainS
   weights = pretrained.load_state_dict(config.init_from)
   variables = {'params': state.params, 'batch_stats': state.batch_stats}
   imported = pretrained.initialize(variables, weights, tuple(config.init_parts))
-  imported = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), imported, variables)
+  imported = jax.tree.map(lambda new, old: steps.place(new, old.sharding), imported, variables)
   average = None if state.ema is None else jax.tree.map(jnp.copy, imported)
   return state.replace(**imported, ema=average)
 
 
 def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.MetricsLog,
-          save: Callable, stop_requested: Callable[[], bool], console: Console) -> steps.TrainState:
+          save: Callable, stop_requested: Callable[[int], bool], console: Console) -> steps.TrainState:
   """Steps from `state.step` to the last one, logging, validating and saving on the way."""
   start = int(state.step)
   window, window_start = [], time.perf_counter()
@@ -168,7 +180,7 @@ def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.Metri
       state, metrics = run.train_step(state, run.batch_at(step - 1))
       window.append(metrics)
       progress.advance()
-      last, stop = step == run.num_steps, stop_requested()
+      last, stop = step == run.num_steps, stop_requested(step)
       evaluating = step % config.eval_every == 0 or last
       if step % config.log_every == 0 or evaluating or stop:
         values = _mean_of(window)
@@ -213,7 +225,7 @@ def _create_validation(config: ConfigDict, cases: datasets.Source, model, loss: 
   """`validate(state)`: loss and per-image metrics at the network's size, the batch padded."""
   if not len(cases):
     return lambda state: {}
-  size = config.eval_batch_size
+  size = -(-config.eval_batch_size // jax.process_count()) * jax.process_count()
   mesh = steps.create_mesh(size, config.data.image_size)
   prepared = [batches.prepare_case(cases[i], config.data, cells=needs_cells(config.loss))
               for i in range(len(cases))]
@@ -225,14 +237,14 @@ def _create_validation(config: ConfigDict, cases: datasets.Source, model, loss: 
 
   def validate(state):
     losses, counts = [], []
-    variables = jax.device_put(state.variables, steps.replicated(mesh))
+    variables = steps.place(state.variables, steps.replicated(mesh))
     for start in range(0, len(prepared), size):
       chunk = prepared[start:start + size]
       padded = chunk + chunk[:1] * (size - len(chunk))
       batch = {name: np.stack([case[name] for case in padded]) for name in padded[0]}
       batch['label'] = batch['label'].astype(np.int32)
       batch['valid'] = np.float32([1] * len(chunk) + [0] * (size - len(chunk)))
-      outputs = jax.device_get(eval_step(variables, batch))
+      outputs = jax.device_get(eval_step(variables, steps.place(batch, steps.batched(mesh))))
       losses.extend(outputs['loss'][:len(chunk)])
       counts.extend(outputs['counts'][:len(chunk)])
     counts = np.asarray(counts, np.int64)
@@ -262,23 +274,28 @@ def _mean_of(window: list[dict[str, jax.Array]]) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _stop_requested() -> Iterator[Callable[[], bool]]:
-  """Turns the first Ctrl-C or SIGTERM into a request that the loop answers; a second one acts."""
-  received = []
+def _stop_requested() -> Iterator[Callable[[int], bool]]:
+  """Turns the first Ctrl-C or SIGTERM into a request that the loop answers; a second one acts.
+
+  Several processes agree on the step: JAX hears SIGTERM, and a Ctrl-C is passed on as one.
+  """
+  several, received = jax.process_count() > 1, []
 
   def request(number, frame):
     del frame
     if received:
       raise KeyboardInterrupt
     received.append(number)
+    if several:
+      os.kill(os.getpid(), signal.SIGTERM)
 
+  signals = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
   try:
-    previous = {number: signal.signal(number, request)
-                for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, request) for number in signals}
   except ValueError:  # not in the main thread (a notebook's worker): signals stay as they are
     previous = {}
   try:
-    yield lambda: bool(received)
+    yield multihost_utils.reached_preemption_sync_point if several else lambda _: bool(received)
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)

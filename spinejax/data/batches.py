@@ -292,7 +292,7 @@ def _fits_on_device(num_bytes: int) -> bool:
   """Whether a quarter of the memory of the default device holds so many bytes."""
   import jax
 
-  stats = jax.devices()[0].memory_stats() or {}
+  stats = jax.local_devices()[0].memory_stats() or {}
   physical = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
   return num_bytes <= stats.get('bytes_limit', physical) // 4
 

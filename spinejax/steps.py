@@ -224,7 +224,7 @@ def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Ca
   if data_parallel != 'pmap':
     raise ValueError(f"data_parallel must be 'mesh' or 'pmap', not {data_parallel!r}.")
   if not replicated(mesh).is_fully_addressable:
-    raise ValueError("data_parallel='pmap' maps the devices of one process; use 'mesh' for several.")
+    raise ValueError("data_parallel='pmap' is for one process; use 'mesh' for several.")
   mapped = jax.pmap(functools.partial(step, axis_name=AXIS), axis_name=AXIS,
                     in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices[:, 0]))
 

@@ -170,7 +170,8 @@ def _import_weights(config: ConfigDict, state: steps.TrainState) -> steps.TrainS
 
 
 def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.MetricsLog,
-          save: Callable, stop_requested: Callable[[int], bool], console: Console) -> steps.TrainState:
+          save: Callable, stop_requested: Callable[[int], bool], console: Console
+          ) -> steps.TrainState:
   """Steps from `state.step` to the last one, logging, validating and saving on the way."""
   start = int(state.step)
   window, window_start = [], time.perf_counter()

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from spinejax import cli
 from spinejax import checkpoints
+from spinejax import cli
 from spinejax import logs
 from spinejax import train
 from tests import tiny

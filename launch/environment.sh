@@ -1,6 +1,9 @@
-# Sourced by local.sh and test.sh: makes .venv with the project, once, and sets $PYTHON.
-# Usage: prepare_environment [EXTRA ...], extras of pyproject.toml; those named in
-# $SPINEJAX_EXTRAS (cuda, tpu, medical, tensorboard; comma-separated) are added.
+# Sourced by local.sh, slurm.sh and test.sh.
+#   prepare_environment [EXTRA ...]   makes .venv with the project, once, and sets $PYTHON; extras
+#     of pyproject.toml, and those named in $SPINEJAX_EXTRAS (cuda, tpu, medical, tensorboard;
+#     comma-separated), are added.
+#   require_config ARGUMENT ...       refuses arguments without --config=FILE, and sets the array
+#     $arguments to them with a --workdir.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -33,4 +36,22 @@ prepare_environment() {
       { echo "error: the packages could not be installed; see the lines above." >&2; return 1; }
     printf '%s\n' "$wanted" > "$stamp"
   fi
+}
+
+require_config() {
+  local argument name config='' workdir=''
+  for argument in "$@"; do
+    case $argument in
+      --config=*) config=${argument#--config=} ;;
+      --workdir=*) workdir=${argument#--workdir=} ;;
+    esac
+  done
+  if [ -z "$config" ]; then
+    echo "error: --config=FILE is needed, such as --config=configs/seam.py:quick." >&2
+    exit 2
+  fi
+  arguments=("$@")
+  name=${config##*/}
+  name=${name/.py/}
+  [ -n "$workdir" ] || arguments+=("--workdir=$root/runs/${name/:/_}")
 }

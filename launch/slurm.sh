@@ -8,11 +8,13 @@
 #SBATCH --signal=TERM@180
 #SBATCH --requeue
 #SBATCH --open-mode=append
-# Trains, tests and reports one config on a node of a Slurm cluster, one task per GPU:
-#   sbatch --ntasks-per-node=4 --gpus-per-node=4 launch/slurm.sh --config=configs/seam.py:quick
-# Without --workdir the run lives in runs/<config>_<variant>. Make the environment first, where there
-# is a network: SPINEJAX_EXTRAS=cuda launch/local.sh --help. Three minutes before its time is over
-# the job saves, and is queued again; a job that is queued again resumes.
+# Trains, tests and reports one config on nodes of a Slurm cluster, one task per GPU:
+#   SPINEJAX_EXTRAS=cuda launch/local.sh --setup     # once, where there is a network
+#   sbatch launch/slurm.sh --config=configs/seam.py:ours [--workdir=DIR] [--config.field=value ...]
+#   sbatch --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 launch/slurm.sh --config=...
+# Without --workdir the run lives in runs/<config>_<variant>. Three minutes before its time is over
+# the job saves and is queued again; so is a preempted one. The same command resumes a run, with any
+# number of GPUs that divides its batch. SPINEJAX_EXTRAS= (empty) trains on CPUs.
 set -euo pipefail
 # Slurm runs a copy of this file from its spool; the project is where sbatch was called.
 launch=$(dirname "${BASH_SOURCE[0]}")
@@ -22,30 +24,21 @@ if [ ! -f "$launch/environment.sh" ]; then
   exit 2
 fi
 source "$launch/environment.sh"
-
-config='' workdir=''
-for argument in "$@"; do
-  case $argument in
-    --config=*) config=${argument#--config=} ;;
-    --workdir=*) workdir=${argument#--workdir=} ;;
-  esac
-done
-if [ -z "$config" ]; then
-  echo "error: --config=FILE is needed, such as sbatch launch/slurm.sh --config=configs/seam.py:quick." >&2
-  exit 2
-fi
+require_config "$@"
+export SPINEJAX_EXTRAS=${SPINEJAX_EXTRAS-cuda}
 prepare_environment
-name=${config##*/}
-name=${name/.py/}
-[ -n "$workdir" ] || set -- "$@" "--workdir=$root/runs/${name/:/_}"
 
-# Every task sees all GPUs of the node and takes the one of its local number; one that ends with an
-# error ends the others.
+# A TERM is for the tasks: this script outlives it to see how they end. Every task sees all GPUs of
+# its node and takes the one of its local number. One that ends with an error ends the others itself;
+# Slurm killing them would hide that all have saved.
+trap : TERM
 status=0
-srun --gpu-bind=none --kill-on-bad-exit=1 "$PYTHON" -m spinejax.main --multihost "$@" || status=$?
-# 130: stopped and saved. A job that is still running was stopped by its time limit; Slurm itself
-# queues preempted jobs again, and one that was canceled must not be.
-if [ "$status" -eq 130 ] && [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
+srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --gpu-bind=none --kill-on-bad-exit=0 \
+  "$PYTHON" -m spinejax.main --multihost "${arguments[@]}" || status=$?
+# 130: stopped in training, and saved; 143: stopped in testing. A job that is still running was
+# stopped by its time limit; Slurm itself queues preempted jobs again, and canceled ones must not be.
+if [[ $status == 130 || $status == 143 ]] &&
+    [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
   scontrol requeue "$SLURM_JOB_ID"
 fi
 exit "$status"

@@ -5,6 +5,7 @@ import importlib.util
 import os
 import pathlib
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from absl import app
@@ -161,8 +162,8 @@ def joined(coordinator: str | None = None, num_processes: int | None = None,
            process_id: int | None = None) -> Iterator[None]:
   """Makes this process one of several that work together; what one cannot survive ends all.
 
-  Whatever goes wrong in one process is one line there, and it ends at once with status 1, so that
-  the others, which wait for its part, end as well. A process that is done waits for the others.
+  Whatever goes wrong in one process ends it at once with status 1, so that the others, which wait
+  for its part, end as well; all say why. A process that is done waits for the others.
 
   Args:
     coordinator: HOST:PORT of process 0; None finds Slurm, Open MPI, Cloud TPU or GKE.
@@ -193,16 +194,19 @@ def joined(coordinator: str | None = None, num_processes: int | None = None,
   except KeyboardInterrupt:
     _end(f'{name} was interrupted.', INTERRUPTED)
   except (ValueError, OSError) as error:
+    logging.debug('traceback of the error below', exc_info=True)
     _end(f'error: {error}', 1)
   except jax.errors.JaxRuntimeError as error:
     logging.debug('traceback of the error below', exc_info=True)
     _end(f'error: {name} stopped because another one ended or a device failed '
          f'({_first_line(error)}); the same command on all of them resumes.', 1)
+  except Exception:  # a fault of ours; as a regular exit it would wait for the others
+    _end(f'{traceback.format_exc()}error: {name} failed.', 1)
 
 
-def _end(sentence: str, status: int) -> None:
+def _end(last_words: str, status: int) -> None:
   """Ends the process without waiting for the others, as a regular exit would."""
-  print(sentence, file=sys.stderr)
+  print(last_words, file=sys.stderr)
   sys.stdout.flush()
   sys.stderr.flush()
   os._exit(status)

@@ -40,14 +40,13 @@ def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
     check(workdir, 'config', config)
 
 
-def claim(workdir: str, name: str, content: Mapping[str, Any], writes: bool = True) -> None:
+def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
   """Writes `name`.json into the open run folder, or checks that the one there is the same.
 
   Args:
     workdir: the run folder.
     name: 'config' or 'dataset'.
     content: nested dicts of plain values.
-    writes: False for all processes but one, which only check.
 
   Raises:
     ValueError: the folder holds a run of another config or of other data.
@@ -55,7 +54,7 @@ def claim(workdir: str, name: str, content: Mapping[str, Any], writes: bool = Tr
   path = pathlib.Path(workdir) / f'{name}.json'
   if path.exists():
     check(workdir, name, content)
-  elif writes:
+  else:
     write_json(path, content)
 
 

@@ -1,6 +1,8 @@
 """The training loop and its periods."""
 import contextlib
 import functools
+import hashlib
+import json
 import os
 import signal
 import time
@@ -89,12 +91,13 @@ def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   console = Console(quiet=not first)
   runs.open_folder(workdir, config)
   run = create_run(config, console)
+  _require_agreement(config, run.info)
   with contextlib.closing(checkpoints.create_manager(workdir)) as manager:
     resuming = manager.latest_step() is not None
     state = run.state if resuming else _import_weights(config, run.state)
-    runs.claim(workdir, 'config', config, writes=first)
-    runs.claim(workdir, 'dataset', run.info, writes=first)
     if first:
+      runs.claim(workdir, 'config', config)
+      runs.claim(workdir, 'dataset', run.info)
       runs.record_start(workdir, num_parameters=optax.tree.size(state.params))
     console.print(run.summary, highlight=False, soft_wrap=True)
     if resuming:
@@ -155,6 +158,17 @@ def create_run(config: ConfigDict, console: Console) -> Run:
   return Run(info, num_steps, state, batch_at, feed.names_at,
              lambda state, batch: train_step(state, batch, train_key), validate,
              optimizers.create_schedule(config.optimizer, num_steps), summary)
+
+
+def _require_agreement(config: ConfigDict, info: dict[str, Any]) -> None:
+  """Raises ValueError where processes have other configs or data than each other."""
+  if jax.process_count() == 1:
+    return
+  text = json.dumps([runs.plain(config), runs.plain(info)], sort_keys=True)
+  digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+  if np.any(multihost_utils.process_allgather(digest) != digest):
+    raise ValueError('the processes have different configs or data; start the same command, with '
+                     'the same files, as each of them.')
 
 
 def _import_weights(config: ConfigDict, state: steps.TrainState) -> steps.TrainState:
@@ -278,7 +292,8 @@ def _mean_of(window: list[dict[str, jax.Array]]) -> dict[str, float]:
 def _stop_requested() -> Iterator[Callable[[int], bool]]:
   """Turns the first Ctrl-C or SIGTERM into a request that the loop answers; a second one acts.
 
-  Several processes agree on the step: JAX hears SIGTERM, and a Ctrl-C is passed on as one.
+  Several processes agree on the step: JAX hears SIGTERM, and a Ctrl-C is passed on as one. Its
+  handler would only note a SIGTERM that comes after training, so it is taken away then.
   """
   several, received = jax.process_count() > 1, []
 
@@ -300,3 +315,5 @@ def _stop_requested() -> Iterator[Callable[[int], bool]]:
   finally:
     for number, handler in previous.items():
       signal.signal(number, handler)
+    if several:
+      signal.signal(signal.SIGTERM, signal.SIG_DFL)

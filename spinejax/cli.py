@@ -1,10 +1,12 @@
 """What every command shares: flags, user errors in one sentence, devices and the compile cache."""
 import contextlib
 import difflib
+import faulthandler
 import importlib.util
 import os
 import pathlib
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
@@ -15,6 +17,7 @@ from ml_collections import ConfigDict
 
 INTERRUPTED = 130  # exit status of a run stopped by Ctrl-C or SIGTERM, its state saved
 _HEARTBEAT_SECONDS = 30  # without a sign of life, after which a process counts as ended
+_LINGER_SECONDS = 5  # of process 0 after a fault of its own, for the others to find it too
 _WAIT_SECONDS = 7 * 24 * 3600  # of processes that are done, for the first one to test
 _VIRTUAL_DEVICES_FLAG = 'xla_force_host_platform_device_count'
 # On a starved machine one virtual device may wait long for another; XLA gives up after 40 s.
@@ -174,6 +177,7 @@ def joined(coordinator: str | None = None, num_processes: int | None = None,
   """
   import jax
 
+  faulthandler.disable()  # JAX aborts a process that lost process 0; its stack would be no help
   try:
     jax.distributed.initialize(coordinator, num_processes, process_id,
                                heartbeat_timeout_seconds=_HEARTBEAT_SECONDS)
@@ -185,6 +189,7 @@ def joined(coordinator: str | None = None, num_processes: int | None = None,
   from orbax.checkpoint import multihost
 
   name = f'process {jax.process_index()} of {jax.process_count()}'
+  linger = 0.0 if jax.process_index() else _LINGER_SECONDS
   try:
     yield
     multihost.sync_global_processes('done', timeout=_WAIT_SECONDS,
@@ -195,20 +200,21 @@ def joined(coordinator: str | None = None, num_processes: int | None = None,
     _end(f'{name} was interrupted.', INTERRUPTED)
   except (ValueError, OSError) as error:
     logging.debug('traceback of the error below', exc_info=True)
-    _end(f'error: {error}', 1)
+    _end(f'error: {error}', 1, linger)
   except jax.errors.JaxRuntimeError as error:
     logging.debug('traceback of the error below', exc_info=True)
     _end(f'error: {name} stopped because another one ended or a device failed '
          f'({_first_line(error)}); the same command on all of them resumes.', 1)
   except Exception:  # a fault of ours; as a regular exit it would wait for the others
-    _end(f'{traceback.format_exc()}error: {name} failed.', 1)
+    _end(f'{traceback.format_exc()}error: {name} failed.', 1, linger)
 
 
-def _end(last_words: str, status: int) -> None:
+def _end(last_words: str, status: int, linger: float = 0.0) -> None:
   """Ends the process without waiting for the others, as a regular exit would."""
   print(last_words, file=sys.stderr)
   sys.stdout.flush()
   sys.stderr.flush()
+  time.sleep(linger)
   os._exit(status)
 
 

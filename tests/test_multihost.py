@@ -167,6 +167,7 @@ def test_processes_have_equal_parts_of_a_mesh():
 def test_a_process_that_cannot_join_says_what_to_give(monkeypatch):
   for name in ('SLURM_JOB_ID', 'OMPI_MCA_orte_hnp_uri', 'JAX_COORDINATOR_ADDRESS'):
     monkeypatch.delenv(name, raising=False)
+  monkeypatch.setattr(cli.faulthandler, 'disable', lambda: None)
   with pytest.raises(ValueError, match='give --coordinator=HOST:PORT'):
     with cli.joined():
       pass

@@ -72,6 +72,8 @@ def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   if len(processes) and len(halves) and (
       np.median(processes[:, 0]) > np.median(halves[..., 0])):
     return fail('the lumps lie above the processes: the image seems to be upside down')
+  if len(processes) > 60:
+    return fail(f'{len(processes)} processes where about 24 are expected')
   if len(halves) > 12:
     return fail(f'{len(halves)} lumps where five are expected')
 

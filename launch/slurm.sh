@@ -29,14 +29,14 @@ export SPINEJAX_EXTRAS=${SPINEJAX_EXTRAS-cuda}
 prepare_environment
 
 # A TERM is for the tasks: this script outlives it to see how they end. Every task sees all GPUs of
-# its node and takes the one of its local number. One that ends with an error ends the others itself;
-# Slurm killing them would hide that all have saved.
+# its node and takes the one of its local number. One that ends with an error ends the others
+# itself; Slurm killing them would hide that all have saved.
 trap : TERM
 status=0
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --gpu-bind=none --kill-on-bad-exit=0 \
   "$PYTHON" -m spinejax.main --multihost "${arguments[@]}" || status=$?
 # 130: stopped in training, and saved; 143: stopped in testing. A job that is still running was
-# stopped by its time limit; Slurm itself queues preempted jobs again, and canceled ones must not be.
+# stopped by its time limit; Slurm queues preempted jobs again, and canceled ones must not be.
 if [[ $status == 130 || $status == 143 ]] &&
     [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
   scontrol requeue "$SLURM_JOB_ID"

@@ -13,11 +13,12 @@ from spinejax.measure import angles
 from spinejax.measure.angles import Result
 from spinejax.measure.laminae import measure_lamina_volume, measure_laminae
 from spinejax.measure.landmarks import measure_landmarks
+from spinejax.measure.spa import measure_spa
 from spinejax.measure.vpi import measure_vpi
 from spinejax.measure.xray import measure_xray
 
 __all__ = ['METHODS', 'make_options', 'measure_lamina_volume', 'measure_laminae',
-           'measure_landmarks', 'measure_mask', 'measure_vpi', 'measure_xray']
+           'measure_landmarks', 'measure_mask', 'measure_spa', 'measure_vpi', 'measure_xray']
 
 METHODS = ('uca', 'center_of_lamina', 'centerline_cobb')
 

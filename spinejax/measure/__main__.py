@@ -132,7 +132,7 @@ def measure_file(path: pathlib.Path, name: str, output: pathlib.Path | None = No
     corners, _ = trimaps.read_corners(path, pixels.shape[:2])
     case = Case(np.zeros(pixels.shape[:2], np.uint8), spacing)
     result = measure.measure_landmarks(
-        corners[..., ::-1].reshape(-1, 2), spacing, rule=rule,
+        corners[..., ::-1].reshape(-1, 2), spacing or None, rule=rule, height=pixels.shape[0],
         **measure.make_options(**options))
   else:
     case = read_case(path, spacing, axes)

@@ -193,10 +193,18 @@ def test_prediction_of_a_folder_skips_what_it_cannot_read(tmp_path, finished):
   assert result.returncode == 1
   assert 'broken.png' in result.stderr and 'notes.txt' in result.stderr
   assert 'Traceback' not in result.stderr and '3 of 5 files' in ' '.join(result.stdout.split())
-  sizes = {path.name: Image.open(path).size for path in (tmp_path / 'out').iterdir()}
+  written = {path.name for path in (tmp_path / 'out').iterdir()}
+  sizes = {name: Image.open(tmp_path / 'out' / name).size for name in written
+           if name.endswith(('_mask.png', '_overlay.png'))}
   assert sizes == {'gray_mask.png': (30, 70), 'gray_overlay.png': (30, 70),
                    'color_mask.png': (90, 40), 'color_overlay.png': (90, 40),
                    'deep_mask.png': (21, 33), 'deep_overlay.png': (21, 33)}
+  assert written - set(sizes) == {
+      'angles.csv', 'angles_curves.csv', 'index.html', *(
+          f'{name}_angle.{kind}' for name in ('gray', 'color', 'deep')
+          for kind in ('json', 'png', 'html'))}
+  table = (tmp_path / 'out' / 'angles.csv').read_text(encoding='utf-8')
+  assert table.count('the spacing is unknown') == 3  # said, not guessed
 
 
 def test_prediction_equals_evaluation(tmp_path, finished):
@@ -206,7 +214,8 @@ def test_prediction_equals_evaluation(tmp_path, finished):
   Image.fromarray(record['image'][..., 0]).save(tmp_path / 'case.png')
   predictor = inference.load_predictor(str(workdir))
   outcome, = outputs.predict_files(predictor, [tmp_path / 'case.png'], tmp_path)
-  assert outcome == (tmp_path / 'case.png', '', ())
+  assert outcome[:3] == (tmp_path / 'case.png', '', ())
+  assert outcome.angle['status'] == 'fail'  # a PNG has no spacing
   np.testing.assert_array_equal(
       Image.open(tmp_path / 'case_mask.png'),
       Image.open(workdir / 'predictions' / f'{record["name"]}.png'))

@@ -88,8 +88,9 @@ def test_predictions_of_files_come_back_in_their_own_geometry(finished, tmp_path
   predictor = inference.load_predictor(str(workdir), checkpoint='last')
   # A lamina where the volume is bright, whatever the few steps of training made of it.
   bright = predictor._replace(logits=lambda images: 8 * images - 16)
-  outcomes = {o.path.stem: o.fault for o in outputs.predict_files(
-      bright, sorted(source.iterdir()), output)}
+  results = {o.path.stem: o for o in outputs.predict_files(
+      bright, sorted(source.iterdir()), output, ('markups',))}
+  outcomes = {name: outcome.fault for name, outcome in results.items()}
   assert not outcomes['a'] and not outcomes['b']
   for name, words in dict(c='not finite', d='constant', e='4 axes', f='no volume').items():
     assert words in outcomes[name] and str(source / name) in outcomes[name]
@@ -105,7 +106,12 @@ def test_predictions_of_files_come_back_in_their_own_geometry(finished, tmp_path
       [1, 2, 3] + index * [0.9, -0.8, 1.2], atol=1e-4)
   header = (output / 'b_centroids.csv').read_text().splitlines()[0]
   assert header == 'i,j,k'  # no millimeters of an unknown spacing
+  assert results['a'].angle['method'] == 'center of lamina' and not results['a'].notes
+  assert 'spacing is unknown' in results['b'].angle['flags'][0]
+  assert results['b'].notes[-1].startswith('no markups: the volume has no spacing')
+  assert (output / 'a.mrk.json').exists() and not (output / 'b.mrk.json').exists()
   for name in 'ab':
+    assert (output / f'{name}_angle.html').exists()
     assert Image.open(output / f'{name}_overlay.png').size == (16 + 8, 48)
 
 
@@ -132,8 +138,8 @@ def test_a_volume_that_memory_does_not_hold_names_the_tile(finished, monkeypatch
 
 def test_crops_of_the_preparation_are_undone(finished):
   _, workdir, _ = finished
-  predictor = inference.load_predictor(str(workdir), data_fields={
-      'preparation': ('crop_top_layer', 'rescale', 'z_score'), 'top_layer': '4'})
+  predictor = inference.load_predictor(str(workdir), overrides={
+      'data.preparation': ('crop_top_layer', 'rescale', 'z_score'), 'data.top_layer': '4'})
   seen = []
   predictor = predictor._replace(
       logits=lambda images: (seen.append(images), np.full_like(images, 9))[1])

@@ -293,10 +293,11 @@ def print_cases(results: Mapping[str, Mapping], console: Console | None = None) 
                        for end in ('upper', 'lower', 'apex')) if curve else ''
       first = [Text(name), result['band'] or UNDEFINED, result['status']] if not i else ['', '', '']
       table.add_row(first[0], angle, interval, first[1], ends, first[2])
-    for flag in result['flags']:
-      table.add_row(Text(f'  {flag}', style='dim'))
   if results:
     console.print(table)
+    for name, result in results.items():
+      for flag in result['flags']:
+        console.print(Text(f'{name}: {flag}'), soft_wrap=True)
     methods = sorted({result['method'] for result in results.values()})
     console.print(Text(f'{" and ".join(methods)}. Research software, not a medical device.',
                        style='dim'))

@@ -82,3 +82,21 @@ def test_probabilities_are_never_0_or_1(value, text):
     (-0.25, 2, '−0.25'), (-0.0004, 3, '0.000'), (-10.0, 0, '−10'), (3.0, 1, '3.0'), (None, 3, '–')])
 def test_differences_have_a_minus_sign_unless_they_are_0(value, digits, text):
   assert tables.format_difference(value, digits) == text
+
+
+def test_measured_cases_are_listed_with_their_flags():
+  curve = {'angle_deg': 33.4, 'ci95': [30.0, 36.6], 'truncated': True, 'upper': 'T4', 'lower': None,
+           'lower_row': 55.0, 'apex': 'T8'}
+  small = {**curve, 'angle_deg': 7.0, 'ci95': None, 'truncated': False}
+  base = {'method': 'uca', 'band': 'moderate', 'status': 'ok', 'flags': []}
+  out = io.StringIO()
+  tables.print_cases({'a[b]': {**base, 'curves': [small, curve], 'flags': ['at least']},
+                      'none': {**base, 'curves': [], 'band': 'none'},
+                      'bad': {**base, 'curves': [], 'band': None, 'status': 'fail',
+                              'flags': ['the mask is empty']}}, Console(file=out, width=80))
+  lines = [' '.join(line.split()) for line in out.getvalue().splitlines()]
+  assert 'a[b] ≥ 33° (30 to 37) moderate T4, row 55, T8 ok' in lines
+  assert '7° T4, row 55, T8' in lines and 'none no curve none ok' in lines
+  assert 'bad – – fail' in lines and 'bad: the mask is empty' in lines
+  assert lines[-1] == 'uca. Research software, not a medical device.'
+  tables.print_cases({}, Console(file=out, width=80))

@@ -1,0 +1,292 @@
+"""Sweeps: every member runs once, faults stay with their member, seeds become mean and deviation."""
+import csv
+import json
+import os
+import pathlib
+import runpy
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests import tiny
+
+SWEEP = tiny.ROOT / 'launch' / 'sweep.py'
+# A config that trains in the place of spinejax.main, which loads it first: Dice is seed / 10.
+STAND_IN = """import json
+import pathlib
+import signal
+import sys
+import time
+
+from ml_collections import ConfigDict
+
+VARIANTS = {'a': {}, 'b': {}}
+
+
+def get_config(variant='a'):
+  config = ConfigDict({'seed': 0, 'dice': {'a': 0.0, 'b': 0.5}[variant], 'fault': '', 'pause': 0.0})
+  workdirs = [flag.partition('=')[2] for flag in sys.argv if flag.startswith('--workdir=')]
+  if workdirs:
+    train(config.copy_and_resolve_references(), pathlib.Path(workdirs[0]))
+  return config.lock()
+
+
+def sweep():
+  for variant in VARIANTS:
+    for seed in (1, 2):
+      yield {'variant': variant, 'seed': seed}
+
+
+def train(config, workdir):
+  for flag in sys.argv:
+    name, _, value = flag.removeprefix('--config.').partition('=')
+    if name in config:
+      config[name] = type(config[name])(value)
+  (workdir / 'report').mkdir(parents=True, exist_ok=True)
+  print('step 1')
+  with (workdir / 'starts').open('a') as starts:
+    starts.write('started\\n')
+  if config.fault == workdir.name:
+    sys.exit('error: no such bone.\\n  it has ribs')
+  if config.pause and not (workdir / 'saved').exists():
+    signal.signal(signal.SIGTERM, lambda *_: (workdir / 'saved').touch() or sys.exit(130))
+    time.sleep(config.pause)
+  dice = config.dice + config.seed / 10
+  results = {'per_image': {'dice': {'mean_bones': dice, 'lump': None}, 'dice_sd': {'lump': 1.0}},
+             'cases': {'one': {'dice': 1.0}}, 'step': 3}
+  (workdir / 'config.json').write_text(json.dumps(config.to_dict()))
+  (workdir / 'test_metrics.json').write_text(json.dumps(results))
+  (workdir / 'report' / 'index.html').touch()
+  sys.exit(0)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path) -> pathlib.Path:
+  path = tmp_path / 'config.py'
+  path.write_text(STAND_IN)
+  return path
+
+
+def command(config, output, *flags) -> list[str]:
+  return [sys.executable, str(SWEEP), f'--config={config}', f'--output={output}', *flags]
+
+
+def call(config, output, *flags, **variables) -> subprocess.CompletedProcess:
+  return subprocess.run(
+      command(config, output, *flags), cwd=tiny.ROOT, capture_output=True, text=True, timeout=240,
+      check=False, env={**os.environ, 'PYTHONPATH': str(tiny.ROOT), 'COLUMNS': '100', **variables})
+
+
+def starts(output) -> dict[str, int]:
+  return {path.parent.name: len(path.read_text().split()) for path in output.glob('*/starts')}
+
+
+def test_a_failed_member_stops_no_other_and_the_same_command_goes_on(stand_in, tmp_path):
+  output = tmp_path / 'sweep'
+  first = call(stand_in, output, '--jobs=2', '--config.fault=a_seed=2')
+  assert first.returncode == 1
+  assert first.stderr.splitlines() == [
+      'a_seed=2: error: no such bone. it has ribs',
+      'error: 1 of 4 members are without results; see above and their logs, '
+      f'{output}/NAME.log.']
+  assert starts(output) == {'a_seed=1': 1, 'a_seed=2': 1, 'b_seed=1': 1, 'b_seed=2': 1}
+  results = json.loads((output / 'results.json').read_text())
+  a, b = results['groups']
+  assert (a['overrides'], a['seeds'], a['members']) == ({'variant': 'a'}, [1], 2)
+  assert a['metrics']['per_image.dice.mean_bones'] == {'mean': 0.1, 'sd': None, 'count': 1}
+  assert b['seeds'] == [1, 2]
+  dice = b['metrics']['per_image.dice.mean_bones']
+  assert dice == {'mean': pytest.approx(0.65), 'sd': pytest.approx(0.1 / 2**0.5), 'count': 2}
+  assert b['metrics']['per_image.dice.lump'] == {'mean': None, 'sd': None, 'count': 0}
+  assert set(b['metrics']) == {'per_image.dice.mean_bones', 'per_image.dice.lump', 'step'}
+  assert '1 of 2' in first.stdout and '0.650 ± 0.071' in first.stdout
+
+  refused = call(stand_in, output, '--only=variant=b', '--config.fault=b_seed=1')
+  assert refused.returncode == 1 and starts(output)['b_seed=1'] == 1
+  assert 'another config' in refused.stderr and 'fault: a_seed=2 there' in refused.stderr
+
+  (stand_in).write_text(STAND_IN.replace('config.fault == ', "'' == "))
+  again = call(stand_in, output, '--config.fault=a_seed=2')
+  assert again.returncode == 0, again.stderr
+  assert starts(output) == {'a_seed=1': 1, 'a_seed=2': 2, 'b_seed=1': 1, 'b_seed=2': 1}
+  rows = list(csv.DictReader((output / 'results.csv').open()))
+  assert [row['variant'] for row in rows] == ['a', 'b']
+  assert float(rows[0]['per_image.dice.mean_bones']) == pytest.approx(0.15)
+  assert float(rows[0]['per_image.dice.mean_bones_sd']) == pytest.approx(
+      statistics.stdev([0.1, 0.2]))
+  members = list(csv.DictReader((output / 'members.csv').open()))
+  assert [row['name'] for row in members] == ['a_seed=1', 'a_seed=2', 'b_seed=1', 'b_seed=2']
+  assert not any(row['error'] for row in members)
+
+
+def test_ctrl_c_lets_the_members_save_and_the_same_command_resumes(stand_in, tmp_path):
+  output = tmp_path / 'sweep'
+  flags = ['--jobs=2', '--config.pause=100']
+  with subprocess.Popen(command(stand_in, output, *flags), cwd=tiny.ROOT, stderr=subprocess.PIPE,
+                        stdout=subprocess.DEVNULL, text=True, process_group=0,
+                        env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)}) as process:
+    deadline = time.monotonic() + 60
+    while len(starts(output)) < 2 and time.monotonic() < deadline:
+      time.sleep(0.1)
+    time.sleep(0.3)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(60) == 130
+    assert process.stderr.read() == 'The sweep is stopped; the same command resumes it.\n'
+  assert starts(output) == {'a_seed=1': 1, 'a_seed=2': 1}
+  assert all((output / name / 'saved').exists() for name in starts(output))
+  for name in ('b_seed=1', 'b_seed=2'):
+    (output / name).mkdir()
+    (output / name / 'saved').touch()
+  assert call(stand_in, output, *flags).returncode == 0
+  assert starts(output) == {'a_seed=1': 2, 'a_seed=2': 2, 'b_seed=1': 1, 'b_seed=2': 1}
+
+
+def test_jobs_share_gpus_and_cores():
+  shares = runpy.run_path(str(SWEEP))['_shares']
+  patched = pytest.MonkeyPatch()
+  with patched.context() as environment:
+    environment.setenv('CUDA_VISIBLE_DEVICES', '4,5,6')
+    environment.setattr(os, 'sched_getaffinity', lambda pid: {0, 1, 2, 3, 4}, raising=False)
+    assert shares(2) == [({0, 2, 4}, {'CUDA_VISIBLE_DEVICES': '4,6'}),
+                         ({1, 3}, {'CUDA_VISIBLE_DEVICES': '5'})]
+    assert shares(1) == [(set(), {'CUDA_VISIBLE_DEVICES': '4,5,6'})]
+    with pytest.raises(ValueError, match='--jobs=4 is more than the 3 GPUs'):
+      shares(4)
+    environment.delenv('CUDA_VISIBLE_DEVICES')
+    assert shares(6) == [(set(), {})] * 6
+
+
+def test_commands_are_printed_and_filtered(tmp_path):
+  result = call('configs/seam.py', tmp_path / 'a b', '--print', '--only=variant=ours',
+                '--only=seed=0', '--only=seed=2', '--config.data.image_size=(64,32)')
+  assert result.returncode == 0, result.stderr
+  assert result.stdout.splitlines() == [
+      f"{sys.executable} -m spinejax.main --config=configs/seam.py:ours --config.seed={seed} "
+      f"'--config.data.image_size=(64, 32)' '--workdir={tmp_path}/a b/ours_seed={seed}'"
+      for seed in (0, 2)]
+  assert not (tmp_path / 'a b').exists()
+
+
+@pytest.mark.parametrize('flags, status, sentence', [
+    (['--config=configs/seam.py', '--only=seed=7'], 1, '--only=seed=7 fits no member; seed is 0, 1'),
+    (['--config=configs/seam.py', '--only=lam'], 1, 'KEY=VALUE is needed, with a key of variant'),
+    (['--config=configs/seam.py:ours'], 1, 'give --config=configs/seam.py alone'),
+    (['--config=configs/seam.py', '--config.seed=3'], 1, '--config.seed is what sweep() changes'),
+    (['--config=configs/seam.py', '--config.sede=3'], 2, 'did you mean seed?'),
+    (['--config=configs/seam.py', '--print', '--slurm'], 1, 'give one of'),
+    (['--config=configs/seam.py', '--slurm', '--only=seed=0'], 1, 'sbatch was not found'),
+    ([], 1, '--config=FILE is needed'),
+])
+def test_wrong_flags_are_one_sentence(tmp_path, flags, status, sentence):
+  result = subprocess.run(
+      [sys.executable, str(SWEEP), f'--output={tmp_path}', *flags], cwd=tiny.ROOT, check=False,
+      capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
+  assert result.returncode == status and len(result.stderr.splitlines()) == 1
+  assert result.stderr.startswith('error: ') and sentence in result.stderr
+
+
+def test_a_slurm_array_has_what_is_left(stand_in, tmp_path):
+  output, commands = tmp_path / 'sweep', tmp_path / 'commands'
+  commands.mkdir()
+  for name, text in {
+      # sbatch runs the array at once, and srun its task: the launcher is the real one.
+      'sbatch': f'printf "%s\\n" "$@" > {tmp_path}/sbatch\nfor script; do :; done\n'
+                'for i in 0 1 2; do SLURM_ARRAY_TASK_ID=$i SLURM_JOB_ID=$i bash "$script"; done',
+      'srun': 'while [[ $1 == --* ]]; do shift; done\nexec "$@"', 'squeue': ':'}.items():
+    (commands / name).write_text(f'#!/bin/bash\n{text}\n')
+    (commands / name).chmod(0o755)
+  venv = tmp_path / 'venv'
+  (venv / 'bin').mkdir(parents=True)
+  (venv / 'bin' / 'python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+  (venv / 'bin' / 'python').chmod(0o755)
+  version = subprocess.run([sys.executable, '--version'], capture_output=True, text=True,
+                           check=True).stdout
+  (venv / 'installed').write_text(
+      f'{version}{tiny.ROOT}\n' + (tiny.ROOT / 'pyproject.toml').read_text()
+      + (tiny.ROOT / 'launch' / 'constraints.txt').read_text())
+
+  assert call(stand_in, output, '--only=variant=a', '--only=seed=2').returncode == 0
+  job = call(stand_in, output, '--slurm', '--jobs=2', '--sbatch=--partition=gpu --time=1:00',
+             PATH=f'{commands}:{os.environ["PATH"]}', SPINEJAX_VENV=str(venv), SPINEJAX_EXTRAS='',
+             SPINEJAX_PYTHON=sys.executable)
+  assert job.returncode == 0, job.stderr
+  assert (tmp_path / 'sbatch').read_text().splitlines() == [
+      '--array=0-2%2', f'--output={output}/slurm-%A_%a.log', '--partition=gpu', '--time=1:00',
+      f'{output}/array.sh']
+  assert '#SBATCH --requeue' in (output / 'array.sh').read_text().splitlines()
+  assert starts(output) == {'a_seed=1': 1, 'a_seed=2': 1, 'b_seed=1': 1, 'b_seed=2': 1}
+  collected = call(stand_in, output, '--collect')
+  assert collected.returncode == 0 and '0.150 ± 0.071' in collected.stdout
+  (output / 'b_seed=2' / 'test_metrics.json').write_text('{')
+  damaged = call(stand_in, output, '--collect')
+  assert damaged.returncode == 1 and 'not readable as JSON' in damaged.stderr
+
+
+def test_a_real_sweep(tmp_path):
+  config = tmp_path / 'tiny.py'
+  config.write_text(
+      'from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n'
+      "  return tiny.tiny_config(**{'model.levels': 1, 'num_steps': 1, 'data.num_validation': 0,\n"
+      "      'data.num_test': 1, 'data.image_size': (32, 32)}).lock()\n\n\n"
+      "def sweep():\n  return [{'seed': 0}, {'seed': 1}]\n")
+  result = call(config, tmp_path / 'sweep', JAX_NUM_CPU_DEVICES='1')
+  assert result.returncode == 0, result.stderr
+  group, = json.loads((tmp_path / 'sweep' / 'results.json').read_text())['groups']
+  stored = [json.loads((tmp_path / 'sweep' / f'seed={seed}' / 'test_metrics.json').read_text())
+            for seed in (0, 1)]
+  entropies = [metrics['at_network_size']['cross_entropy'] for metrics in stored]
+  assert group['seeds'] == [0, 1] and entropies[0] != entropies[1]
+  assert group['metrics']['at_network_size.cross_entropy']['mean'] == pytest.approx(
+      sum(entropies) / 2)
+
+
+TPU = tiny.ROOT / 'launch' / 'tpu_vm.sh'
+
+
+def call_tpu(tmp_path, *arguments) -> tuple[subprocess.CompletedProcess, list[str]]:
+  """launch/tpu_vm.sh with a gcloud that writes down its arguments and runs the command here."""
+  commands, home = tmp_path / 'commands', tmp_path / 'home'
+  (home / 'spinejax' / 'launch').mkdir(parents=True, exist_ok=True)
+  commands.mkdir(exist_ok=True)
+  for path, text in {
+      commands / 'gcloud': f'printf "%s\\n" "$@" > {tmp_path}/gcloud\n'
+                           'for last; do :; done\ncd "$HOME" && exec bash -c "${last#--command=}"',
+      home / 'spinejax' / 'launch' / 'local.sh':
+          f'printf "%s\\n" "$PWD" "$SPINEJAX_EXTRAS" "$@" > {tmp_path}/local\nexit 3',
+  }.items():
+    path.write_text(f'#!/bin/bash\n{text}\n')
+    path.chmod(0o755)
+  result = subprocess.run(
+      ['bash', str(TPU), *arguments], capture_output=True, text=True, timeout=60, check=False,
+      env={**os.environ, 'HOME': str(home), 'PATH': f'{commands}:{os.environ["PATH"]}'})
+  called = tmp_path / 'gcloud'
+  return result, called.read_text().splitlines() if called.exists() else []
+
+
+def test_every_worker_of_a_tpu_vm_gets_the_command(tmp_path):
+  subprocess.run(['bash', '-n', str(TPU)], check=True)
+  result, gcloud = call_tpu(
+      tmp_path, '--tpu=pod', '--zone=us-east5-a', '--project=bones', '--config=configs/seam.py:ours',
+      '--workdir=/mnt/runs/a b', "--config.data.classes=('back ground','rib')")
+  assert result.returncode == 3, result.stderr
+  assert gcloud[:-1] == ['compute', 'tpus', 'tpu-vm', 'ssh', 'pod', '--zone=us-east5-a',
+                         '--project=bones', '--worker=all']
+  assert (tmp_path / 'local').read_text().splitlines() == [
+      f'{tmp_path}/home/spinejax', 'tpu', '--multihost', '--config=configs/seam.py:ours',
+      '--workdir=/mnt/runs/a b', "--config.data.classes=('back ground','rib')"]
+
+
+@pytest.mark.parametrize('arguments, sentence', [
+    (['--config=configs/seam.py'], '--tpu=NAME and --zone=ZONE are needed'),
+    (['--tpu=pod', '--zone=z', '--workdir=/mnt/a'], '--config=FILE is needed'),
+    (['--tpu=pod', '--zone=z', '--config=configs/seam.py'], '--workdir=DIR is needed'),
+])
+def test_tpu_arguments_that_are_missing_are_named(tmp_path, arguments, sentence):
+  result, gcloud = call_tpu(tmp_path, *arguments)
+  assert result.returncode == 2 and not gcloud
+  assert result.stderr.startswith(f'error: {sentence}') and len(result.stderr.splitlines()) == 1

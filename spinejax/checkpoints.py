@@ -1,49 +1,86 @@
-"""Checkpoints of a run with Orbax: the last and the best, written atomically.
+"""Checkpoints of a run with Orbax: the last two and the best, written atomically.
 
 Each step holds four items, so that inference restores only what it needs:
   variables   {params, batch_stats} that inference uses (the moving average where there is one)
   training    {step, skipped, opt_state} and, with a moving average, the raw {params, batch_stats}
   data, config   dataset.json and config.json of the run
+and digests.json, the SHA-256 of every file, by which a flipped bit is found.
 """
 import contextlib
+import hashlib
+import json
 import logging
+import math
 import pathlib
 import shutil
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from spinejax import runs
 from spinejax.steps import TrainState
 
 Manager = ocp.CheckpointManager
 _SCORE = 'score'
+_DIGESTS = 'digests.json'
 _SPARE_BYTES = 2 ** 20  # for metadata
 
 
-def create_manager(workdir: str, *, alone: bool = False) -> Manager:
-  """Opens `workdir/checkpoints`, keeping the last checkpoint and the best one by score.
+def create_manager(workdir: str) -> Manager:
+  """Opens `workdir/checkpoints`, keeping the last two checkpoints and the best one by score.
 
-  Of several processes all open it, save and restore together; with `alone` one does, to restore
-  from a folder that is there.
+  Of several processes all open it, save and restore together. What killed saves left is removed.
+
+  Raises:
+    OSError: the folder cannot be opened.
   """
   policies = ocp.checkpoint_managers
-  logging.getLogger('absl').addFilter(_is_worth_reading)
-  own = {'multiprocessing_options': ocp.options.MultiprocessingOptions(
-      primary_host=jax.process_index(), active_processes={jax.process_index()}),
-         'create': False} if alone and jax.process_count() > 1 else {}
+  _silence_orbax()
   options = ocp.CheckpointManagerOptions(
       best_fn=lambda metrics: metrics[_SCORE], best_mode='max',
       preservation_policy=policies.AnyPreservationPolicy([
-          policies.LatestN(1),
+          policies.LatestN(2),
           policies.BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1,
                          keep_checkpoints_without_metrics=False)]),
-      enable_async_checkpointing=False, **own)
-  arrays, json = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
-  return Manager(_folder(workdir), options=options, item_handlers={
-      'variables': arrays(), 'training': arrays(), 'data': json(), 'config': json()})
+      cleanup_tmp_directories=True, enable_async_checkpointing=False)
+  arrays, values = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
+  folder = _folder(workdir)
+  try:
+    return Manager(folder, options=options, item_handlers={
+        'variables': arrays(), 'training': arrays(), 'data': values(), 'config': values()})
+  except Exception as error:  # of many kinds, where the scores in it are damaged
+    raise OSError(f'the checkpoints in {folder} cannot be opened ({_first_line(error)}).'
+                  ) from error
+
+
+def set_aside_damaged(workdir: str) -> list[str]:
+  """Renames checkpoints whose files are not what was saved to STEP.damaged; for one process.
+
+  Training goes on from the last one that is whole. A checkpoint without digests passes: it is of a
+  process that was killed between the save, which is atomic, and its digests.
+
+  Returns:
+    One sentence per checkpoint that was set aside.
+
+  Raises:
+    ValueError: none is whole; nothing is renamed then.
+  """
+  folder = _folder(workdir)
+  steps = _steps(folder)
+  damages = {step: damage for step in steps if (damage := _find_damage(folder / str(step)))}
+  if damages and len(damages) == len(steps):
+    raise ValueError(f'no checkpoint in {folder} is whole (that of step {steps[-1]}: '
+                     f'{damages[steps[-1]]}); choose another --workdir to start again.')
+  for step in damages:
+    aside = folder / f'{step}.damaged'
+    shutil.rmtree(aside, ignore_errors=True)
+    (folder / str(step)).rename(aside)
+  return [f'The checkpoint of step {step} is damaged ({damage}) and was set aside as '
+          f'{folder / str(step)}.damaged.' for step, damage in damages.items()]
 
 
 def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],
@@ -68,15 +105,18 @@ def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],
             data=ocp.args.JsonSave(dict(dataset)),
             config=ocp.args.JsonSave(dict(config))))
     manager.wait_until_finished()
+    if jax.process_index() == 0:
+      where = pathlib.Path(manager.directory) / str(step)
+      runs.write_json(where / _DIGESTS, _digest_files(where))
   except Exception as error:  # Orbax and TensorStore raise many kinds; the cause is in the text
     raise OSError(_not_saved(manager, step, _first_line(error))) from error
 
 
 def restore_state(manager: Manager, template: TrainState) -> TrainState:
   """Restores the last checkpoint into the shapes, dtypes and shardings of `template`."""
-  step = manager.latest_step()
+  where = pathlib.Path(manager.directory) / str(manager.latest_step())
   items = {'variables': template.variables, 'training': _training_item(template)}
-  restored = _restore(manager, step, items)
+  restored = _restore(where, items)
   variables, training = restored['variables'], restored['training']
   raw = training.pop('raw', variables)
   return TrainState(params=raw['params'], batch_stats=raw['batch_stats'],
@@ -87,20 +127,44 @@ def restore_variables(workdir: str, template: Mapping[str, Any], *, which: str =
                       ) -> tuple[dict[str, Any], int]:
   """Restores {params, batch_stats} for inference from the 'best' or 'last' checkpoint.
 
-  The best has the highest validation score; without validation cases it is the last.
+  The best has the highest validation score; without validation cases it is the last. Where it is
+  damaged the next one takes its place, and a line on the terminal says so.
 
   Returns:
     The variables and the step they were saved at.
+
+  Raises:
+    FileNotFoundError: there is no checkpoint.
+    ValueError: it does not fit the template, or none is whole.
   """
-  if not _folder(workdir).is_dir():
+  folder = _folder(workdir)
+  if not folder.is_dir():
     raise FileNotFoundError(f'{workdir} has no checkpoint; train first with python -m '
                             f'spinejax.main --config=... --workdir={workdir}.')
-  with contextlib.closing(create_manager(workdir, alone=True)) as manager:
-    step = manager.best_step() if which == 'best' else None
-    step = manager.latest_step() if step is None else step
-    if step is None:
-      raise FileNotFoundError(f'{workdir} has no complete checkpoint; train first.')
-    return _restore(manager, step, {'variables': template})['variables'], step
+  steps = _steps(folder)
+  if which == 'best':
+    steps = sorted(steps, key=lambda step: (_score_of(folder / str(step)), step))
+  if not steps:
+    raise FileNotFoundError(f'{workdir} has no complete checkpoint; train first.')
+  faults = []
+  for step in reversed(steps):
+    where = folder / str(step)
+    try:
+      damage = _find_damage(where, ('variables', 'metrics'))
+      if damage:
+        raise _Damaged(f'the checkpoint {where} is damaged or incomplete ({damage}).')
+      variables = _restore(where, {'variables': template}, alone=True)['variables']
+    except _Damaged as error:
+      faults.append(error)
+      continue
+    if faults:
+      print(f'{faults[0]} That of step {step} is taken instead.', file=sys.stderr)
+    return variables, step
+  raise faults[0]
+
+
+class _Damaged(ValueError):
+  """A checkpoint that cannot be read; another one may be whole."""
 
 
 def _folder(workdir: str) -> pathlib.Path:
@@ -114,25 +178,83 @@ def _training_item(state: TrainState) -> dict[str, Any]:
   return item
 
 
-def _restore(manager: Manager, step: int, templates: Mapping[str, Any]) -> dict[str, Any]:
-  """Restores items of one step after comparing every array's path, shape and dtype."""
-  where = pathlib.Path(manager.directory) / str(step)
+def _steps(folder: pathlib.Path) -> list[int]:
+  """The steps that were saved completely, ascending."""
+  return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
+
+
+def _score_of(where: pathlib.Path) -> float:
+  """The score of a checkpoint; the least of all where it has none."""
   try:
-    saved = manager.item_metadata(step)
-    faults = [fault for name, template in templates.items()
-              for fault in _differences(saved[name], template, name)]
+    return float(json.loads((where / 'metrics' / 'metrics').read_bytes())[_SCORE])
+  except (OSError, ValueError, TypeError, LookupError):
+    return -math.inf
+
+
+def _digest_files(where: pathlib.Path, items: Sequence[str] = ()) -> dict[str, str]:
+  """SHA-256 of every file of a step, or of some items, by its path in the folder of the step."""
+  digests = {}
+  for path in sorted(where.rglob('*')):
+    name = path.relative_to(where)
+    if path.is_file() and path.name != _DIGESTS and (not items or name.parts[0] in items):
+      with path.open('rb') as file:
+        digests[name.as_posix()] = hashlib.file_digest(file, 'sha256').hexdigest()
+  return digests
+
+
+def _find_damage(where: pathlib.Path, items: Sequence[str] = ()) -> str:
+  """What is wrong with the files of a step, or of some items; '' if nothing."""
+  path = where / _DIGESTS
+  if not path.exists():
+    return ''
+  try:
+    saved = {name: digest for name, digest in dict(runs.read_json(path)).items()
+             if not items or name.split('/')[0] in items}
+    found = _digest_files(where, items)
+  except (OSError, ValueError, TypeError) as error:
+    return _first_line(error).rstrip('.')
+  different = sorted(name for name in saved.keys() | found.keys()
+                     if saved.get(name) != found.get(name))
+  if not different:
+    return ''
+  return f'{different[0]} ' + ('is missing' if different[0] not in found else
+                               'is not what was saved')
+
+
+def _restore(where: pathlib.Path, templates: Mapping[str, Any], *, alone: bool = False
+             ) -> dict[str, Any]:
+  """Restores items of one step after comparing every array's path, shape and dtype.
+
+  Of several processes all restore together, or one does `alone`.
+  """
+  _silence_orbax()
+  options = ocp.options.MultiprocessingOptions(
+      primary_host=jax.process_index(), active_processes={jax.process_index()}
+      ) if alone and jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
+  reader = lambda: contextlib.closing(ocp.Checkpointer(
+      ocp.StandardCheckpointHandler(multiprocessing_options=options),
+      multiprocessing_options=options))
+  try:
+    faults = []
+    for name, template in templates.items():
+      with reader() as checkpointer:
+        saved = checkpointer.metadata(where / name).item_metadata
+      faults += _differences(saved, template, name)
   except Exception as error:
-    raise ValueError(_damaged(where, error)) from error
+    raise _Damaged(_damaged(where, error)) from error
   if faults:
     shown = faults[:20] + [f'... and {len(faults) - 20} more'] * (len(faults) > 20)
     raise ValueError(f'the checkpoint {where} does not fit this model; differing arrays:\n  '
                      + '\n  '.join(shown))
+  restored = {}
   try:
-    restored = manager.restore(step, args=ocp.args.Composite(
-        **{name: ocp.args.StandardRestore(template) for name, template in templates.items()}))
+    for name, template in templates.items():
+      with reader() as checkpointer:
+        restored[name] = checkpointer.restore(
+            where / name, args=ocp.args.StandardRestore(template))
   except Exception as error:
-    raise ValueError(_damaged(where, error)) from error
-  return {name: restored[name] for name in templates}
+    raise _Damaged(_damaged(where, error)) from error
+  return restored
 
 
 def _damaged(where: pathlib.Path, error: Exception) -> str:
@@ -183,6 +305,10 @@ def _not_saved(manager: Manager, step: int, cause: str) -> str:
 def _first_line(error: Exception) -> str:
   text = str(error).strip() or type(error).__name__
   return text.splitlines()[0][:200]
+
+
+def _silence_orbax() -> None:
+  logging.getLogger('absl').addFilter(_is_worth_reading)
 
 
 def _is_worth_reading(record: logging.LogRecord) -> bool:

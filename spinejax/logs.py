@@ -1,13 +1,14 @@
 """What a run says while it works: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
 import contextlib
 import json
-import os
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.console import Console
 from rich import progress
+
+from spinejax import runs
 
 
 class MetricsLog:
@@ -23,19 +24,24 @@ class MetricsLog:
       return
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     kept = [row for row in read_metrics(workdir) if row['step'] <= start_step]
-    temporary = self._path.with_name('metrics.jsonl.writing')
-    temporary.write_text(''.join(json.dumps(row) + '\n' for row in kept))
-    os.replace(temporary, self._path)
+    runs.write_text(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
     self._writer = _tensorboard_writer(workdir, start_step)
 
   def write(self, step: int, phase: str, values: Mapping[str, Any]) -> None:
-    """Writes one row; values that are not finite are written as null."""
+    """Writes one row; values that are not finite are written as null.
+
+    Raises OSError with one sentence where it cannot be written.
+    """
     if not self._writes:
       return
     values = {name: float(value) for name, value in values.items() if value is not None}
     row = {name: value if abs(value) < float('inf') else None for name, value in values.items()}
-    with self._path.open('a') as file:
-      file.write(json.dumps({'step': step, 'phase': phase, **row}) + '\n')
+    try:
+      with self._path.open('a') as file:
+        file.write(json.dumps({'step': step, 'phase': phase, **row}) + '\n')
+    except OSError as error:
+      raise OSError(f'{self._path} cannot be written ({error.strerror}); make room and run the same '
+                    'command to resume.') from error
     if self._writer is not None:
       for name, value in values.items():
         self._writer.add_scalar(f'{phase}/{name}', value, step)
@@ -46,13 +52,14 @@ class MetricsLog:
 
 
 def read_metrics(workdir: str) -> list[dict[str, Any]]:
-  """Rows of metrics.jsonl; a last line cut short by a killed run is left out."""
+  """Rows of metrics.jsonl; what is no row, as the last line of a killed run, is left out."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   rows = []
-  for line in path.read_text().splitlines() if path.is_file() else []:
-    with contextlib.suppress(json.JSONDecodeError):
+  for line in path.read_bytes().splitlines() if path.is_file() else []:
+    with contextlib.suppress(ValueError, RecursionError):
       rows.append(json.loads(line))
-  return rows
+  return [row for row in rows if isinstance(row, dict) and {'step', 'phase'} <= row.keys()
+          and isinstance(row['step'], int)]
 
 
 def _tensorboard_writer(workdir: str, start_step: int):

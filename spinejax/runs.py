@@ -1,21 +1,30 @@
 """The run folder: its config, data and manifest, and the refusal to mix two runs in one.
 
+  .lock           held by the process that trains
+
   config.json     the config, complete
   dataset.json    classes, split by case name, hash of the data, mean and standard deviation
   manifest.json   every start of the program: command, versions, devices
 """
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import os
 import pathlib
 import platform
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+
+try:
+  import fcntl
+except ImportError:  # Windows, where nothing is locked
+  fcntl = None
 
 PACKAGES = ('spinejax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
             'tensorflow-datasets', 'numpy', 'scipy', 'pillow')
@@ -38,6 +47,31 @@ def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
                   'choose another --workdir.') from error
   if (folder / 'config.json').exists():
     check(workdir, 'config', config)
+
+
+@contextlib.contextmanager
+def locked(workdir: str) -> Iterator[None]:
+  """Holds the open run folder for this process; the lock ends with the process, however it ends.
+
+  Where the file system has no locks the folder is not locked.
+
+  Raises:
+    ValueError: another process holds it.
+  """
+  with open(pathlib.Path(workdir) / '.lock', 'a+') as file:
+    try:
+      if fcntl:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.seek(0)
+      raise ValueError(f'another process ({file.read(200).strip() or "unknown"}) is training in '
+                       f'{workdir}; wait for it, or choose another --workdir.') from None
+    except OSError:
+      pass
+    file.truncate(0)
+    file.write(f'{os.getpid()} on {socket.gethostname()}')
+    file.flush()
+    yield
 
 
 def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
@@ -136,11 +170,25 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the new one, never half of one."""
+  """Writes JSON atomically: a reader sees the old file or the new one, never half of one.
+
+  Raises OSError with one sentence where it cannot be written.
+  """
+  write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + '\n')
+
+
+def write_text(path: str | os.PathLike, text: str) -> None:
+  """Writes a text as `write_json` does."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.writing')
-  temporary.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + '\n')
-  os.replace(temporary, path)
+  try:
+    temporary.write_text(text)
+    os.replace(temporary, path)
+  except OSError as error:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+    raise OSError(f'{path} cannot be written ({error.strerror}); make room or repair the folder, '
+                  'then run the same command.') from error
 
 
 def plain(value: Any) -> Any:

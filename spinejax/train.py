@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -65,31 +66,49 @@ def train_and_evaluate(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
   Of several processes all train, and the first one tests; the others return nothing.
   """
-  train(config, workdir)
-  return {} if jax.process_index() else evaluate.evaluate(config, workdir)
+  with _locked(config, workdir):
+    _train(config, workdir)
+    return {} if jax.process_index() else evaluate.evaluate(config, workdir)
 
 
 def train(config: ConfigDict, workdir: str) -> steps.TrainState:
   """Trains to the last step of the config, resuming what `workdir` holds; returns the state.
 
-  Order: open the run folder, load data and model, import `config.init_from` into a fresh run, claim
-  the folder, restore, then step; a fault before the claim leaves no run behind, so the corrected
-  command is welcome. Every `eval_every` steps and at the end the validation cases are scored and a
-  checkpoint is written; Ctrl-C and SIGTERM write one too. Step k is a pure function of (config,
-  data, k): N steps equal N/2 steps, a restore and N/2 steps, to the bit. With `init_from` the
-  number of steps may be 0: the imported network is saved as it is, to be tested.
+  Order: open and lock the run folder, set damaged checkpoints aside, load data and model, import
+  `config.init_from` into a fresh run, claim the folder, restore, then step; a fault before the
+  claim leaves no run behind, so the corrected command is welcome. Every `eval_every` steps and at
+  the end the validation cases are scored and a checkpoint is written; Ctrl-C and SIGTERM write one
+  too. Step k is a pure function of (config, data, k): N steps equal N/2 steps, a restore and N/2
+  steps, to the bit. With `init_from` the number of steps may be 0: the imported network is saved as
+  it is, to be tested.
 
   Several processes share each batch and hold the same state; all write the checkpoints, the first
   one all else. A SIGTERM to any of them stops all after the same step.
 
   Raises:
-    ValueError: a fault in config or data, or too many non-finite steps in a row.
+    ValueError: a fault in config or data, too many non-finite steps in a row, another process
+      training in the folder, or no checkpoint in it that is whole.
     OSError: the run folder cannot be written.
     cli.Interrupted: stopped by a signal, after saving.
   """
+  with _locked(config, workdir):
+    return _train(config, workdir)
+
+
+@contextlib.contextmanager
+def _locked(config: ConfigDict, workdir: str) -> Iterator[None]:
+  """Opens the run folder; the first process holds it."""
+  runs.open_folder(workdir, config)
+  with runs.locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+    yield
+
+
+def _train(config: ConfigDict, workdir: str) -> steps.TrainState:
+  """`train` in a folder that is open."""
   first = jax.process_index() == 0
   console = Console(quiet=not first)
-  runs.open_folder(workdir, config)
+  for sentence in checkpoints.set_aside_damaged(workdir) if first else ():
+    print(sentence, file=sys.stderr)
   run = create_run(config, console)
   _require_agreement(config, run.info)
   with contextlib.closing(checkpoints.create_manager(workdir)) as manager:

@@ -51,12 +51,12 @@ def test_restore_is_bitwise(tmp_path, ema):
   assert_equal(restored, state.replace(step=jnp.int32(7)))
 
 
-def test_last_and_best_are_kept_and_nothing_else(tmp_path):
+def test_the_last_two_and_the_best_are_kept_and_nothing_else(tmp_path):
   for step, score in ((1, 0.1), (2, 0.9), (3, 0.5), (4, 0.2)):
     save(tmp_path, make_state(step), step, score)
   save(tmp_path, make_state(5), 5, None)
   kept = sorted(p.name for p in (tmp_path / 'checkpoints').iterdir() if p.name.isdigit())
-  assert kept == ['2', '5']
+  assert kept == ['2', '4', '5']
   best, step = checkpoints.restore_variables(tmp_path, make_state().variables)
   assert step == 2
   assert_equal(best, make_state(2).variables)

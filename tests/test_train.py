@@ -279,7 +279,7 @@ def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
   assert any(line.startswith('Resuming after step') for line in lines)
   steps = [row['step'] for row in logs.read_metrics(workdir)]
   assert steps == list(range(1, len(steps) + 1))
-  assert len(list(pathlib.Path(workdir, 'checkpoints').glob('[0-9]*'))) == 1
+  assert len(list(pathlib.Path(workdir, 'checkpoints').glob('[0-9]*'))) == 2
 
 
 def test_checkpoint_of_another_network_is_explained(tmp_path, finished):

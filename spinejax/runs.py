@@ -115,7 +115,10 @@ def _read_run_file(workdir: str, name: str) -> Any:
   if not path.is_file():
     raise FileNotFoundError(f'{workdir} holds no run ({path.name} is missing); train one with '
                             f'python -m spinejax.main --config=... --workdir={workdir}.')
-  return read_json(path)
+  content = read_json(path)
+  if not isinstance(content, dict):
+    raise ValueError(f'{path} does not hold the {name} of a run.')
+  return content
 
 
 def describe_difference(old: Any, new: Any) -> list[str]:
@@ -148,7 +151,10 @@ def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
 def read_manifest(workdir: str) -> dict[str, Any]:
   """The manifest of a run: {'starts': [one dict per start]}, empty where there is none."""
   path = pathlib.Path(workdir) / 'manifest.json'
-  return read_json(path) if path.is_file() else {'starts': []}
+  manifest = read_json(path) if path.is_file() else {'starts': []}
+  if not (isinstance(manifest, dict) and isinstance(manifest.get('starts'), list)):
+    raise ValueError(f'{path} does not hold the starts of a run; delete it, it is a record only.')
+  return manifest
 
 
 def _versions() -> dict[str, str]:
@@ -165,7 +171,7 @@ def read_json(path: str | os.PathLike) -> Any:
   """Reads a JSON file; a sentence when it is damaged."""
   try:
     return json.loads(pathlib.Path(path).read_text())
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+  except (ValueError, RecursionError) as error:
     raise ValueError(f'{path} is not readable as JSON ({error}).') from error
 
 

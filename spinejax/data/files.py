@@ -607,14 +607,21 @@ def read_cases(
     return {}, [f'{path}: the table cannot be read as UTF-8 text.']
   header = text.split('\n', 1)[0]
   table = csv.DictReader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=header.count))
-  columns = [column.strip() for column in table.fieldnames or ()]
+  try:
+    columns = [column.strip() for column in table.fieldnames or ()]
+  except csv.Error as error:
+    return {}, [f'{path} line 1: the line cannot be read as a table ({error}).']
   table.fieldnames = columns
   if 'name' not in columns:
     return {}, [f'{path}: the first line must name the columns ({", ".join(CASES_COLUMNS)}); '
-                f'it is {header.strip()!r}.']
+                f'it is {header.strip()[:200]!r}.']
   cases, known = {}, set(names)
-  for row in table:
-    where = f'{path} line {table.line_num}'
+  try:
+    rows = [(table.line_num, row) for row in table]
+  except csv.Error as error:
+    return {}, [f'{path} line {table.line_num}: the line cannot be read as a table ({error}).']
+  for number, row in rows:
+    where = f'{path} line {number}'
     cell = {column: (row[column] or '').strip() for column in columns}
     name, patient = cell['name'], cell['patient'] if 'patient' in columns else cell['name']
     try:

@@ -63,7 +63,13 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _read_csv(path: pathlib.Path) -> _Rows:
-  text = _text(path)
+  try:
+    return _parse_csv(path, _text(path))
+  except csv.Error as error:
+    raise ValueError(f'{path}: the file cannot be read as a table ({error}).') from None
+
+
+def _parse_csv(path: pathlib.Path, text: str) -> _Rows:
   header = text.split('\n', 1)[0]
   table = csv.DictReader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=header.count))
   table.fieldnames = [column.strip().lower() for column in table.fieldnames or ()]
@@ -72,7 +78,7 @@ def _read_csv(path: pathlib.Path) -> _Rows:
   if not (in_mm or {'i', 'j', 'k'} <= columns):
     raise ValueError(f'{path}: the first line must name the columns x,y,z (LPS positions in mm) or '
                      f'i,j,k (voxels of the file), and may name label, level and region; it is '
-                     f'{header.strip()!r}.')
+                     f'{header.strip()[:200]!r}.')
   rows = _Rows([], [], in_mm)
   for row in table:
     where = f'{path} line {table.line_num}'
@@ -112,7 +118,7 @@ def _read_markups(path: pathlib.Path) -> _Rows:
           raise ValueError(f'{path}: position {number + 1} is not three numbers.')
         rows.places.append(sign * place)
         rows.region.append(_region_of(str(point.get('label', ''))))
-  except json.JSONDecodeError:
+  except (json.JSONDecodeError, RecursionError):
     raise ValueError(f'{path}: this is not a JSON file, or it is truncated.') from None
   except (KeyError, TypeError, AttributeError):
     raise ValueError(f'{path}: this is not a markups file of 3D Slicer (markups, controlPoints, '

@@ -68,7 +68,7 @@ def read_split(path: str | os.PathLike, names: Sequence[str], patients: Sequence
     ids = {name: [str(i) for i in content.pop(name, [])] for name in SPLITS}
     if content:
       raise TypeError
-  except (ValueError, TypeError, AttributeError, OSError):
+  except (ValueError, TypeError, AttributeError, OSError, RecursionError):
     raise ValueError(f'{path}: expected JSON of the form {{"train": [ids], "validation": [ids], '
                      '"test": [ids]}.') from None
   cases = {name: [index] for index, name in enumerate(names)}

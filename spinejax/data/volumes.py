@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinejax.data import memory
 from spinejax.data import orientation
 from spinejax.data.orientation import Geometry
 
 NUMPY, NIFTI, NRRD, META = 'NPZ', 'NIfTI', 'NRRD', 'MetaImage'
 KINDS = {'.nii.gz': NIFTI, '.nii': NIFTI, '.nrrd': NRRD, '.mha': META, '.npz': NUMPY}
 
+_MOST_BYTES = 8  # of a voxel
+_SURPLUS = 1 << 20  # bytes that may follow the voxels, so that the checksum after them is read
 _NIFTI_FLOATS = {16: 'f4', 64: 'f8'}  # by datatype
 _ITK_READERS = {NIFTI: 'NiftiImageIO', NRRD: 'NrrdImageIO', META: 'MetaImageIO'}
 
@@ -98,9 +101,21 @@ def _refuse_voxels(path: str | os.PathLike, array: np.ndarray) -> None:
                      'volume.')
 
 
-def _gunzip(path: pathlib.Path, content: bytes) -> bytes:
+def _too_large(path: pathlib.Path) -> ValueError:
+  return ValueError(f'{path}: the volume is too large for the memory that is left; save a part of '
+                    'it, or a coarser one.')
+
+
+def _require(path: pathlib.Path, num_bytes: float) -> None:
+  """Raises ValueError where what a file unpacks to, as it says itself, exceeds the memory."""
+  memory.require(num_bytes, f'{path}: the volume', 'save a part of it, or a coarser one')
+
+
+def _gunzip(path: pathlib.Path, content: bytes, most: int) -> bytes:
+  """The first `most` bytes of what is packed; whatever a small file claims, no more of it."""
   try:
-    return gzip.decompress(content)
+    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
+      return file.read(most)
   except (OSError, EOFError, zlib.error):
     raise _damaged(path) from None
 
@@ -110,17 +125,23 @@ def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
 
   Returns whether it has a spacing, which it always has.
   """
-  content = _gunzip(path, content) if content[:2] == b'\x1f\x8b' else content
-  order = next((o for o in '<>' if content[:4] == np.array(348, o + 'i4').tobytes()), '')
-  if not order or len(content) < 348 or content[344:347] != b'n+1':
+  packed = content[:2] == b'\x1f\x8b'
+  header = _gunzip(path, content, 348) if packed else content[:348]
+  order = next((o for o in '<>' if header[:4] == np.array(348, o + 'i4').tobytes()), '')
+  if not order or len(header) < 348 or header[344:347] != b'n+1':
     raise _damaged(path)
-  count, *shape = np.frombuffer(content, order + 'i2', 8, 40).tolist()
-  kind, bits = np.frombuffer(content, order + 'i2', 2, 70).tolist()
-  start, = np.frombuffer(content, order + 'f4', 1, 108).tolist()
+  count, *shape = np.frombuffer(header, order + 'i2', 8, 40).tolist()
+  kind, bits = np.frombuffer(header, order + 'i2', 2, 70).tolist()
+  start, = np.frombuffer(header, order + 'f4', 1, 108).tolist()
   shape = shape[:max(count, 0)]
   size = max(bits / 8, np.dtype(_NIFTI_FLOATS.get(kind, 'u1')).itemsize)
-  if not (shape and count <= 7 and min(shape) > 0 and start >= 0
-          and start + math.prod(shape) * size <= len(content)):
+  if not (shape and count <= 7 and min(shape) > 0 and 0 <= start < 2**31):
+    raise _damaged(path)
+  end = start + math.prod(shape) * size
+  if packed:
+    _require(path, end)
+    content = _gunzip(path, content, int(end) + _SURPLUS)
+  if end > len(content):
     raise _damaged(path)
   _refuse_shape(path, shape)
   _refuse_spacing(path, np.abs(np.frombuffer(content, order + 'f4', 3, 80)))
@@ -162,13 +183,20 @@ def _check_meta(path: pathlib.Path, content: bytes) -> bool:
   if fields.get('ndims', '3') != '3':  # ITK dies of some
     _refuse_shape(path, (), f'{fields["ndims"]} axes')
   data = content[end:]
-  if fields.get('compresseddata', '').lower() in ('true', '1'):
-    try:
-      data = zlib.decompress(data)
-    except zlib.error:
-      raise _damaged(path) from None
   shape = _numbers(path, fields.get('dimsize', ''))
-  if not (len(shape) == 3 and (shape > 0).all() and shape.prod() <= len(data)):
+  if not (len(shape) == 3 and (shape > 0).all() and np.isfinite(shape).all()):
+    raise _damaged(path)
+  if fields.get('compresseddata', '').lower() in ('true', '1'):
+    size = shape.prod() * _MOST_BYTES
+    _require(path, shape.prod())
+    try:
+      unpacker = zlib.decompressobj()
+      data = unpacker.decompress(data, int(size) + _SURPLUS)
+    except (zlib.error, OverflowError):
+      raise _damaged(path) from None
+    if not (unpacker.eof or unpacker.unconsumed_tail):  # it ends too early
+      raise _damaged(path)
+  if shape.prod() > len(data):
     raise _damaged(path)
   spacing = fields.get('elementspacing', fields.get('elementsize'))
   if spacing is not None:
@@ -186,7 +214,11 @@ def _check_nrrd(path: pathlib.Path, content: bytes) -> bool:
   if fields.get('dimension', '3') != '3':
     _refuse_shape(path, (), f'{fields["dimension"]} axes')
   if fields.get('encoding', '').lower() in ('gzip', 'gz'):
-    _gunzip(path, content[end:])
+    size = _numbers(path, fields.get('sizes', '')).prod()
+    if not 0 < size < 2**50:
+      raise _damaged(path)
+    _require(path, size)
+    _gunzip(path, content[end:], int(size * _MOST_BYTES) + _SURPLUS)
   vectors = re.findall(r'\([^)]*\)', fields.get('space directions', ''))
   spacing = [np.linalg.norm(_numbers(path, vector)) for vector in vectors]
   if not spacing and 'nan' not in fields.get('spacings', 'nan').lower():
@@ -213,7 +245,7 @@ def _read_itk(path: pathlib.Path, content: bytes) -> _Stored:
     _refuse_shape(path, reader.GetSize(), 'complex values' if is_complex else
                   f'{components} values a voxel' if components > 1 else '')
     image = reader.Execute()
-  except (RuntimeError, MemoryError):
+  except RuntimeError:
     raise _damaged(path) from None
   spacing = np.array(image.GetSpacing()) if known else np.full(3, np.nan)
   return _Stored(sitk.GetArrayFromImage(image).T, spacing, np.array(image.GetOrigin()),
@@ -223,14 +255,22 @@ def _read_itk(path: pathlib.Path, content: bytes) -> _Stored:
 def _read_npz(path: pathlib.Path, content: bytes, key: str) -> _Stored:
   """An NPZ file with the array `key`; i, j and k are the axes of the array, ours by default."""
   try:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+      size = sum(member.file_size for member in archive.infolist())
+  except Exception:  # zipfile and NumPy raise a dozen kinds, and each means the same
+    raise _damaged(path) from None
+  _require(path, size)
+  try:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
       arrays = {name: archive[name] for name in archive.files}
-  except (OSError, ValueError, EOFError, KeyError, MemoryError, AttributeError, zlib.error,
-          zipfile.BadZipFile, NotImplementedError):
+  except MemoryError:
+    raise
+  except Exception:
     raise _damaged(path) from None
+  arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
   if key not in arrays:
-    raise ValueError(f'{path}: expected an array {key!r} in the file; found '
-                     f'{", ".join(sorted(arrays)) or "none"}.')
+    found = ', '.join(name[:40] for name in sorted(arrays)[:20])
+    raise ValueError(f'{path}: expected an array {key!r} in the file; found {found or "none"}.')
   array = arrays[key]
   _refuse_shape(path, array.shape, '' if array.dtype.kind in 'biuf' else f'{array.dtype} values')
   fields = {'spacing': np.full(3, np.nan), 'origin': np.zeros(3), 'direction': orientation.AXES.T}
@@ -265,9 +305,12 @@ def _read(path: str | os.PathLike, key: str) -> _Stored:
     raise ValueError(f'{path}: the file cannot be read ({error.strerror}).') from None
   if not content:
     raise ValueError(f'{path}: the file is empty.')
-  if KINDS[suffix_of(path)] == NUMPY:
-    return _read_npz(path, content, key)
-  return _read_itk(path, content)
+  try:
+    if KINDS[suffix_of(path)] == NUMPY:
+      return _read_npz(path, content, key)
+    return _read_itk(path, content)
+  except MemoryError:
+    raise _too_large(path) from None
 
 
 def _geometry(

@@ -1,9 +1,11 @@
 """A trained run applied to images and volumes: restored network, original size, angles."""
+import bisect
 import functools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,8 @@ class Predictor(NamedTuple):
       float32 [batch_size, *S, K].
     transfer: maps such images to the style of the training image nearest to each, in gray levels
       too; None where images are segmented as they are.
+    tile: size of the parts that `logits` segments one at a time; () the whole at once.
+    num_bytes: memory that the compiled network needs, its weights included; 0 where unknown.
   """
   config: Any
   info: dict[str, Any]
@@ -45,6 +49,8 @@ class Predictor(NamedTuple):
   batch_size: int
   logits: Callable[[np.ndarray], np.ndarray]
   transfer: Callable[[np.ndarray], np.ndarray] | None = None
+  tile: tuple[int, ...] = ()
+  num_bytes: int = 0
 
 
 class Prediction(NamedTuple):
@@ -79,6 +85,7 @@ class VolumePrediction(NamedTuple):
 
 def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bool | None = None,
                    training: datasets.Source | None = None, tile: Sequence[int] = (),
+                   memory_limit: float | None = None,
                    overrides: Mapping[str, Any] | None = None) -> Predictor:
   """Restores a run for inference; the config and the gray-level statistics are the run's own.
 
@@ -91,6 +98,10 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
       brought up to date for any network that can transfer, else for a transfer only, from the
       data that the config names.
     tile: size of overlapping parts to segment one at a time, where memory is short; (): the whole.
+    memory_limit: bytes that the compiled network may need, on each device or, on CPU, on all of
+      them together. Fewer images at a time are segmented where that helps, which changes nothing;
+      then, unless `tile` says which, the largest parts of `tiles.tile_sizes` that fit. None: all
+      that is left, without parts.
     overrides: dotted fields of the config with other values than in training, for images of another
       machine: data.axes, data.preparation, data.top_layer, data.column_width, angle.spacing, ...
 
@@ -105,40 +116,112 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
   _override(config, overrides or {})
   angle_options(config)  # refuses early
   data, size = config.data, tuple(config.data.image_size)
-  tile = tuple(tile)
-  if tile:
-    tiles.tile_starts(size, tile)  # refuses early
-  image = jax.ShapeDtypeStruct((1, *size, data.channels), jnp.float32)
-  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
-  template = dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
-  mesh = steps.create_mesh(config.eval_batch_size, tile or size, jax.local_devices())
-  place = steps.replicated(mesh)
-  template = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), template)
-  variables, step = checkpoints.restore_variables(workdir, template, which=checkpoint)
+  part = tuple(tile) or size
+  tiles.tile_starts(size, part)  # refuses early
+  variables, step = restore_variables(workdir, config, model, checkpoint)
+  shared = dict(model=model, normalize_fn=functools.partial(
+      augment.normalize, mean=info['mean'], std=info['std']))
 
-  normalize = functools.partial(augment.normalize, mean=info['mean'], std=info['std'])
+  @functools.cache
+  def compile_network(batch_size, part):
+    mesh = steps.create_mesh(batch_size, part, jax.local_devices())
+    predict = functools.partial(steps.predict_step, mesh=mesh, **shared)
+    return _compile(predict, variables, (batch_size, *part, data.channels), mesh)
 
-  def compiled(step_function, state, size=size):
-    run = steps.parallelize_eval_step(
-        functools.partial(step_function, model=model, normalize_fn=normalize), mesh)
-    shape = (config.eval_batch_size, *size, data.channels)
-    program = run.lower(state, jax.ShapeDtypeStruct(shape, jnp.float32)).compile()
-    _require_memory(program, shape, mesh.devices.flatten().tolist())
-    return lambda images: jax.device_get(program(state, images))
+  batch_size = config.eval_batch_size
+  if memory_limit is not None:
+    batch_size, part = _largest_that_fits(
+        lambda *option: compile_network(*option).num_bytes, memory_limit, batch_size,
+        [part] if tile else tiles.tile_sizes(size))
+  network = compile_network(batch_size, part)
+  smaller = ','.join(str(max(n // 2, 1)) for n in part)
+  _require_memory(network, f'segmenting {batch_size} x {" x ".join(map(str, part))} pixels at once',
+                  f'give --tile={smaller} or smaller')
+  variables = jax.device_put(variables, steps.replicated(network.mesh))
+  predict = functools.partial(_call, network, variables)
+  if part != size:
+    predict = functools.partial(tiles.predict_in_tiles, predict, tile=part)
+  predictor = Predictor(config, info, step, batch_size, predict,
+                        tile=part if part != size else (), num_bytes=network.num_bytes)
 
-  predict = compiled(functools.partial(steps.predict_step, mesh=mesh), variables, tile or size)
-  if tile:
-    predict = functools.partial(tiles.predict_in_tiles, predict, tile=tile)
-  predictor = Predictor(config, info, step, config.eval_batch_size, predict)
+  def whole_images(step_function, state):
+    program = _compile(functools.partial(step_function, **shared), state,
+                       (batch_size, *size, data.channels), network.mesh)
+    _require_memory(program, 'a style transfer of whole images', 'leave it out '
+                    '(--nostyle_transfer) or free some', memory_limit)
+    return functools.partial(_call, program, state)
+
   if transfers or (isinstance(model, wave_ct.WaveCT) and training is not None):
     bank = styles.load_styles(workdir, config, variables['params'], step,
-                              compiled(styles.style_step, variables), training)
+                              whole_images(styles.style_step, variables), training)
   if not transfers:
     return predictor
-  transfer = compiled(styles.transfer_step, (variables, jax.device_put(bank, place)))
+  bank = jax.device_put(bank, steps.replicated(network.mesh))
+  transfer = whole_images(styles.transfer_step, (variables, bank))
   mean, std = np.float32(info['mean']), np.maximum(np.float32(info['std']), np.float32(1e-6))
   return predictor._replace(transfer=lambda images: transfer(images) * std + mean)
+
+
+def restore_variables(workdir: str, config: Any, model: nn.Module, checkpoint: str = 'best'
+                      ) -> tuple[dict[str, Any], int]:
+  """Variables of a run's network on the first device, and the step they were saved at."""
+  data = config.data
+  image = jax.ShapeDtypeStruct((1, *data.image_size, data.channels), jnp.float32)
+  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
+  shapes = dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
+  place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  template = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)
+  return checkpoints.restore_variables(workdir, template, which=checkpoint)
+
+
+class _Program(NamedTuple):
+  """A compiled step, its devices, and the bytes it needs; without its arguments in `num_new`."""
+  call: jax.stages.Compiled
+  mesh: jax.sharding.Mesh
+  num_bytes: int
+  num_new: int
+
+
+def _compile(step_function: Callable, state: Any, shape: tuple[int, ...], mesh: jax.sharding.Mesh
+             ) -> _Program:
+  """Compiles step_function(state, images) for images of a shape; on CPU devices share a memory."""
+  run = steps.parallelize_eval_step(step_function, mesh)
+  shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+  compiled = run.lower(shapes, jax.ShapeDtypeStruct(shape, jnp.float32)).compile()
+  analysis = compiled.memory_analysis()
+  if analysis is None:  # not every backend tells
+    return _Program(compiled, mesh, 0, 0)
+  copies = 1 if mesh.devices.flat[0].memory_stats() else mesh.size
+  new = copies * (analysis.temp_size_in_bytes + analysis.output_size_in_bytes)
+  return _Program(compiled, mesh, new + copies * analysis.argument_size_in_bytes, new)
+
+
+def _call(program: _Program, state: Any, images: np.ndarray) -> Any:
+  return jax.device_get(program.call(state, images))
+
+
+def _largest_that_fits(num_bytes: Callable[..., int], limit: float, batch_size: int,
+                       parts: Sequence[tuple[int, ...]]) -> tuple[int, tuple[int, ...]]:
+  """Images at a time and size of their parts: the largest of which `num_bytes` is within a limit.
+
+  Fewer images come before smaller parts, of which there is one image at a time.
+  """
+  batch_sizes = [batch_size >> k for k in range(batch_size.bit_length())]
+  options = [(n, parts[0]) for n in batch_sizes] + [(1, part) for part in parts[1:]]
+  if not num_bytes(*options[0]):
+    raise ValueError('this device does not tell how much memory a program needs; give --tile in '
+                     'place of --memory.')
+  fits = lambda option: num_bytes(*option) <= limit
+  if fits(options[0]):
+    return options[0]
+  place = bisect.bisect_left(options, True, lo=1, key=fits)
+  if place == len(options):
+    smallest = ' x '.join(map(str, options[-1][1]))
+    raise ValueError(
+        f'even {smallest} pixels at a time need {num_bytes(*options[-1]) / 2**30:.3g} GiB of memory '
+        f'and --memory allows {limit / 2**30:.3g} GiB; give more.')
+  return options[place]
 
 
 def _override(config: Any, overrides: Mapping[str, Any]) -> None:
@@ -150,19 +233,13 @@ def _override(config: Any, overrides: Mapping[str, Any]) -> None:
     config[group].update({field: value})
 
 
-def _require_memory(program: jax.stages.Compiled, shape: tuple[int, ...],
-                    devices: Sequence[jax.Device]) -> None:
-  """Raises ValueError where a compiled prediction needs more memory than its devices have left."""
-  analysis = program.memory_analysis()
-  if analysis is None:  # not every backend tells
-    return
-  needed = analysis.temp_size_in_bytes + analysis.output_size_in_bytes
-  stats = devices[0].memory_stats()  # None on CPU, where all devices share one memory
-  memory.require(
-      needed if stats else needed * len(devices),
-      f'segmenting {shape[0]} x {" x ".join(map(str, shape[1:-1]))} pixels at once',
-      f'give --tile={",".join(str(max(n // 2, 1)) for n in shape[1:-1])} or smaller',
-      stats['bytes_limit'] - stats['bytes_in_use'] if stats else None)
+def _require_memory(program: _Program, what: str, remedy: str, limit: float | None = None) -> None:
+  """Raises ValueError where a program needs more memory than its devices have left or a limit."""
+  stats = program.mesh.devices.flat[0].memory_stats()  # None on CPU
+  memory.require(program.num_new, what, remedy,
+                 stats['bytes_limit'] - stats['bytes_in_use'] if stats else None)
+  if limit is not None:
+    memory.require(program.num_bytes, what, remedy, int(limit))
 
 
 def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterator[Prediction]:

@@ -11,7 +11,9 @@ need the size of a pixel, from the file or by --spacing. --formats adds files fo
 others.
 
 A file that cannot be read is reported and skipped, and the exit status is then 1. Volumes are
-prepared as in training, or as --axes, --preparation, --top_layer and --column_width say. A wave_ct
+prepared as in training, or as --axes, --preparation, --top_layer and --column_width say. Images are
+brought to the size of the run's images first; where that takes more memory than there is, --memory
+finds out how many images, or which parts of one, to segment at a time. A wave_ct
 network segments an image after a transfer to the style of the training image nearest to it, as its
 config says or --[no]style_transfer; NAME_styled.png is then what it segmented.
 """
@@ -31,6 +33,10 @@ _CHECKPOINT = flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'), 'Which c
 _TILE = flags.DEFINE_list(
     'tile', [], 'Size of overlapping parts to segment one at a time where memory is short, in '
     "pixels of the network's image, such as 128,96,48 (blended); empty: the whole at once.")
+_MEMORY = flags.DEFINE_string(
+    'memory', '', 'How much memory the network may take, such as 4GB or 800MB, on each GPU or on '
+    'all CPU cores together: fewer images at a time and then the largest parts (see --tile) that '
+    'fit. The program itself and the files come on top, below 1 GB.')
 _STYLE_TRANSFER = flags.DEFINE_boolean(
     'style_transfer', None, 'Whether a wave_ct network brings images to a style of its training '
     'images first; by default as config.evaluation.style_transfer of the run says.')
@@ -59,11 +65,12 @@ _VOLUMES = {  # fields of config.data
 
 def main(argv) -> int:
   del argv
-  from spinejax.data import files  # late: --help needs none of this
+  from spinejax.data import files, memory  # late: --help needs none of this
 
   source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
   paths = files.list_images(source)
   tile = cli.numbers('tile', _TILE.value, int)
+  limit = memory.parse(_MEMORY.value) if _MEMORY.value else None
   if output.resolve() == source.resolve():
     raise ValueError(f'--output must be another folder than --input, both are {source}.')
   cli.configure_jax()
@@ -71,11 +78,18 @@ def main(argv) -> int:
 
   from spinejax import inference, logs, outputs
 
+  console = Console()
   predictor = inference.load_predictor(_WORKDIR.value, checkpoint=_CHECKPOINT.value,
                                        style_transfer=_STYLE_TRANSFER.value, tile=tile,
-                                       overrides=_overrides())
+                                       memory_limit=limit, overrides=_overrides())
+  if limit:
+    size = ' x '.join(map(str, predictor.tile or predictor.config.data.image_size))
+    what = f'in parts of {size}' if predictor.tile else f'of {size}'
+    console.print(f'Within {_MEMORY.value} of memory: {predictor.batch_size} at a time {what} '
+                  f'pixels, which need {predictor.num_bytes / 1e9:.3g} GB.', highlight=False,
+                  soft_wrap=True)
   output.mkdir(parents=True, exist_ok=True)
-  faults, console = 0, Console()
+  faults = 0
   with logs.progress_of('predicting', len(paths), console) as progress:
     for outcome in outputs.predict_files(predictor, paths, output, _FORMATS.value):
       progress.advance()

@@ -1,5 +1,22 @@
 """Memory that is left, so that what cannot fit is refused in a sentence."""
+import re
+
 import psutil
+
+_UNITS = {f'{letter}{infix}': base ** power
+          for infix, base in (('', 1000), ('i', 1024)) for power, letter in enumerate('kmgt', 1)}
+
+
+def parse(text: str) -> int:
+  """Bytes of a size such as '4GB' (10^9), '1.5GiB' (2^30) or '800 MB'; the case does not matter.
+
+  Raises ValueError for anything else, zero included.
+  """
+  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([kmgt]i?)b', text.strip().lower())
+  count = int(float(match[1]) * _UNITS[match[2]]) if match and len(text) < 32 else 0
+  if not count:
+    raise ValueError(f'memory is given as 4GB, 800MB or 1.5GiB, not {text!r}.')
+  return count
 
 
 def require(num_bytes: float, what: str, remedy: str, available: int | None = None) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 _ALIGNMENT = 16  # pixels; poolings of most networks then see the same windows as in the whole
+_SMALLEST = 32  # pixels; what has less around it is hardly recognized
+_MARGIN = 1 / 8  # of a tile, at borders inside the image
 
 
 def tile_starts(size: Sequence[int], tile: Sequence[int]) -> list[tuple[int, ...]]:
@@ -27,9 +29,36 @@ def tile_starts(size: Sequence[int], tile: Sequence[int]) -> list[tuple[int, ...
   return list(itertools.product(*starts))
 
 
-def blend_weights(tile: Sequence[int]) -> np.ndarray:
-  """Weight of each pixel of a tile, float32 [*tile]: a product of triangles, above 0 throughout."""
-  ramps = [np.minimum(np.arange(n) + 1, n - np.arange(n)) / math.ceil(n / 2) for n in tile]
+def tile_sizes(size: Sequence[int]) -> list[tuple[int, ...]]:
+  """The array [*size] itself and ever smaller tiles, each half of the one before.
+
+  The longest axis is halved, to a multiple of 16, the first of several; axes of up to 32 pixels
+  stay as they are.
+  """
+  sizes = [tuple(size)]
+  while max(sizes[-1]) > _SMALLEST:
+    halved = list(sizes[-1])
+    axis = halved.index(max(halved))
+    halved[axis] = math.ceil(halved[axis] / 2 / _ALIGNMENT) * _ALIGNMENT
+    sizes.append(tuple(halved))
+  return sizes
+
+
+def blend_weights(start: Sequence[int], tile: Sequence[int], size: Sequence[int]) -> np.ndarray:
+  """Weight of each pixel of the tile at a start in an array [*size], float32 [*tile].
+
+  A product of trapezoids over the axes: 0 in the outer eighth of the tile, a ramp of a quarter, and
+  1 in the middle; toward a border of the array it stays 1. Where tiles overlap by half their
+  weights add up to 1.
+  """
+  ramps = []
+  for first, part, whole in zip(start, tile, size):
+    margin = int(part * _MARGIN)
+    width = max(part // 2 - 2 * margin, 1)
+    rising = np.clip((np.arange(part) - margin + 0.5) / width, 0, 1)
+    ones = np.ones(part)
+    ramps.append((rising if first > 0 else ones) * (
+        rising[::-1] if first + part < whole else ones))
   return np.float32(math.prod(np.meshgrid(*ramps, indexing='ij', sparse=True)))
 
 
@@ -37,8 +66,10 @@ def predict_in_tiles(predict: Callable[[np.ndarray], np.ndarray], images: np.nda
                      tile: Sequence[int]) -> np.ndarray:
   """Logits of images from those of their tiles, averaged where tiles overlap.
 
-  Away from the borders of the tiles, farther than the network sees, tiles agree with each other and
-  with the whole; nearer, the one whose center is nearer weighs more.
+  What a tile says of its outer eighth is not used: where the network sees no farther than that, the
+  result is that of the whole wherever tiles start at multiples of the network's stride. Elsewhere
+  tiles are blended over half of their size, and the one whose
+  center is nearer weighs more.
 
   Args:
     predict: maps float32 [N,*tile,C] to logits float32 [N,*tile,K].
@@ -49,10 +80,10 @@ def predict_in_tiles(predict: Callable[[np.ndarray], np.ndarray], images: np.nda
     float32 [N,*S,K].
   """
   size = images.shape[1:-1]
-  weights = blend_weights(tile)[..., None]
   total, norm = 0.0, np.zeros((*size, 1), np.float32)
   for start in tile_starts(size, tile):
     place = tuple(slice(a, a + n) for a, n in zip(start, tile))
+    weights = blend_weights(start, tile, size)[..., None]
     logits = predict(np.ascontiguousarray(images[(slice(None), *place)]))
     if np.isscalar(total):
       total = np.zeros((len(images), *size, logits.shape[-1]), np.float32)

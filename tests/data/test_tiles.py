@@ -1,10 +1,14 @@
 """Tiles: they cover, agree inside and blend to the whole."""
+import functools
+
+import jax
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from spinejax.data import memory
 from spinejax.data import tiles
+from spinejax.models import unet
 
 
 @pytest.mark.parametrize('size, tile, expected', [
@@ -25,10 +29,29 @@ def test_tiles_that_do_not_fit_are_one_sentence(tile):
     tiles.tile_starts((8, 8), tile)
 
 
+@pytest.mark.parametrize('size, expected', [
+    ((512, 128), [(512, 128), (256, 128), (128, 128), (64, 128), (64, 64), (32, 64), (32, 32)]),
+    ((150, 24), [(150, 24), (80, 24), (48, 24), (32, 24)]),
+    ((33,), [(33,), (32,)]), ((7, 5), [(7, 5)])])
+def test_ever_smaller_tiles_by_hand(size, expected):
+  assert tiles.tile_sizes(size) == expected
+
+
 def test_weights_by_hand():
-  np.testing.assert_allclose(tiles.blend_weights((4,)), [0.5, 1, 1, 0.5])
-  np.testing.assert_allclose(tiles.blend_weights((3, 1)), [[0.5], [1], [0.5]])
-  assert (tiles.blend_weights((7, 6, 5)) > 0).all()
+  np.testing.assert_allclose(tiles.blend_weights((0,), (8,), (20,)), [1, 1, 1, 1, 1, .75, .25, 0])
+  np.testing.assert_allclose(tiles.blend_weights((4,), (8,), (20,)),
+                             [0, .25, .75, 1, 1, .75, .25, 0])
+  np.testing.assert_allclose(tiles.blend_weights((12, 0), (8, 1), (20, 1)).ravel(),
+                             [0, .25, .75, 1, 1, 1, 1, 1])
+  np.testing.assert_allclose(tiles.blend_weights((0, 3), (3, 1), (3, 9)), [[.5 * .5]] * 3)
+
+
+@pytest.mark.parametrize('size, tile', [((70,), (32,)), ((23,), (9,)), ((6,), (1,)), ((9,), (2,))])
+def test_every_pixel_has_a_weight(size, tile):
+  total = np.zeros(size)
+  for start, in tiles.tile_starts(size, tile):
+    total[start:start + tile[0]] += tiles.blend_weights((start,), tile, size)
+  assert (total > 0.2).all()
 
 
 @pytest.mark.parametrize('size, tile', [((40, 22), (16, 8)), ((12, 10, 9), (5, 10, 4))])
@@ -40,14 +63,48 @@ def test_tiles_of_what_looks_at_single_pixels_are_the_whole(size, tile):
   np.testing.assert_allclose(result, predict(images), rtol=1e-5, atol=1e-6)
 
 
-def test_what_sees_no_farther_than_the_overlap_differs_near_tile_borders_only():
+def test_what_sees_no_farther_than_an_eighth_of_a_tile_is_the_whole():
   image = np.random.default_rng(1).normal(size=(1, 96, 40, 1)).astype(np.float32)
-  blur = lambda x: ndimage.uniform_filter(x, (1, 3, 3, 1), mode='constant')  # sees one pixel
-  whole, tiled = blur(image), tiles.predict_in_tiles(blur, image, (32, 40))
-  difference = np.abs(whole - tiled).max((0, 2, 3))
-  borders = [16, 31, 32, 47, 48, 63, 64, 79]  # first and last rows of tiles
-  assert difference[np.setdiff1d(np.arange(96), borders)].max() < 1e-5
-  assert 0 < difference[borders].max() < 0.1  # the tile that has it inside weighs more
+  blur = lambda size: lambda x: ndimage.uniform_filter(x, (1, size, size, 1), mode='constant')
+  difference = lambda size: np.abs(
+      blur(size)(image) - tiles.predict_in_tiles(blur(size), image, (32, 40))).max((0, 2, 3))
+  assert difference(9).max() < 1e-5  # 4 pixels to each side
+  assert difference(13)[:4].max() < 1e-5  # one tile sees these rows and what is around them
+  assert 0 < difference(13).max() < 0.1
+
+
+@pytest.mark.parametrize('size, tile', [((96, 45), (64, 45)), ((48, 15, 6), (32, 15, 6))])
+def test_tiles_of_a_network_are_the_whole(size, tile):
+  model = unet.UNet(num_classes=2, features=2, levels=1)
+  images = np.random.default_rng(0).normal(size=(1, *size, 1)).astype(np.float32)
+  variables = jax.jit(functools.partial(model.init, train=True))(
+      {'params': jax.random.key(0), 'dropout': jax.random.key(0)}, images)
+  calls = []
+
+  def predict(images):
+    calls.append(images.shape[1:-1])
+    return np.asarray(jax.jit(functools.partial(model.apply, train=False))(
+        variables, images)['logits'])
+
+  whole = predict(images)
+  result = tiles.predict_in_tiles(predict, images, tile)
+  assert set(calls[1:]) == {tile} and len(calls) > 2
+  # Two convolutions, two at half the size and two more see 8 pixels; 8 of 64 and 4 of 32 are cut.
+  difference = np.abs(result - whole)
+  assert difference[:, :8].max() < 1e-5 and difference[:, -8:].max() < 1e-5
+  assert difference.max() < 1e-5 if tile[0] == 64 else 1e-5 < difference.max() < 1e-2
+
+
+def test_tiles_smaller_than_the_stride_of_a_network_pass():
+  model = unet.UNet(num_classes=1, features=2, levels=2)
+  images = np.random.default_rng(0).normal(size=(1, 7, 5, 1)).astype(np.float32)
+  variables = jax.jit(functools.partial(model.init, train=True))(
+      {'params': jax.random.key(0), 'dropout': jax.random.key(0)}, images)
+  apply = jax.jit(lambda x: model.apply(variables, x, train=False)['logits'])
+  predict = lambda x: np.asarray(apply(x))
+  result = tiles.predict_in_tiles(predict, images, (3, 3))
+  assert result.shape == (1, 7, 5, 1) and np.isfinite(result).all()
+  np.testing.assert_array_equal(tiles.predict_in_tiles(predict, images, (7, 5)), predict(images))
 
 
 def test_too_little_memory_is_one_sentence():
@@ -56,3 +113,17 @@ def test_too_little_memory_is_one_sentence():
     memory.require(3 * 2**30, 'a thing', 'wait', 2 * 2**30)
   with pytest.raises(ValueError, match=r'needs 1.13e\+15 GiB'):
     memory.require(2**80, 'all', 'wait')
+
+
+@pytest.mark.parametrize('text, expected', [
+    ('4GB', 4 * 10**9), ('1.5GiB', 3 * 2**29), ('800 mb', 8 * 10**8), ('.5kib', 512),
+    ('2TB', 2 * 10**12)])
+def test_sizes_of_memory_are_read(text, expected):
+  assert memory.parse(text) == expected
+
+
+@pytest.mark.parametrize('text', ['4', 'GB', '-1GB', '0GB', '1e3GB', '4 GB more', 'nan', '4G',
+                                  '9' * 40 + 'GB', '1.2.3GB'])
+def test_other_sizes_are_one_sentence(text):
+  with pytest.raises(ValueError, match='memory is given as 4GB, 800MB or 1.5GiB, not'):
+    memory.parse(text)

@@ -29,9 +29,8 @@ Record = dict[str, Any]
 
 INFO_FILE = 'dataset_info.json'  # written by TFDS
 METADATA_FILE = 'metadata.json'  # written by TFDS from what build gives it
-# What a method of `spinejax.measure` reads off, by its name among the truths of a phantom.
-_TRUE_ANGLES = {'cobb': 'uca', 'center_of_lamina': 'center_of_lamina',
-                'centerline_cobb': 'centerline_cobb'}
+# The truth of a phantom that a method of `spinejax.measure` is to find.
+_TRUE_ANGLES = {'uca': 'cobb', 'center_of_lamina': 'cobb', 'centerline_cobb': 'centerline_cobb'}
 _PHANTOM_SEEDS = 1_000_000  # of each set; a split seed has three times as many
 
 
@@ -325,7 +324,7 @@ def _load_phantoms(config: Config, render: Callable[..., dict[str, Any]]) -> Dat
                   spacing=np.broadcast_to(spacing, (len(shape),)),
                   true_angles={
                       method: max((abs(curve.angle) for curve in phantom['truth'][key]), default=0)
-                      for key, method in _TRUE_ANGLES.items() if key in phantom['truth']},
+                      for method, key in _TRUE_ANGLES.items() if key in phantom['truth']},
                   **{key: phantom[key] for key in ('landmarks', 'region') if key in phantom})
 
     probe = files.digest_record(read(0)) if names else ''

@@ -18,26 +18,37 @@ MIN_LEVELS = 6
 BANDS = (('none', 10.0), ('mild', 25.0), ('moderate', 40.0), ('severe', math.inf))
 
 Result = dict[str, Any]
+Numbers = Sequence[float] | np.ndarray
+Spacing = Numbers | float | None  # mm along each axis of the array, or one number for all
 
-# Heights of T1..L5 with their discs, mm (adult means): the share of the spine above each center.
-_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5, 34.5,
+# Vertebra with its disc, T1..L5, mm (adult means).
+LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5, 34.5,
                      35, 35])
-_CENTERS = (np.cumsum(_HEIGHTS) - _HEIGHTS / 2) / _HEIGHTS.sum()
+_CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
 
-def extremes(tilts: Sequence[float], min_deg: float = MIN_DEG) -> list[int]:
+def extremes(tilts: Sequence[float] | np.ndarray, min_deg: float = MIN_DEG) -> list[int]:
   """Indices of the tilts between which the curves lie: the extremes rule.
 
   Both ends and the local extremes are taken; the smallest swing is dropped, an interior one with
   both its ends, a first or last one with its outer end, until every swing is at least `min_deg`.
 
   Args:
-    tilts: [n] finite degrees, top to bottom; of equal neighbors the first counts.
+    tilts: [n] degrees, top to bottom, of the levels found; of equal neighbors the first counts.
     min_deg: degrees.
 
   Returns:
-    Increasing indices; fewer than two mean that there is no curve.
+    Increasing indices; fewer than two mean that there is no curve. Empty for no tilts.
+
+  Raises:
+    ValueError: tilts that are not one row of finite numbers, or a negative `min_deg`.
   """
+  tilts = np.asarray(tilts, np.float64)
+  if tilts.ndim != 1 or not np.isfinite(tilts).all():
+    raise ValueError('tilts must be one row of finite degrees, top to bottom; leave out the '
+                     'levels that were not found.')
+  if not min_deg >= 0:
+    raise ValueError(f'min_deg must be a number of degrees of at least 0, not {min_deg}.')
   kept: list[int] = []
   for i, tilt in enumerate(tilts):
     if kept and tilt == tilts[kept[-1]]:
@@ -46,7 +57,7 @@ def extremes(tilts: Sequence[float], min_deg: float = MIN_DEG) -> list[int]:
       kept.pop()
     kept.append(i)
   while len(kept) > 1:
-    swings = np.abs(np.diff(np.asarray(tilts)[kept]))
+    swings = np.abs(np.diff(tilts[kept]))
     smallest = int(swings.argmin())
     if swings[smallest] >= min_deg:
       break
@@ -121,7 +132,7 @@ def band_of(angle: float, bands: Sequence[tuple[str, float]] = BANDS) -> str:
   return next(name for name, limit in bands if angle < limit)
 
 
-def make_result(method: str, *, spacing: Sequence[float] | None, curves: Sequence[Result] = (),
+def make_result(method: str, *, spacing: Numbers | None, curves: Sequence[Result] = (),
                 failure: str | None = None, flags: Sequence[str] = (), partial: bool = False,
                 levels_found: int = 0, level_confidence: str = 'none',
                 bands: Sequence[tuple[str, float]] = BANDS, calibration: Mapping | None = None,
@@ -173,7 +184,7 @@ def make_result(method: str, *, spacing: Sequence[float] | None, curves: Sequenc
       'model': None, 'checkpoint': None, 'version': __version__} | extra
 
 
-def check_spacing(spacing: Sequence[float] | float | None, ndim: int) -> np.ndarray | None:
+def check_spacing(spacing: Spacing, ndim: int) -> np.ndarray | None:
   """mm per pixel [ndim], or None where any is missing, not finite or not positive.
 
   Raises ValueError when the number of entries is wrong. A single number serves every axis; 1 is

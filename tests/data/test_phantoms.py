@@ -56,7 +56,7 @@ def find_holes(case):
   return (case['clean'] > 60) & (case['image'] < 0.15 * case['clean'])
 
 
-@pytest.mark.parametrize('tilts, min_angle, expected', [
+@pytest.mark.parametrize('tilts, min_deg, expected', [
     ([], 5, []),
     ([3], 5, [0]),
     ([0, 4], 5, [1]),
@@ -71,9 +71,9 @@ def find_holes(case):
     ([0, 1, 0, 1, 0], 5, [4]),
     ([-8, 12, 9, 11, -15, -14], 5, [0, 1, 4]),
 ])
-def test_extremes_rule_by_hand(tilts, min_angle, expected):
-  assert phantoms.extremes(tilts, min_angle) == expected
-  assert phantoms.extremes([-t for t in tilts], min_angle) == expected
+def test_extremes_rule_by_hand(tilts, min_deg, expected):
+  assert phantoms.extremes(tilts, min_deg) == expected
+  assert phantoms.extremes([-t for t in tilts], min_deg) == expected
 
 
 def test_curve_angles_by_hand():
@@ -88,8 +88,8 @@ def test_curve_angles_by_hand():
 @pytest.mark.parametrize('call, words', [
     (lambda: phantoms.extremes([0, np.nan, 3]), 'finite'),
     (lambda: phantoms.extremes([[0, 1], [2, 3]]), 'one row'),
-    (lambda: phantoms.extremes([0, 1], -1), 'min_angle'),
-    (lambda: phantoms.extremes([0, 1], np.nan), 'min_angle'),
+    (lambda: phantoms.extremes([0, 1], -1), 'min_deg'),
+    (lambda: phantoms.extremes([0, 1], np.nan), 'min_deg'),
     (lambda: phantoms.curve_angles([0, 10], ['T1']), '2 tilts and 1 levels'),
     (lambda: phantoms.sample_curve(np.random.default_rng(0), 'straight'), 'main_thoracic'),
 ])

@@ -1,4 +1,4 @@
-"""Scoliotic spine curves with exact Cobb angles, and the rule that reads angles from tilts.
+"""Scoliotic spine curves with exact Cobb angles.
 
 Conventions: y runs down the spine and x to the image's right; a tilt is the angle in degrees of
 the spine's direction against the vertical, dx/dy = tan(tilt); u is the fraction of the way from
@@ -12,17 +12,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-LEVELS = tuple(f'T{i}' for i in range(1, 13)) + tuple(f'L{i}' for i in range(1, 6))
-
-# Vertebra with its disc, T1..L5, mm (adult means).
-LEVEL_HEIGHTS = np.array([
-    19.5, 20.5, 21.0, 21.5, 22.0, 22.5, 23.0, 24.0, 25.0, 26.5, 28.0, 29.5,
-    31.5, 33.5, 34.5, 35.0, 35.0])
+from spinejax.measure.angles import extremes, LEVEL_HEIGHTS, LEVELS, MIN_DEG
 
 NODE_JITTER = 0.035
 RIGHT_THORACIC = 0.8
 LEAN_DEG = 1.0
-MIN_ANGLE_DEG = 5.0
 
 
 class Family(NamedTuple):
@@ -72,52 +66,8 @@ class Spine(NamedTuple):
   path_tilts: np.ndarray
 
 
-def extremes(tilts: Sequence[float], min_angle: float = MIN_ANGLE_DEG) -> list[int]:
-  """Indices of the tilts between which the curves of a spine lie (the extremes rule).
-
-  Both ends and the local extremes are taken; then the smallest swing is dropped, an interior one
-  with both its ends, a first or last one with its outer end, until every swing reaches
-  `min_angle`. Of a run of equal tilts the first counts.
-
-  Args:
-    tilts: [n] degrees, top to bottom, of the levels found.
-    min_angle: degrees.
-
-  Returns:
-    Increasing indices; fewer than two mean that no curve is left. Empty for no tilts.
-
-  Raises:
-    ValueError: tilts that are not one row of finite numbers, or a negative `min_angle`.
-  """
-  tilts = np.asarray(tilts, np.float64)
-  if tilts.ndim != 1 or not np.isfinite(tilts).all():
-    raise ValueError('tilts must be one row of finite degrees, top to bottom; leave out the '
-                     'levels that were not found')
-  if not min_angle >= 0:
-    raise ValueError(f'min_angle must be a number of degrees of at least 0, not {min_angle}')
-  kept = []
-  for i, tilt in enumerate(tilts):
-    if kept and tilt == tilts[kept[-1]]:
-      continue
-    if len(kept) > 1 and (tilt > tilts[kept[-1]]) == (tilts[kept[-1]] > tilts[kept[-2]]):
-      kept.pop()
-    kept.append(i)
-  while len(kept) > 1:
-    swings = np.abs(np.diff(tilts[kept]))
-    smallest = int(swings.argmin())
-    if swings[smallest] >= min_angle:
-      break
-    if smallest == 0:
-      del kept[0]
-    elif smallest == len(swings) - 1:
-      del kept[-1]
-    else:
-      del kept[smallest:smallest + 2]
-  return kept
-
-
 def curve_angles(tilts: Sequence[float], levels: Sequence[str] = LEVELS,
-                 min_angle: float = MIN_ANGLE_DEG) -> list[Curve]:
+                 min_deg: float = MIN_DEG) -> list[Curve]:
   """Curves of a spine by the extremes rule: angle = tilt(upper end) - tilt(lower end).
 
   The apex is the level, from end to end, whose tilt is nearest the mean of the two ends' tilts.
@@ -125,15 +75,15 @@ def curve_angles(tilts: Sequence[float], levels: Sequence[str] = LEVELS,
   Args:
     tilts: [n] degrees, top to bottom.
     levels: [n] their names.
-    min_angle: smallest angle that counts as a curve, degrees.
+    min_deg: smallest angle that counts as a curve, degrees.
 
   Returns:
-    Top to bottom; empty when no swing reaches `min_angle`.
+    Top to bottom; empty when no swing reaches `min_deg`.
 
   Raises:
     ValueError: as `extremes`, or when tilts and levels differ in number.
   """
-  kept = extremes(tilts, min_angle)
+  kept = extremes(tilts, min_deg)
   if len(tilts) != len(levels):
     raise ValueError(f'every tilt needs its level: there are {len(tilts)} tilts and '
                      f'{len(levels)} levels')

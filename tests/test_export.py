@@ -1,0 +1,176 @@
+"""Exports: one file that predicts what the run predicts, without the run and without spinejax."""
+import functools
+import inspect
+import json
+import os
+import subprocess
+import sys
+import textwrap
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from spinejax import checkpoints
+from spinejax import export
+from spinejax import inference
+from spinejax import runs
+from spinejax import steps
+from spinejax.models import create_model
+from tests import tiny
+
+
+def make_run(workdir, name, size, **overrides):
+  """A run folder with a checkpoint of random weights, spread enough to give sharp answers."""
+  config = tiny.tiny_config(name, **{
+      'data.image_size': size, 'data.patch_size': size, 'data.render_size': size,
+      'eval_batch_size': 1, **overrides})
+  model, key = create_model(config.model), jax.random.key(0)
+  state = steps.create_train_state(
+      key, model, optax.sgd(0.1), (1, *size, config.data.channels))
+  leaves, tree = jax.tree.flatten(state.params)
+  noise = [x + 0.2 * jax.random.normal(jax.random.fold_in(key, i), x.shape)
+           for i, x in enumerate(leaves)]
+  state = state.replace(params=jax.tree.unflatten(tree, noise), step=jnp.int32(7))
+  info = {'mean': [100.0], 'std': [50.0]}
+  runs.claim(workdir, 'config', config)
+  runs.claim(workdir, 'dataset', info)
+  manager = checkpoints.create_manager(str(workdir))
+  checkpoints.save(manager, state, config=config.to_dict(), dataset=info, score=None)
+  manager.close()
+  return model, state.variables
+
+
+def gray_levels(*shape):
+  return np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+
+
+def lines_of_the_docstring():
+  """The indented lines that show how to load a file."""
+  paragraph, = [part for part in inspect.getdoc(export).split('\n\n') if 'deserialize' in part]
+  return textwrap.dedent(paragraph)
+
+
+@pytest.fixture(scope='module')
+def image_run(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('run')
+  model, variables = make_run(workdir, 'rsn_unet:quick', (64, 40), **{
+      'model.levels': 1, 'eval_batch_size': 2})
+  return workdir, model, variables, inference.load_predictor(str(workdir))
+
+
+def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp_path):
+  workdir, model, variables, predictor = image_run
+  metadata = export.export_run(workdir, tmp_path / 'model.zip')
+  image, odd = gray_levels(64, 40, 1), gray_levels(45, 21, 1)
+  np.save(tmp_path / 'image.npy', image)
+  np.save(tmp_path / 'odd.npy', odd)
+  lines = lines_of_the_docstring()
+  assert len(lines.splitlines()) == 10
+  code = ("import sys\nsys.modules['spinejax'] = None\n" + lines + textwrap.dedent('''
+      odd = np.asarray(predict(np.load('odd.npy')[None])['logits'])[0]
+      np.savez('found.npz', probs=probs, mask=mask, odd=odd)
+      print(json.dumps(metadata))
+      '''))
+  environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+  result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, env=environment, text=True,
+                          capture_output=True, timeout=120, check=False)
+  assert result.returncode == 0, result.stderr
+  assert json.loads(result.stdout) == metadata
+  prediction, = inference.predict_images(predictor, [image])
+  expected = jax.jit(functools.partial(model.apply, train=False))(
+      variables, (odd[None] - 100) / 50)['logits'][0]
+  with np.load(tmp_path / 'found.npz') as found:
+    np.testing.assert_allclose(found['probs'], prediction.probs, atol=1e-5)
+    np.testing.assert_array_equal(found['mask'], prediction.mask)
+    np.testing.assert_allclose(found['odd'], expected, rtol=1e-5, atol=1e-4)
+    assert found['probs'].std() > 0.1
+  assert metadata['step'] == 7 and metadata['any_size'] and metadata['classes'][0] == 'background'
+  assert (metadata['mean'], metadata['std']) == ([100.0], [50.0])
+  assert metadata['image_size'] == [64, 40] and 'linearly' in metadata['prepare'][0]
+  assert 'phantoms' in metadata['notice'] and metadata['angle']['method'] == 'uca'
+  assert metadata['versions']['jax'] == jax.__version__
+
+
+def test_volumes_are_predicted_alike(tmp_path):
+  make_run(tmp_path, 'c_unet:centroid', (16, 8, 6), **{'model.levels': 1})
+  metadata = export.export_run(str(tmp_path))
+  exported = export.load_exported(tmp_path / 'model.zip')
+  volumes = gray_levels(2, 16, 8, 6, 1)
+  expected = inference.load_predictor(str(tmp_path)).logits(volumes[:1])
+  found = exported.predict(volumes)
+  assert found['probs'].shape == (2, 16, 8, 6, 2)
+  np.testing.assert_allclose(found['logits'][:1], expected, rtol=1e-5, atol=1e-5)
+  assert exported.metadata == metadata and metadata['any_size']
+  assert [step[:6] for step in metadata['prepare']] == ['resize', 'subtra']
+  with zipfile.ZipFile(tmp_path / 'model.zip') as file:
+    assert file.testzip() is None
+    program = jax.export.deserialize(bytearray(file.read('program.bin')))
+  assert program.platforms == ('cpu', 'cuda', 'tpu') and program.nr_devices == 1
+  with pytest.raises(ValueError, match=r"images must be \['N', 16, 8, 6, 1\] or of other sizes"):
+    exported.predict(volumes[..., 0])
+
+
+def test_a_network_of_one_size_says_so(tmp_path):
+  run = tmp_path / 'run'
+  run.mkdir()
+  make_run(run, 'seam:ppmu', (16, 8), **{'model.levels': 1})
+  metadata = export.export_run(run, tmp_path / 'ppmu.zip', checkpoint='last')
+  assert not metadata['any_size'] and metadata['checkpoint'] == 'last'
+  assert metadata['notes'] == ['This network takes images of 16 x 8 pixels only: what it computes '
+                               'depends on the number of pixels.']
+  exported = export.load_exported(tmp_path / 'ppmu.zip')
+  images = gray_levels(3, 16, 8, 1)
+  expected = jax.jit(export.load_network(run).logits)(images)
+  np.testing.assert_allclose(exported.predict(images)['logits'], expected, rtol=1e-5, atol=1e-5)
+  with pytest.raises(ValueError, match=r"images must be \['N', 16, 8, 1\], not \[3, 8, 8, 1\]"):
+    exported.predict(images[:, :8])
+
+
+@pytest.mark.parametrize('path, error, sentence', [
+    ('', IsADirectoryError, '--output must be a file, .* is a folder'),
+    ('a/b.zip', FileNotFoundError, 'there is no .*a'),
+])
+def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path, path, error, sentence):
+  runs.write_json(tmp_path / 'config.json', {})
+  with pytest.raises(error, match=sentence):
+    export.export_run(tmp_path, tmp_path / path)
+
+
+def test_a_folder_without_a_run_is_one_sentence(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r'holds no run \(config.json is missing\)'):
+    export.export_run(tmp_path)
+
+
+def test_other_files_are_one_sentence(tmp_path):
+  path = tmp_path / 'model.zip'
+  with pytest.raises(FileNotFoundError, match='there is no file'):
+    export.load_exported(path)
+  path.write_bytes(b'no archive')
+  with pytest.raises(ValueError, match='is no export of spinejax, or damaged'):
+    export.load_exported(path)
+  with zipfile.ZipFile(path, 'w') as file:
+    file.writestr('metadata.json', '{}')
+    file.writestr('program.bin', bytes(100))
+  with pytest.raises(ValueError, match='is no export of spinejax, or damaged'):
+    export.load_exported(path)
+
+
+def test_a_memory_limit_takes_fewer_images_then_smaller_parts(image_run):
+  workdir, _, _, whole = image_run
+  load = functools.partial(inference.load_predictor, str(workdir))
+  assert (whole.batch_size, whole.tile) == (2, ()) and whole.num_bytes > 0
+  fewer = load(memory_limit=whole.num_bytes - 1)
+  assert (fewer.batch_size, fewer.tile) == (1, ()) and fewer.num_bytes < whole.num_bytes
+  parts = load(memory_limit=fewer.num_bytes - 1)
+  assert (parts.batch_size, parts.tile) == (1, (32, 40)) and parts.num_bytes < fewer.num_bytes
+  images = gray_levels(2, 64, 40, 1)
+  difference = np.abs(parts.logits(images[:1]) - whole.logits(images)[:1])
+  assert difference[:, :8].max() < 1e-5  # one part alone has seen these rows, and 8 beyond
+  assert difference.max() > 1e-5
+  with pytest.raises(ValueError, match='even 32 x 32 pixels at a time need .* GiB of memory and '
+                     '--memory allows'):
+    load(memory_limit=1000)

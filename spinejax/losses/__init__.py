@@ -165,7 +165,7 @@ def centroid_loss(
       connectivity=connectivity, threshold=threshold, smooth=smooth)
 
 
-LOSSES = {
+LOSSES: dict[str, Callable[..., Objective]] = {
     'bce_tv': bce_tv,
     'weighted_bce': weighted_bce,
     'centroid': centroid_loss,

@@ -1,5 +1,6 @@
 """SEAM's structure supervision of the key map: class and center of every bone."""
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -86,7 +87,7 @@ def smooth_l1(difference: jax.Array, beta: float = 1.0) -> jax.Array:
   return optax.huber_loss(difference, delta=beta) / beta
 
 
-def resize_nearest(array: jax.Array, size: tuple[int, int]) -> jax.Array:
+def resize_nearest(array: jax.Array, size: Sequence[int]) -> jax.Array:
   """Nearest-neighbor resize of [N, H, W, ...] to [N, h, w, ...], half-pixel centers.
 
   Row i of h takes row floor((i + 0.5) H / h): at stride 4, rows 2, 6, 10, ...

@@ -68,7 +68,7 @@ def grow_components(roots: Array, radius: int) -> Array:
   """
   size = roots.size
   steps = range(-radius, radius + 1)
-  shells = {}
+  shells: dict[int, list[tuple[int, ...]]] = {}
   for offset in itertools.product(steps, repeat=roots.ndim):
     square = sum(step * step for step in offset)
     if 0 < square <= radius * radius:

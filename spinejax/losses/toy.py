@@ -18,7 +18,8 @@ from spinejax.losses import centroid
 from spinejax.losses import components
 
 SHAPE = (48, 32, 16)
-CENTERS = np.float32([[8, 10, 8], [8, 22, 8], [24, 9, 7], [24, 21, 7], [40, 11, 9], [40, 23, 9]])
+CENTERS = np.array([[8, 10, 8], [8, 22, 8], [24, 9, 7], [24, 21, 7], [40, 11, 9], [40, 23, 9]],
+                   np.float32)
 LOSSES = {'dice': 'Dice', 'published': 'centroid, as published',
           'straight_through': 'centroid, straight-through'}
 
@@ -32,8 +33,8 @@ def blobs(centers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 def laminae() -> np.ndarray:
   """The truth, float32 [1,*SHAPE]: a cube of 3x3x3 about each of CENTERS."""
   target = np.zeros((1, *SHAPE), np.float32)
-  for place in CENTERS.astype(int):
-    target[(0, *(slice(c - 1, c + 2) for c in place))] = 1
+  for z, y, x in CENTERS.astype(int):
+    target[0, z - 1:z + 2, y - 1:y + 2, x - 1:x + 2] = 1
   return target
 
 
@@ -44,8 +45,8 @@ def start(seed: int = 3, distance: float = 7.0) -> np.ndarray:
   between them and leaves another blob alone, whatever the gradient (seed 1).
   """
   offset = np.random.default_rng(seed).normal(size=CENTERS.shape) * [1, 1, 0.4]
-  return np.float32(
-      CENTERS + distance * offset / np.linalg.norm(offset, axis=1, keepdims=True))
+  offset = distance * offset / np.linalg.norm(offset, axis=1, keepdims=True)
+  return (CENTERS + offset).astype(np.float32)
 
 
 def descend(loss: str, centers: np.ndarray, steps: int, rate: float = 0.1) -> np.ndarray:

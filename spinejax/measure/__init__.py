@@ -23,7 +23,7 @@ __all__ = ['METHODS', 'make_options', 'measure_lamina_volume', 'measure_laminae'
 METHODS = ('uca', 'center_of_lamina', 'centerline_cobb')
 
 
-def measure_mask(mask: np.ndarray, spacing: Sequence[float] | float | None, *, method: str,
+def measure_mask(mask: np.ndarray, spacing: angles.Spacing, *, method: str,
                  classes: Sequence[str], probs: np.ndarray | None = None,
                  points: np.ndarray | None = None, min_deg: float = angles.MIN_DEG,
                  bands: Sequence[float] = (10.0, 25.0, 40.0), calibration: Sequence[Any] = ()
@@ -56,7 +56,7 @@ def measure_mask(mask: np.ndarray, spacing: Sequence[float] | float | None, *, m
     process, lump = (1, 1) if len(classes) == 2 else (
         next((i for i, name in enumerate(classes) if i and word in name), None)
         for word in ('process', 'lump'))
-    if None in (process, lump):
+    if process is None or lump is None:
       return angles.make_result('uca', spacing=None, failure=(
           'UCA needs a class named after thoracic processes and one after lumps; the classes are '
           + ', '.join(classes)))
@@ -90,7 +90,7 @@ def _calibration(calibration: Sequence[Any]) -> Mapping[str, Any] | None:
     return None
   try:
     slope, intercept, source = calibration
-    entries = {'slope': float(slope), 'intercept': float(intercept), 'source': str(source)}
+    entries: Result = {'slope': float(slope), 'intercept': float(intercept), 'source': str(source)}
   except (TypeError, ValueError):
     entries = {}
   if not entries or not math.isfinite(entries['slope'] + entries['intercept']):

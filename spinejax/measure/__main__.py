@@ -123,7 +123,7 @@ def measure_file(path: pathlib.Path, name: str, output: pathlib.Path | None = No
   from spinejax.report import handoff
 
   picture = image_of(image, path, name)
-  pixels = None if picture is None else picture.pixels
+  pixels: Any = None if picture is None else picture.pixels
   if method in ('spa', 'landmark_cobb') and picture is None:
     raise ValueError(f'{path}: {method} needs the image, by --image.')
   if picture is not None and not spacing and np.isfinite(picture.spacing).all():
@@ -182,7 +182,7 @@ def main(argv) -> int:
   from spinejax.report import tables
 
   source, output = pathlib.Path(argv[1]), None
-  settings = dict(
+  settings: dict[str, Any] = dict(
       method=_METHOD.value, classes=tuple(_NAMES.value), axes=_AXES.value, rule=_RULE.value,
       spacing=cli.numbers('spacing', _SPACING.value), formats=tuple(_FORMATS.value),
       image=pathlib.Path(_IMAGE.value) if _IMAGE.value else None, min_deg=_MIN_DEG.value,

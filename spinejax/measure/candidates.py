@@ -121,14 +121,12 @@ def split_sides(points: np.ndarray,
     sides square to it, mm.
   """
   every = np.concatenate([points, middles])
+  side = np.where(points[:, 1] > np.median(every[:, 1]), 1, -1)
   if not len(points) or len(every) < 3 or not np.ptp(every[:, 0]):
-    return np.where(points[:, 1] > np.median(every[:, 1]), 1, -1), np.zeros(len(points)), 0.0
+    return side, np.zeros(len(points)), 0.0
   v = (every[:, 0] - every[:, 0].mean()) / np.ptp(every[:, 0])
-  best = None
   for degree in (0, 1, 2, 4):
     powers = np.vander(v, degree + 1, increasing=True)
-    if best is None:
-      side = np.where(points[:, 1] > np.median(every[:, 1]), 1, -1)
     for _ in range(8):
       offset = np.append(side, np.zeros(len(middles)))
       fit = np.linalg.lstsq(np.column_stack([powers, offset]), every[:, 1], rcond=None)[0]
@@ -136,7 +134,7 @@ def split_sides(points: np.ndarray,
       if (new == side).all():
         break
       side = new
-    best = fit[:-1]
+  best = fit[:-1]
   derivative = sum(k * best[k] * v**(k - 1) for k in range(1, len(best))) / np.ptp(every[:, 0])
   slope = derivative[:len(points)]
   return side, slope, 2 * abs(fit[-1]) * float(np.median(np.cos(np.arctan(slope))))
@@ -166,15 +164,16 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   midline = rough_midline(mask, spacing, window)
   y, x = blobs.centers.T
   powers = lambda at: np.vander((at - y[0]) / np.ptp(y) - 0.5, 5, increasing=True)
-  rail = np.zeros(len(x))
+  rail, offset = np.zeros(len(x)), 0.0
   for _ in range(8):
     off = x - midline(y)
-    offset = np.median(np.abs(off)) if not rail.any() else offset
+    if not rail.any():
+      offset = np.median(np.abs(off))
     previous, rail = rail, np.rint(off / offset).clip(-1, 1)
     if (rail == previous).all():
       break
     *quartic, offset = np.linalg.lstsq(np.column_stack([powers(y), rail]), x, rcond=None)[0]
-    midline = lambda y, quartic=quartic: powers(y) @ quartic
+    midline = lambda y: powers(y) @ quartic
   if min((rail < 0).sum(), (rail > 0).sum()) < 3 or (
       np.median(np.abs(off - offset * rail)) > 0.3 * offset):
     return None

@@ -31,7 +31,7 @@ GROWTH = 0.72, 1.28  # level spacing at T1 and L5 over its mean
 GAP = 1.7  # level spacings
 
 
-def measure_lamina_volume(probability: np.ndarray, spacing: Sequence[float] | float | None, *,
+def measure_lamina_volume(probability: np.ndarray, spacing: angles.Spacing, *,
                           threshold: float = 0.5, **options) -> angles.Result:
   """Center-of-lamina angle of a segmented volume by the centroids of its components.
 
@@ -67,7 +67,7 @@ def measure_lamina_volume(probability: np.ndarray, spacing: Sequence[float] | fl
   return measure_laminae(blobs.centers / steps, steps, **options)
 
 
-def measure_laminae(points: np.ndarray, spacing: Sequence[float] | float | None, *,
+def measure_laminae(points: np.ndarray, spacing: angles.Spacing, *,
                     min_deg: float = angles.MIN_DEG, lam: float = LAM,
                     replicates: int = midline.REPLICATES, seed: int = 0,
                     bands: Sequence[tuple[str, float]] = angles.BANDS,

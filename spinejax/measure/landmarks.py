@@ -8,7 +8,7 @@ from spinejax.measure import angles
 RULES = ('extremes', 'challenge')
 
 
-def measure_landmarks(points: np.ndarray, spacing: Sequence[float] | float | None, *,
+def measure_landmarks(points: np.ndarray, spacing: angles.Spacing, *,
                       rule: str = 'extremes', height: int | None = None,
                       min_deg: float = angles.MIN_DEG,
                       bands: Sequence[tuple[str, float]] = angles.BANDS,

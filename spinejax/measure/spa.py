@@ -15,7 +15,7 @@ ROWS = 257
 FLOOR_DEG = 0.5
 
 
-def measure_spa(image: np.ndarray, spacing: Sequence[float] | float | None,
+def measure_spa(image: np.ndarray, spacing: angles.Spacing,
                 mask: np.ndarray | None = None, *, min_deg: float = angles.MIN_DEG,
                 lam: float = 3e-4, replicates: int = midline.REPLICATES, seed: int = 0,
                 bands: Sequence[tuple[str, float]] = angles.BANDS,

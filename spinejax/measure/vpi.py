@@ -24,7 +24,7 @@ LAM = 10.0
 FLOOR_DEG = 0.5
 
 
-def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
+def measure_vpi(mask: np.ndarray, spacing: angles.Spacing, *,
                 process: int = PROCESS, lump: int = LUMP, min_deg: float = angles.MIN_DEG,
                 lam: float = LAM, replicates: int = midline.REPLICATES, seed: int = 0,
                 bands: Sequence[tuple[str, float]] = angles.BANDS,
@@ -139,10 +139,10 @@ def measure_vpi(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
   if confidence == 'low':
     flags.append(f'{int((kind == PROCESS).sum())} levels of processes and {len(halves)} of lumps '
                  'instead of 12 and 5: the names of the levels are uncertain')
-  pixel = lambda point: [round(float(v), 2) for v in point / steps] if np.isfinite(
-      point).all() else None
+  rounded = lambda point: [round(float(v), 2) for v in point / steps]
+  pixel = lambda point: rounded(point) if np.isfinite(point).all() else None
   levels = [{'name': names[i], 'kind': 'process' if kind[i] == PROCESS else 'lump',
-             'row': pixel(middle[i])[0], 'column': pixel(middle[i])[1],
+             'row': rounded(middle[i])[0], 'column': rounded(middle[i])[1],
              'tilt_deg': round(float(tilts[i]), 2),
              'line_deg': round(float(line_deg[i]), 2) if np.isfinite(line_deg[i]) else None,
              'left': pixel(lines[i, 0]), 'right': pixel(lines[i, 1])} for i in range(len(kind))]
@@ -188,7 +188,8 @@ def rescue(points: np.ndarray, side: np.ndarray, fit: midline.Midline, known: np
     [k, 3]: index of the point, and the position (y, x) on the midline it stands for; at least 0.55
     level spacings from every other level, at most one spacing beyond the ends.
   """
-  level, found = float(np.median(np.diff(np.sort(known)))), []
+  level = float(np.median(np.diff(np.sort(known))))
+  found: list[tuple[int, float, float]] = []
   for i, (point, s) in enumerate(zip(points, side)):
     y = point[0]
     for _ in range(2):

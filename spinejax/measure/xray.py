@@ -21,7 +21,7 @@ NOISE = 3.8e-4  # of the height: the noise up to which LAM serves
 FULL, CUT = 0.93, 0.8  # widths of a whole section at an end and elsewhere, in usual ones
 
 
-def measure_xray(mask: np.ndarray, spacing: Sequence[float] | float | None, *,
+def measure_xray(mask: np.ndarray, spacing: angles.Spacing, *,
                  min_deg: float = angles.MIN_DEG, lam: float | None = None,
                  replicates: int = midline.REPLICATES, seed: int = 0,
                  bands: Sequence[tuple[str, float]] = angles.BANDS,

@@ -160,7 +160,8 @@ def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> dict[str, Any
   rows, columns, error = _mean_squares(ratings)
   agreement = _ratio(rows - error, rows + columns * k / n + error * (k - 1 - k / n))
   consistency = _ratio(rows - error, rows + error * (k - 1))
-  found = {'icc2_1': agreement, 'icc2_1_ci': None, 'icc3_1': consistency, 'icc3_1_ci': None}
+  found: dict[str, Any] = {'icc2_1': agreement, 'icc2_1_ci': None,
+                           'icc3_1': consistency, 'icc3_1_ci': None}
   if agreement is not None:
     found['icc2_1_ci'] = _agreement_interval(agreement, rows, columns, error, n, k, confidence)
   if consistency is not None:
@@ -171,7 +172,7 @@ def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> dict[str, Any
   return found | {'undefined': {key: reasons[key] for key in keys if found[key] is None}}
 
 
-def _mean_squares(ratings: np.ndarray) -> tuple[float, float, float]:
+def _mean_squares(ratings: np.ndarray) -> tuple[float, ...]:
   """Of rows, columns and error, in a two-way layout [n, k]; those of rounding alone are 0."""
   n, k = ratings.shape
   grand = ratings.mean()
@@ -203,8 +204,8 @@ def _agreement_interval(rho: float, rows: float, columns: float, error: float, n
   other = k * columns + (k * n - k - n) * error
   low = _ratio(n * (rows - lower * error), lower * other + n * rows)
   high = _ratio(n * (upper * rows - error), other + n * upper * rows)
-  ends = [low, high]
-  return ends if all(end is not None and math.isfinite(end) for end in ends) else None
+  ends = [end for end in (low, high) if end is not None and math.isfinite(end)]
+  return ends if len(ends) == 2 else None
 
 
 def _consistency_interval(rows: float, error: float, n: int, k: int, confidence: float) -> Interval:

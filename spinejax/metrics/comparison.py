@@ -189,7 +189,7 @@ def _notes(results, cases, metrics) -> list[str]:
   if without and len(without) < len(results):
     notes.append(f'Laminae are left out: {", ".join(without)} was tested without them; evaluate '
                  'again with --mode=evaluate.')
-  reasons = {}
+  reasons: dict[str, list[str]] = {}
   for metric in metrics:
     for run, test in metric['against'].items():
       if test['note']:
@@ -198,7 +198,7 @@ def _notes(results, cases, metrics) -> list[str]:
     notes.append('One case has no deviation, test or interval.')
   else:
     notes += [f'{"; ".join(where)}: {reason}.' for reason, where in reasons.items()]
-  undefined = {}
+  undefined: dict[str, list[str]] = {}
   for metric in metrics:
     missing = {run: len(cases) - of['cases'] for run, of in metric['runs'].items()
                if of['cases'] < len(cases)}

@@ -127,11 +127,13 @@ def flops(model, shape: Sequence[int]) -> Flops:
     elif name == 'max_pool':
       modules += _size(equation.invars[0])
     work = _multiply_adds(equation)
-    if work and (times is None or times > 1 and _LAYER in scope):
+    if not work:
+      continue
+    if times is None or times > 1 and _LAYER in scope:
       raise ValueError('a product in a loop or branch that depends on data, or a layer in a loop, '
                        'cannot be counted.')
     if _LAYER not in scope and all(depends_on):
-      attention += times * work if work else 0
+      attention += times * work
   return Flops(modules, sum(call.products + call.norm for call in calls) + attention, attention)
 
 
@@ -313,7 +315,7 @@ class _Program(NamedTuple):
 class _Equation(NamedTuple):
   """An equation of a program: how often it runs, in which scopes, on what its operands depend."""
   equation: Any
-  times: int
+  times: int | None
   scope: tuple[str, ...]
   depends_on: list[int]
 
@@ -400,7 +402,7 @@ def _equations(program: _Program, times: int | None = 1, scope: tuple[str, ...] 
     yield _Equation(equation, times, inner_scope, depends_on)
     results = [anything] * len(equation.outvars)
     for inner in core.jaxprs_in_params(equation.params):
-      inner_known = {}
+      inner_known: dict[Any, int] = {}
       if kind in ('scan', 'while', 'cond'):
         turns = None if times is None or kind != 'scan' else times * equation.params['length']
         yield from _equations(_Program(inner, [anything] * len(inner.invars)), turns, inner_scope)
@@ -412,7 +414,7 @@ def _equations(program: _Program, times: int | None = 1, scope: tuple[str, ...] 
 
 def _results(program: _Program) -> dict[Any, int]:
   """What each result of a program depends on; one that is returned twice is there once."""
-  known = {}
+  known: dict[Any, int] = {}
   for _ in _equations(program, known=known):
     pass
   jaxpr = getattr(program.jaxpr, 'jaxpr', program.jaxpr)

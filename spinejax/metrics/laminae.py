@@ -113,11 +113,11 @@ def case_metrics(
   true_row, predicted_row = true.labels[shared] - 1, predicted.labels[shared] - 1
   is_missed = np.bincount(true_row, minlength=len(true.sizes)) == 0
   is_false = np.bincount(predicted_row, minlength=len(predicted.sizes)) == 0
-  distances = {'': _distances(true, predicted, np.ones(3))}
+  distances: dict[str, np.ndarray | None] = {'': _distances(true, predicted, np.ones(3))}
   distances['_mm'] = None if spacing is None else _distances(true, predicted, spacing)
 
-  values = {metric: {} for metric in METRICS}
-  keys = {'all': None}
+  values: dict[str, dict[str, float | None]] = {metric: {} for metric in METRICS}
+  keys: dict[str, int | None] = {'all': None}
   if (true_region != _UNKNOWN).any():
     keys |= {name: number for number, name in enumerate(REGIONS)}
   for key, number in keys.items():
@@ -129,9 +129,9 @@ def case_metrics(
     voxels = int(true.sizes[of_true].sum() + predicted.sizes[of_predicted].sum())
     values['dice'][key] = 2 * hits / voxels if voxels else None
     for unit, distance in distances.items():
-      defined = distance is not None and num_true > 0
-      values[f'd3d_mean{unit}'][key] = float(distance[of_true].mean()) if defined else None
-      values[f'd3d_sum{unit}'][key] = float(distance[of_true].sum()) if defined else None
+      found = None if distance is None or not num_true else distance[of_true]
+      values[f'd3d_mean{unit}'][key] = None if found is None else float(found.mean())
+      values[f'd3d_sum{unit}'][key] = None if found is None else float(found.sum())
     values['delta'][key] = abs(num_true - num_predicted)
     values['true'][key], values['predicted'][key] = num_true, num_predicted
     values['missed'][key] = int((is_missed & of_true).sum())
@@ -151,13 +151,14 @@ def summarize(cases: Mapping[str, Mapping[str, Mapping[str, float | int | None]]
     which the metric is defined; None is undefined everywhere, and a deviation (n - 1 below) of
     fewer than two cases.
   """
-  mean, deviation = {}, {}
+  mean: dict[str, dict[str, float | None]] = {}
+  deviation: dict[str, dict[str, float | None]] = {}
   for metric in METRICS:
     tables = [case[metric] for case in cases.values()]
     mean[metric], deviation[metric] = {}, {}
     for key in ('all', *REGIONS):
       if any(key in table for table in tables):
-        found = [table[key] for table in tables if table.get(key) is not None]
+        found = [value for table in tables if (value := table.get(key)) is not None]
         mean[metric][key] = float(np.mean(found)) if found else None
         deviation[metric][key] = float(np.std(found, ddof=1)) if len(found) > 1 else None
   return {'cases': dict(cases), 'mean': mean, 'sd': deviation}

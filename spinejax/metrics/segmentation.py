@@ -135,7 +135,7 @@ def case_metrics(
   if sum(hits) + sum(misses) != pixels:
     raise ValueError(f'the classes hold {sum(hits) + sum(misses)} of {int(pixels)} pixels; '
                      'every label must be one of the classes')
-  values = {metric: {} for metric in METRICS}
+  values: dict[str, dict[str, float | None]] = {metric: {} for metric in METRICS}
   for name, tp, fp, fn in zip(classes, hits, false_positives, misses):
     values['dice'][name] = _ratio(2 * tp, 2 * tp + fp + fn)
     values['iou'][name] = _ratio(tp, tp + fp + fn)
@@ -174,7 +174,7 @@ def summarize(
   cases = [case_metrics(*case, classes) for case in zip(counts, pixels)]
   per_image = {}
   for metric, columns in pooled.items():
-    values = {key: [case[metric][key] for case in cases if case[metric][key] is not None]
+    values = {key: [value for case in cases if (value := case[metric][key]) is not None]
               for key in columns}
     per_image[metric] = {key: _mean(column) for key, column in values.items()}
     if metric in METRICS:
@@ -198,6 +198,6 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def _means(values: dict[str, float | None], classes: Sequence[str]) -> dict[str, float | None]:
-  defined = {name: values[name] for name in classes if values[name] is not None}
+  defined = {name: value for name in classes if (value := values[name]) is not None}
   bones = [value for name, value in defined.items() if name != classes[0]]
   return {'mean_bones': _mean(bones), 'mean_all': _mean(list(defined.values()))}

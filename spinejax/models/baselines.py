@@ -4,6 +4,8 @@ CCNet, PSANet, EMANet and the non-local network are a dilated ResNet with a head
 and the PPMU-style network are U-Nets. DANet is in `sadanet`. Parameters carry the names of
 MMSegmentation's state dicts.
 """
+from collections.abc import Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -130,7 +132,7 @@ class PSAHead(nn.Module):
   """
   num_classes: int
   features: int = 512
-  mask_size: tuple[int, int] = (97, 97)
+  mask_size: Sequence[int] = (97, 97)
   shrink: int = 2
   dropout: float = 0.1
   axis_name: str | None = None
@@ -224,7 +226,7 @@ class PSANet(DilatedFCN):
   `mask_size`, odd, is the window of the attention in pixels of its map, which is smaller than the
   last stage by `shrink`; 97x97 reaches every pixel of maps up to 49x49.
   """
-  mask_size: tuple[int, int] = (97, 97)
+  mask_size: Sequence[int] = (97, 97)
   shrink: int = 2
 
   def _decode_head(self, **fields) -> nn.Module:
@@ -263,10 +265,9 @@ class ConvBlock(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array | list[Array], *, train: bool) -> Array:
-    for i in range(2):
-      x = layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype,
-                          name=f'convs_{i}')(x, train=train)
-    return x
+    conv = functools.partial(
+        layers.ConvNorm, self.features, axis_name=self.axis_name, dtype=self.dtype)
+    return conv(name='convs_1')(conv(name='convs_0')(x, train=train), train=train)
 
 
 class InterpConv(nn.Module):

@@ -1,5 +1,6 @@
 """Panoptic FPN: a feature pyramid on a ResNet and its semantic head."""
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -45,7 +46,7 @@ class FPNHead(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Sequence[jax.Array], *, train: bool) -> jax.Array:
-    total = None
+    levels = []
     for level, x in enumerate(inputs):
       doublings = (inputs[0].shape[1] // x.shape[1]).bit_length() - 1
       for step in range(max(doublings, 1)):
@@ -53,8 +54,8 @@ class FPNHead(nn.Module):
                             name=f'scale_heads_{level}_{2 * step}')(x, train=train)
         if doublings:
           x = layers.upsample_bilinear(x)
-      total = x if total is None else total + x
-    return total
+      levels.append(x)
+    return functools.reduce(jnp.add, levels)
 
 
 class FPN(nn.Module):

@@ -50,8 +50,8 @@ class Conv(nn.Module):
   doubled: bool = False
 
   @nn.compact
-  def __call__(self, x: Array | Sequence[Array]) -> Array | tuple[Array, Array | None]:
-    parts = [part.astype(self.dtype) for part in (x if isinstance(x, (list, tuple)) else [x])]
+  def __call__(self, x: Array | Sequence[Array]) -> Any:
+    parts = [part.astype(self.dtype) for part in (x if isinstance(x, Sequence) else [x])]
     rank = parts[0].ndim - 2
     channels = sum(part.shape[-1] for part in parts)
     kernel = self.param('kernel', self.kernel_init,
@@ -200,7 +200,8 @@ def _kernel_gradient(x: Array, dy: Array, window: int, dilation: int) -> Array:
 
 # Of an output at an even and at an odd place of a doubled axis: which of the pixels h - 1, h, h + 1
 # before doubling the three taps read.
-_READ_BY_TAPS = np.float32([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]])
+_READ_BY_TAPS = np.array([[[1, 0, 0], [0, 1, 1], [0, 0, 0]], [[0, 0, 0], [1, 1, 0], [0, 0, 1]]],
+                         np.float32)
 
 
 def convolve_doubled(x: Array, kernel: Array) -> Array:
@@ -248,7 +249,7 @@ class SeparableConv(nn.Module):
   defer_bias: bool = False
 
   @nn.compact
-  def __call__(self, x: Array) -> Array | tuple[Array, Array | None]:
+  def __call__(self, x: Array) -> Any:
     x = DepthwiseConv(self.window, self.kernel_init, self.dtype, name='depthwise')(x)
     return Conv(self.features, 1, use_bias=self.use_bias, kernel_init=self.kernel_init,
                 dtype=self.dtype, defer_bias=self.defer_bias, name='pointwise')(x)

@@ -1,5 +1,5 @@
 """Weights of PyTorch networks: their files, their names and their axis order."""
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import contextlib
 import inspect
 import math
@@ -222,7 +222,7 @@ def _is_within(name: str, part: str) -> bool:
   return not part or (name + '.').startswith(re.sub(r'_(?=\d)', '.', part) + '.')
 
 
-def _named_for(state_dict: Mapping[str, Any], names: Sequence[str]) -> dict[str, tuple[str, Any]]:
+def _named_for(state_dict: Mapping[str, Any], names: Iterable[str]) -> dict[str, tuple[str, Any]]:
   """Key to (name, array) of all weights, prefixes and timm's stem turned to the model's names."""
   state_dict = _unwrap(state_dict)
   arrays = {name: (name, value) for name, value in state_dict.items()
@@ -243,7 +243,7 @@ def _named_for(state_dict: Mapping[str, Any], names: Sequence[str]) -> dict[str,
   if any(re.match(r'(backbone\.)?conv1\.0\.', name) for name in arrays):
     arrays = {_DEEP_STEM.sub(lambda match: f'{match[1] or ""}stem.{"7." if match[2] else ""}',
                              name): value for name, value in arrays.items()}
-  keyed = {}
+  keyed: dict[str, tuple[str, Any]] = {}
   for name, value in arrays.items():
     if _key(name) in keyed:
       raise ValueError(f'{keyed[_key(name)][0]} and {value[0]} name the same array.')

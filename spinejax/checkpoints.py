@@ -49,6 +49,8 @@ def create_manager(workdir: str) -> Manager:
       cleanup_tmp_directories=True, enable_async_checkpointing=False)
   arrays, values = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
   folder = _folder(workdir)
+  if folder.exists() and not folder.is_dir():
+    raise OSError(f'the checkpoints in {folder} cannot be opened (it is a file).')
   try:
     return Manager(folder, options=options, item_handlers={
         'variables': arrays(), 'training': arrays(), 'data': values(), 'config': values()})

@@ -69,7 +69,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
   try:
     _check_config_flags(argv)
     return flags.FLAGS(argv)
-  except (flags.Error, ValueError, FileNotFoundError) as error:
+  except (flags.Error, ValueError, FileNotFoundError, RecursionError) as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
 

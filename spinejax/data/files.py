@@ -566,7 +566,7 @@ def _lines_of(table: pathlib.Path, names: dict[str, pathlib.Path], faults: list[
     file = line.strip().strip('"').strip()
     name = by_file.get(file)
     if name is None:
-      faults.append(f'{listing} line {number}: there is no image called {file!r}.')
+      faults.append(f'{listing} line {number}: there is no image called {file[:80]!r}.')
     elif name in lines:
       faults.append(f'{listing} line {number}: {file} has a line already.')
     else:
@@ -630,7 +630,7 @@ def read_cases(
       faults.append(f'{where}: spacings are positive numbers of millimeters, such as 0.25.')
       continue
     if name not in known:
-      faults.append(f'{where}: there is no image called {name!r}.')
+      faults.append(f'{where}: there is no image called {name[:80]!r}.')
     elif name in cases:
       faults.append(f'{where}: {name} has a line already.')
     elif not patient:

@@ -76,7 +76,8 @@ def read_split(path: str | os.PathLike, names: Sequence[str], patients: Sequence
     cases[patient] = [index for index, other in enumerate(patients) if other == patient]
   unknown = [i for name in SPLITS for i in ids[name] if i not in cases]
   if unknown:
-    raise ValueError(f'{path}: no patient or case is called {", ".join(unknown[:5])}'
+    raise ValueError(f'{path}: no patient or case is called '
+                     f'{", ".join(i[:80] for i in unknown[:5])}'
                      + (f' (and {len(unknown) - 5} more).' if len(unknown) > 5 else '.'))
   split = {name: sorted({index for i in ids[name] for index in cases[i]}) for name in SPLITS}
   return _check_disjoint(split, patients, str(path))

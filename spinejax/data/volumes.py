@@ -25,6 +25,10 @@ KINDS = {'.nii.gz': NIFTI, '.nii': NIFTI, '.nrrd': NRRD, '.mha': META, '.npz': N
 _MOST_BYTES = 8  # of a voxel
 _SURPLUS = 1 << 20  # bytes that may follow the voxels, so that the checksum after them is read
 _NIFTI_FLOATS = {16: 'f4', 64: 'f8'}  # by datatype
+_META_BYTES = {  # of a voxel
+    'MET_CHAR': 1, 'MET_UCHAR': 1, 'MET_SHORT': 2, 'MET_USHORT': 2, 'MET_INT': 4, 'MET_UINT': 4,
+    'MET_LONG': 4, 'MET_ULONG': 4, 'MET_LONG_LONG': 8, 'MET_ULONG_LONG': 8, 'MET_FLOAT': 4,
+    'MET_DOUBLE': 8}
 _ITK_READERS = {NIFTI: 'NiftiImageIO', NRRD: 'NrrdImageIO', META: 'MetaImageIO'}
 
 
@@ -187,14 +191,17 @@ def _check_meta(path: pathlib.Path, content: bytes) -> bool:
   if not (len(shape) == 3 and (shape > 0).all() and np.isfinite(shape).all()):
     raise _damaged(path)
   if fields.get('compresseddata', '').lower() in ('true', '1'):
-    size = shape.prod() * _MOST_BYTES
-    _require(path, shape.prod())
+    channels = _numbers(path, fields.get('elementnumberofchannels', '1'))
+    size = shape.prod() * channels.prod() * _META_BYTES.get(fields.get('elementtype', ''), 0)
+    if not 0 < size < 2**50:
+      raise _damaged(path)
+    _require(path, size)
     try:
       unpacker = zlib.decompressobj()
-      data = unpacker.decompress(data, int(size) + _SURPLUS)
-    except (zlib.error, OverflowError):
+      data = unpacker.decompress(data, int(size) + 1)
+    except zlib.error:
       raise _damaged(path) from None
-    if not (unpacker.eof or unpacker.unconsumed_tail):  # it ends too early
+    if not unpacker.eof or len(data) != size:  # ITK makes something up where it is more
       raise _damaged(path)
   if shape.prod() > len(data):
     raise _damaged(path)

@@ -1,0 +1,264 @@
+"""Runs that are disturbed end as if nothing had happened, to the bit, or say in a sentence why not.
+
+More and longer: python -m tests.faults.campaign.
+"""
+import contextlib
+import datetime
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from spinejax import checkpoints
+from spinejax import cli
+from spinejax import logs
+from spinejax import runs
+from spinejax import train
+from tests import tiny
+from tests.faults import campaign
+
+pytestmark = pytest.mark.xdist_group('test_faults')
+
+
+def make_config(**overrides):
+  return tiny.tiny_config(**{'num_steps': 5, 'data.num_test': 1, **overrides})
+
+
+def rows_of(workdir):
+  return [{name: value for name, value in row.items() if name != 'images_per_second'}
+          for row in logs.read_metrics(workdir)]
+
+
+def assert_equal_runs(state, workdir, undisturbed):
+  other, folder = undisturbed
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(state), jax.device_get(other))
+  assert rows_of(workdir) == rows_of(folder)
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory):
+  """The state and the folder of a run that saved after steps 2, 4 and 5."""
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  return train.train(make_config(), str(workdir)), workdir
+
+
+@pytest.fixture(scope='module')
+def half(tmp_path_factory):
+  """The folder of such a run, stopped by SIGTERM after step 3: it saved after steps 2 and 3."""
+  workdir = tmp_path_factory.mktemp('half')
+  write = logs.MetricsLog.write
+
+  def write_and_stop(log, step, phase, values):
+    write(log, step, phase, values)
+    if (step, phase) == (2, 'train'):
+      os.kill(os.getpid(), signal.SIGTERM)
+      time.sleep(0.05)
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(logs.MetricsLog, 'write', write_and_stop)
+    with pytest.raises(cli.Interrupted, match='the same command resumes'):
+      train.train(make_config(), str(workdir))
+  assert campaign.steps_of(workdir) == [2, 3]
+  return workdir
+
+
+@pytest.fixture
+def copy(half, tmp_path):
+  return pathlib.Path(shutil.copytree(half, tmp_path / 'run'))
+
+
+def test_a_preempted_run_ends_bitwise_the_same(copy, undisturbed):
+  assert_equal_runs(train.train(make_config(), str(copy)), copy, undisturbed)
+  kept = [step for step in campaign.steps_of(copy) if step >= 4]
+  assert kept == [4, 5]
+
+
+def test_a_run_killed_in_a_save_and_at_a_random_moment_resumes(tmp_path, undisturbed):
+  workdir, config = tmp_path / 'run', tmp_path / 'config.py'
+  config.write_text('from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n  return tiny.'
+                    "tiny_config(**{'num_steps': 5, 'data.num_test': 1}).lock()\n")
+  command = [sys.executable, '-m', 'spinejax.main', f'--config={config}', f'--workdir={workdir}']
+  environment = {**os.environ, 'PYTHONPATH': str(tiny.ROOT), 'JAX_NUM_CPU_DEVICES': '2'}
+  rng = np.random.default_rng(0)
+  process = subprocess.Popen(command, cwd=tiny.ROOT, env=environment, stdout=subprocess.DEVNULL,
+                             stderr=subprocess.PIPE)
+  assert campaign.wait_for(process, lambda: campaign.is_saving(workdir))
+  time.sleep(rng.uniform(0, 0.3))
+  process.kill()
+  assert process.communicate()[1] == b''
+  assert_equal_runs(train.train(make_config(), str(workdir)), workdir, undisturbed)
+  assert not campaign.is_saving(workdir)
+
+
+@pytest.mark.parametrize('name, kind', [
+    ('variables/ocdbt.process_0/manifest.ocdbt', 'flip'), ('training/_METADATA', 'flip'),
+    ('variables/ocdbt.process_0/d/*', 'flip'), ('training/ocdbt.process_0/d/*', 'cut'),
+    ('digests.json', 'cut')])
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_it_taken(
+    copy, capsys, name, kind):
+  path = sorted((copy / 'checkpoints' / '3').glob(name))[0]
+  campaign.damage(path, kind, np.random.default_rng(3))
+  sentence, = checkpoints.set_aside_damaged(str(copy))
+  assert sentence.startswith('The checkpoint of step 3 is damaged (')
+  assert campaign.steps_of(copy) == [2]
+  assert (copy / 'checkpoints' / '3.damaged').is_dir()
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copy, undisturbed, capsys):
+  path = max((copy / 'checkpoints' / '3' / 'training').rglob('d/*'),
+             key=lambda path: path.stat().st_size)
+  campaign.damage(path, 'flip', np.random.default_rng(0))
+  variables, step = checkpoints.restore_variables(copy, undisturbed[0].variables, which='last')
+  assert step == 3  # its variables are whole
+  state = train.train(make_config(), str(copy))
+  captured = capsys.readouterr()
+  assert 'The checkpoint of step 3 is damaged' in captured.err
+  assert len(captured.err.splitlines()) == 1 and 'Resuming after step 2.' in captured.out
+  assert_equal_runs(state, copy, undisturbed)
+
+
+@pytest.mark.parametrize('which, damaged, taken', [('last', 3, 2), ('best', 2, 3)])
+def test_inference_takes_another_checkpoint_and_says_so(
+    copy, undisturbed, capsys, which, damaged, taken):
+  folder = copy / 'checkpoints' / str(damaged) / 'variables'
+  campaign.damage(sorted(folder.rglob('d/*'))[0], 'flip', np.random.default_rng(0))
+  step = checkpoints.restore_variables(copy, undisturbed[0].variables, which=which)[1]
+  assert step == taken
+  said, = capsys.readouterr().err.splitlines()
+  assert 'is damaged' in said and said.endswith(f'That of step {taken} is taken instead.')
+  assert campaign.steps_of(copy) == [2, 3]  # nothing is moved
+
+
+def test_without_a_whole_checkpoint_one_sentence_says_so(copy):
+  for step in campaign.steps_of(copy):
+    path = campaign.files_of(copy, step)[0]
+    campaign.damage(path, 'flip', np.random.default_rng(0))
+  with pytest.raises(ValueError, match='no checkpoint in .* is whole') as error:
+    train.train(make_config(), str(copy))
+  assert len(str(error.value).splitlines()) == 1
+  assert campaign.steps_of(copy) == [2, 3]
+
+
+def test_a_flipped_score_does_not_choose_the_best(copy, undisturbed, capsys):
+  (copy / 'checkpoints' / '2' / 'metrics' / 'metrics').write_text('{"score": [')
+  step = checkpoints.restore_variables(copy, undisturbed[0].variables)[1]
+  assert step == 3
+  train.train(make_config(), str(copy))
+  assert 'The checkpoint of step 2 is damaged' in capsys.readouterr().err
+
+
+def test_a_full_disk_is_one_sentence_and_the_run_resumes(copy, undisturbed):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  for size, words in ((20, 'cannot be written'), (900, 'cannot be written|could not be written')):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+      with pytest.raises(OSError, match=words) as error:
+        train.train(make_config(), str(copy))
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert len(str(error.value).splitlines()) == 1
+  assert_equal_runs(train.train(make_config(), str(copy)), copy, undisturbed)
+
+
+def test_a_save_without_room_leaves_the_checkpoints_before(copy, undisturbed):
+  state = undisturbed[0]
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  with contextlib.closing(checkpoints.create_manager(copy)) as manager:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
+    try:
+      with pytest.raises(OSError, match='step 5 could not be written') as error:
+        checkpoints.save(manager, state, config={}, dataset={}, score=None)
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert len(str(error.value).splitlines()) == 1
+  assert campaign.steps_of(copy) == [2, 3]
+  assert_equal_runs(train.train(make_config(), str(copy)), copy, undisturbed)
+
+
+def test_a_file_in_the_place_of_the_checkpoints_is_one_sentence(tmp_path):
+  (tmp_path / 'checkpoints').write_text('')
+  with pytest.raises(OSError, match='checkpoints in .* cannot be opened') as error:
+    train.train(make_config(), str(tmp_path))
+  assert len(str(error.value).splitlines()) == 1
+
+
+def test_a_second_process_in_a_folder_is_refused(copy):
+  with runs.locked(str(copy)):
+    for function in (train.train, train.train_and_evaluate):
+      with pytest.raises(ValueError, match=rf'another process \({os.getpid()} on .*choose another'):
+        function(make_config(), str(copy))
+  holder = subprocess.Popen(
+      [sys.executable, '-c', 'import sys, time; from spinejax import runs\n'
+       f'with runs.locked({str(copy)!r}):\n  print(1, flush=True); time.sleep(60)'],
+      cwd=tiny.ROOT, stdout=subprocess.PIPE)
+  holder.stdout.readline()
+  with pytest.raises(ValueError, match=rf'another process \({holder.pid} on'), runs.locked(copy):
+    pass
+  holder.kill()
+  holder.communicate()
+  with runs.locked(str(copy)):
+    pass
+
+
+def test_nothing_depends_on_the_clock(copy, undisturbed, monkeypatch):
+  """The clock jumps back by 30 years, then to and fro; files are as old as they are wrong."""
+  for number, path in enumerate(sorted(copy.rglob('*'))):
+    os.utime(path, (10**9 - number * 10**6,) * 2)
+
+  class Clock(datetime.datetime):
+    @classmethod
+    def now(cls, tz=None):
+      return cls(1996, 1, 1, tzinfo=tz)
+
+  jumps = iter(np.random.default_rng(0).uniform(0, 2e9, 10**6))
+  monkeypatch.setattr(time, 'time', lambda: next(jumps))
+  monkeypatch.setattr(datetime, 'datetime', Clock)
+  state = train.train(make_config(), str(copy))
+  monkeypatch.undo()
+  assert_equal_runs(state, copy, undisturbed)
+  assert runs.read_manifest(copy)['starts'][-1]['date'].startswith('1996')
+
+
+def with_nan_at(steps, monkeypatch):
+  create_run = train.create_run
+
+  def create(*args):
+    run = create_run(*args)
+
+    def batch_at(step):
+      batch = run.batch_at(step)
+      if step in steps:
+        batch = {**batch, 'image': batch['image'].astype(np.float32) * np.float32(np.nan)}
+      return batch
+
+    return run._replace(batch_at=batch_at)
+
+  monkeypatch.setattr(train, 'create_run', create)
+
+
+def test_a_batch_with_nan_is_skipped_and_counted(tmp_path, monkeypatch):
+  with_nan_at({1, 3}, monkeypatch)
+  state = train.train(make_config(num_steps=4), str(tmp_path))
+  rows = [row for row in rows_of(tmp_path) if row['phase'] == 'train']
+  assert [row['skipped'] for row in rows] == [0, 1, 0, 1]
+  assert [row['loss'] is None for row in rows] == [False, True, False, True]
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.variables)))
+
+
+def test_nan_in_many_steps_stops_with_the_step_and_the_cases(copy, monkeypatch):
+  with_nan_at({3, 4}, monkeypatch)
+  config = make_config()
+  assert config.max_skipped_steps > 2
+  (copy / 'config.json').unlink()
+  config.max_skipped_steps = 2
+  with pytest.raises(ValueError, match=r'2 steps in a row up to step 5 \(cases phantom_'):
+    train.train(config, str(copy))
+  assert campaign.steps_of(copy)[-1] == 4

@@ -12,7 +12,8 @@ RANKS = (
     {'data', 'losses', 'metrics', 'models'},
     {'steps', 'optimizers', 'checkpoints', 'logs', 'runs', 'report'},
     {'styles', 'inference', 'outputs', 'evaluate', 'train'},
-    {'main', 'predict', 'compare', 'agreement', 'measure.__main__', 'metrics.cost', 'losses.toy'},
+    {'main', 'predict', 'compare', 'agreement', 'measure.__main__', 'export',
+     'metrics.cost', 'losses.toy'},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}
 FILES = sorted(path for path in PACKAGE.rglob('*.py') if path != PACKAGE / '__init__.py')

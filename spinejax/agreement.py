@@ -73,8 +73,7 @@ def compare_tables(reference: str | os.PathLike, other: str | os.PathLike, *,
   from spinejax.metrics import agreement  # late: --help needs none of it
 
   tables = read_table(reference), read_table(other)
-  keys = tuple(_find_key(table, key, flag)
-               for table, key, flag in zip(tables, keys, ('key', 'key_b')))
+  keys = _find_key(tables[0], keys[0], 'key'), _find_key(tables[1], keys[1], 'key_b')
   columns = choose_columns(tables, keys, columns)
   if tables[0].path.resolve() == tables[1].path.resolve() and columns[0] == columns[1]:
     raise ValueError(f'{tables[0].path} would be compared with itself; give two tables, or other '
@@ -87,7 +86,7 @@ def compare_tables(reference: str | os.PathLike, other: str | os.PathLike, *,
   cases = [case for case in first.cases if case in second.cases]
   pairs = {case: {'reference': first.cases[case], 'other': second.cases[case]} for case in cases}
   values = [[pairs[case][of] for case in cases] for of in ('reference', 'other')]
-  options = {} if limit is None else {'limit': limit}
+  options: dict[str, Any] = {} if limit is None else {'limit': limit}
   if bands:
     options['bands'] = name_bands(bands)
   rated = {column: agreement.agree(*([angles[i] for angles in of] for of in values), **options)
@@ -200,9 +199,10 @@ def choose_columns(tables: tuple[Table, Table], keys: tuple[str, str],
         raise ValueError(f'--{flags_of[i]} names {keys[i]}, which holds the names of the cases in '
                          f'{table.path}.')
     else:
-      same = [_matching(table, name) for name in asked[1 - i]]
+      found = [_matching(table, name) for name in asked[1 - i]]
+      same = [name for name in found if name is not None]
       guesses = _guess_columns(table, keys[i])
-      groups.append([same] * (bool(same) and None not in same) + guesses)
+      groups.append([same] * (bool(same) and len(same) == len(found)) + guesses)
     if not groups[i]:
       raise ValueError(f'{table.path}: no telling which column holds the angle; name it with '
                        f'--{flags_of[i]}. {_columns_of(table)}')
@@ -275,7 +275,8 @@ def read_angles(table: Table, key: str, columns: Sequence[str]) -> Angles:
                        'its own name.')
   places = [table.columns.index(name) for name in columns]
   status = next((i for i, name in enumerate(table.columns) if _plain(name) == 'status'), None)
-  cases, failed, seen = {}, [], {}
+  cases, failed = {}, []
+  seen: dict[str, int] = {}
   for number, cells in table.rows:
     case = cells[table.columns.index(key)]
     if not case:
@@ -338,7 +339,7 @@ def _names(tables: tuple[Table, Table], columns: tuple[list[str], list[str]]) ->
                 [f'{path.parent.name}/{path.stem}' for path in paths],
                 [', '.join(of) for of in columns]):
     if len(set(names)) == 2:
-      return tuple(names)
+      return names[0], names[1]
   return 'A', 'B'
 
 

@@ -15,7 +15,7 @@ import pathlib
 import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import numpy as np
@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from spinejax import runs
 from spinejax.steps import TrainState
 
-Manager = ocp.CheckpointManager
+Manager: TypeAlias = ocp.CheckpointManager
 _SCORE = 'score'
 _DIGESTS = 'digests.json'
 _SPARE_BYTES = 2 ** 20  # for metadata
@@ -237,7 +237,7 @@ def _restore(where: pathlib.Path, templates: Mapping[str, Any], *, alone: bool =
       ocp.StandardCheckpointHandler(multiprocessing_options=options),
       multiprocessing_options=options))
   try:
-    faults = []
+    faults: list[str] = []
     for name, template in templates.items():
       with reader() as checkpointer:
         saved = checkpointer.metadata(where / name).item_metadata

@@ -9,6 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 from absl import app
 from absl import flags
@@ -122,7 +123,7 @@ def load_config(path_and_variant: str) -> ConfigDict:
     raise FileNotFoundError(f'there is no config file {path}; the ones here are: '
                             f'{", ".join(known) or "none"}.')
   spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
-  if spec is None:
+  if spec is None or spec.loader is None:
     raise ValueError(f'{path} is not a Python config file.')
   module = importlib.util.module_from_spec(spec)
   try:
@@ -153,7 +154,8 @@ def configure_jax() -> None:
       'JAX_NUM_CPU_DEVICES' not in os.environ):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     jax.config.update('jax_num_cpu_devices', cores or 1)
-  if not jax.config.jax_compilation_cache_dir:
+  options: Any = jax.config
+  if not options.jax_compilation_cache_dir:
     cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
     jax.config.update('jax_compilation_cache_dir', str(cache / 'spinejax' / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)

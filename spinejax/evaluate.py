@@ -63,7 +63,8 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   predictor = inference.load_predictor(workdir, checkpoint=checkpoint, training=cases['train'])
   classes, test = tuple(config.data.classes), cases['test']
 
-  results = {'step': predictor.step, 'per_image': {}, 'pooled': {}, 'cases': {}, 'auc': {}}
+  results: dict[str, Any] = {
+      'step': predictor.step, 'per_image': {}, 'pooled': {}, 'cases': {}, 'auc': {}}
   curves, shown = {}, []
   if len(test):
     tested = _test(predictor, test, classes, folder / 'predictions', console)
@@ -147,7 +148,8 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
           folder: pathlib.Path, console: Console) -> _Tested:
   """Predicts the test cases and writes their masks."""
   folder.mkdir(parents=True, exist_ok=True)
-  counts, any_bone, histograms, found, entropies, correct, seen = [], [], {}, {}, [], [], []
+  counts, any_bone, found, entropies, correct, seen = [], [], {}, [], [], []
+  histograms: dict[str, np.ndarray] = {}
   angles, true_angles, are_exact = {}, {}, False
   with logs.progress_of('testing', len(test), console) as progress:
     for start in range(0, len(test), predictor.batch_size):
@@ -173,8 +175,11 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
         if result is not None:
           name, method = record['name'], predictor.config.angle.method
           angles[name], are_exact = result, method in record.get('true_angles', {})
-          true_angles[name] = record['true_angles'][method] if are_exact else (
-              inference.measure_prediction(predictor, label, record['spacing'])['major_deg'])
+          if are_exact:
+            true_angles[name] = record['true_angles'][method]
+          else:
+            truth: Any = inference.measure_prediction(predictor, label, record['spacing'])
+            true_angles[name] = truth['major_deg']
           runs.write_json(folder / f'{name}_angle.json', result)
         _write_mask(folder / record['name'], mask, record['spacing'])
         progress.advance()

@@ -22,6 +22,7 @@ from spinejax.data import memory
 from spinejax.data import preparation
 from spinejax.data import resize
 from spinejax.data import tiles
+from spinejax.measure.angles import Numbers
 from spinejax.metrics import laminae
 from spinejax.metrics import segmentation
 from spinejax.models import create_model
@@ -64,7 +65,7 @@ class Prediction(NamedTuple):
   """
   mask: np.ndarray
   probs: np.ndarray
-  logits: np.ndarray | None = None
+  logits: np.ndarray
   styled: np.ndarray | None = None
 
 
@@ -219,8 +220,8 @@ def _largest_that_fits(num_bytes: Callable[..., int], limit: float, batch_size: 
   if place == len(options):
     smallest = ' x '.join(map(str, options[-1][1]))
     raise ValueError(
-        f'even {smallest} pixels at a time need {num_bytes(*options[-1]) / 2**30:.3g} GiB of memory '
-        f'and --memory allows {limit / 2**30:.3g} GiB; give more.')
+        f'even {smallest} pixels at a time need {num_bytes(*options[-1]) / 2**30:.3g} GiB of '
+        f'memory and --memory allows {limit / 2**30:.3g} GiB; give more.')
   return options[place]
 
 
@@ -275,8 +276,8 @@ def to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str) -> Pre
   return Prediction(mask, resize.resize_bilinear(segmentation.class_probs(logits), size), logits)
 
 
-def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Sequence[float],
-                       **evidence: np.ndarray) -> dict[str, Any] | None:
+def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Numbers,
+                       **evidence: Any) -> dict[str, Any] | None:
   """The angles of a predicted mask [*S], with network and step; None where config.angle has none.
 
   Args:
@@ -314,12 +315,12 @@ def angle_options(config: Any) -> dict[str, Any] | None:
   return {**options, 'classes': tuple(config.data.classes)}
 
 
-def known_spacing(config: Any, spacing: Sequence[float]) -> Sequence[float]:
+def known_spacing(config: Any, spacing: Numbers) -> Numbers:
   """The spacing of a file, or that of config.angle where the file does not say."""
   return spacing if np.isfinite(spacing).all() else tuple(config.angle.spacing)
 
 
-def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Sequence[float]
+def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Numbers
                    ) -> VolumePrediction:
   """Laminae of a volume of any size, prepared as the run's config says, on the volume's own grid.
 

@@ -40,8 +40,8 @@ class MetricsLog:
       with self._path.open('a') as file:
         file.write(json.dumps({'step': step, 'phase': phase, **row}) + '\n')
     except OSError as error:
-      raise OSError(f'{self._path} cannot be written ({error.strerror}); make room and run the same '
-                    'command to resume.') from error
+      raise OSError(f'{self._path} cannot be written ({error.strerror}); make room and run the '
+                    'same command to resume.') from error
     if self._writer is not None:
       for name, value in values.items():
         self._writer.add_scalar(f'{phase}/{name}', value, step)

@@ -107,7 +107,8 @@ def main(argv) -> int:
 
 def _overrides() -> dict[str, Any]:
   """The config's fields that flags were given for, lists as the tuples that configs have."""
-  values = {f'data.{name}': flag.value for name, flag in _VOLUMES.items() if flag.value is not None}
+  values: dict[str, Any] = {
+      f'data.{name}': flag.value for name, flag in _VOLUMES.items() if flag.value is not None}
   if _SPACING.value is not None:
     values['angle.spacing'] = cli.numbers('spacing', _SPACING.value)
   return {name: tuple(value) if isinstance(value, list) else value

@@ -24,7 +24,7 @@ from ml_collections import ConfigDict
 try:
   import fcntl
 except ImportError:  # Windows, where nothing is locked
-  fcntl = None
+  fcntl = None  # type: ignore[assignment]
 
 PACKAGES = ('spinejax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
             'tensorflow-datasets', 'numpy', 'scipy', 'pillow')

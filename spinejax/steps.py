@@ -235,7 +235,7 @@ def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Ca
   return stepped
 
 
-def parallelize_eval_step(step: Callable, mesh: Mesh) -> Callable:
+def parallelize_eval_step(step: Callable, mesh: Mesh) -> jax.stages.Wrapped:
   """Compiles `step(variables, batch)` with the batch sharded and outputs gathered.
 
   `eval_step` and `predict_step` share a volume among devices where they are given the mesh too.

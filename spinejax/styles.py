@@ -41,7 +41,8 @@ def uses_style_transfer(config: Mapping[str, Any], asked: bool | None = None) ->
 def style_step(variables: steps.Variables, image: jax.Array, *, model: wave_ct.WaveCT,
                normalize_fn: Callable) -> wave_ct.Style:
   """Style statistics of images [N, H, W, C] in gray levels."""
-  return model.apply(variables, normalize_fn(image), method='style_statistics')
+  style: Any = model.apply(variables, normalize_fn(image), method='style_statistics')
+  return style
 
 
 def transfer_step(state: tuple[steps.Variables, wave_ct.Style], image: jax.Array, *,
@@ -49,10 +50,11 @@ def transfer_step(state: tuple[steps.Variables, wave_ct.Style], image: jax.Array
   """Images [N, H, W, C] in gray levels -> normalized, each in the nearest style of the bank."""
   variables, styles = state
   image = normalize_fn(image)
-  nearest = wave_ct.nearest_style(
-      styles, model.apply(variables, image, method='style_statistics'))
-  style = tuple(level[nearest] for level in styles)
-  return model.apply(variables, image, style, method='transfer')
+  own: Any = model.apply(variables, image, method='style_statistics')
+  nearest = wave_ct.nearest_style(styles, own)
+  moved: Any = model.apply(
+      variables, image, tuple(level[nearest] for level in styles), method='transfer')
+  return moved
 
 
 def load_styles(
@@ -105,7 +107,8 @@ def _compute(config: Mapping[str, Any], style: Callable, training: datasets.Sour
     for chunk, batch in batches.image_batches(images, config['data'], config['eval_batch_size']):
       styles.append([level[:len(chunk)] for level in style(batch)])
       progress.advance(len(chunk))
-  return tuple(np.concatenate(level) for level in zip(*styles))
+  levels: Any = (np.concatenate(level) for level in zip(*styles))
+  return tuple(levels)
 
 
 def _digest(params: Any) -> str:
@@ -118,7 +121,7 @@ def _write(path: pathlib.Path, styles: wave_ct.Style, **facts: Any) -> None:
   """Writes styles.npz atomically."""
   temporary = path.with_name(path.name + '.writing')
   with temporary.open('wb') as file:
-    np.savez(file, **facts, **{f'level_{i}': level for i, level in enumerate(styles)})
+    np.savez(file, **facts | {f'level_{i}': level for i, level in enumerate(styles)})
   os.replace(temporary, path)
 
 

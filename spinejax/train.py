@@ -53,9 +53,9 @@ class Run(NamedTuple):
   info: dict[str, Any]
   num_steps: int
   state: steps.TrainState
-  batch_at: Callable[[int], dict[str, jax.Array]]
+  batch_at: Callable[[int], steps.Batch]
   names_at: Callable[[int], list[str]]
-  train_step: Callable[[steps.TrainState, dict[str, jax.Array]], tuple]
+  train_step: Callable[[steps.TrainState, steps.Batch], tuple]
   validate: Callable[[steps.TrainState], dict[str, float]]
   learning_rate: Callable[[int], Any]
   summary: str
@@ -314,7 +314,8 @@ def _stop_requested() -> Iterator[Callable[[int], bool]]:
   Several processes agree on the step: JAX hears SIGTERM, and a Ctrl-C is passed on as one. Its
   handler would only note a SIGTERM that comes after training, so it is taken away then.
   """
-  several, received = jax.process_count() > 1, []
+  several = jax.process_count() > 1
+  received: list[int] = []
 
   def request(number, frame):
     del frame

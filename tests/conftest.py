@@ -13,8 +13,8 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers and commands under test i
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='spinejax-tests-')
   atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)

@@ -249,10 +249,10 @@ def test_figures_draw_what_is_defined(n):
   a = rng.uniform(0, 70, n)
   b = a + rng.normal(0, 4, n)
   found = metrics.agree(a, b)
-  axis = agreement_figures.bland_altman([*a, None], [*b, 3.0], found, ('$a_1$', 'b')).axes[0]
-  texts = [text.get_text() for text in axis.texts]
+  plot = agreement_figures.bland_altman([*a, None], [*b, 3.0], found, ('$a_1$', 'b')).axes[0]
+  texts = [text.get_text() for text in plot.texts]
   assert len(texts) == {0: 1, 1: 1}.get(n, 3)
-  for axis in (axis, agreement_figures.scatter(a, b, found).axes[0]):
+  for axis in (plot, agreement_figures.scatter(a, b, found).axes[0]):
     axis.figure.canvas.draw()
     if n:
       dots = next(line for line in axis.get_lines() if line.get_linestyle() == 'None')

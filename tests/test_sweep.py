@@ -1,4 +1,4 @@
-"""Sweeps: every member runs once, faults stay with their member, seeds become mean and deviation."""
+"""Sweeps: every member runs once, faults stay with their member, seeds become mean and sd."""
 import csv
 import json
 import os
@@ -173,7 +173,8 @@ def test_commands_are_printed_and_filtered(tmp_path):
 
 
 @pytest.mark.parametrize('flags, status, sentence', [
-    (['--config=configs/seam.py', '--only=seed=7'], 1, '--only=seed=7 fits no member; seed is 0, 1'),
+    (['--config=configs/seam.py', '--only=seed=7'], 1,
+     '--only=seed=7 fits no member; seed is 0, 1'),
     (['--config=configs/seam.py', '--only=lam'], 1, 'KEY=VALUE is needed, with a key of variant'),
     (['--config=configs/seam.py:ours'], 1, 'give --config=configs/seam.py alone'),
     (['--config=configs/seam.py', '--config.seed=3'], 1, '--config.seed is what sweep() changes'),
@@ -271,8 +272,8 @@ def call_tpu(tmp_path, *arguments) -> tuple[subprocess.CompletedProcess, list[st
 def test_every_worker_of_a_tpu_vm_gets_the_command(tmp_path):
   subprocess.run(['bash', '-n', str(TPU)], check=True)
   result, gcloud = call_tpu(
-      tmp_path, '--tpu=pod', '--zone=us-east5-a', '--project=bones', '--config=configs/seam.py:ours',
-      '--workdir=/mnt/runs/a b', "--config.data.classes=('back ground','rib')")
+      tmp_path, '--tpu=pod', '--zone=us-east5-a', '--project=bones',
+      '--config=configs/seam.py:ours', '--workdir=/mnt/runs/a b', "--config.data.classes=('back ground','rib')")
   assert result.returncode == 3, result.stderr
   assert gcloud[:-1] == ['compute', 'tpus', 'tpu-vm', 'ssh', 'pod', '--zone=us-east5-a',
                          '--project=bones', '--worker=all']

@@ -55,7 +55,7 @@ def augment(
   batch = dict(batch)
   slot = batch.pop('slot', jnp.arange(len(batch['image']), dtype=jnp.int32))
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, slot)
-  moved = {name: batch.pop(name) for name in
+  moved: Example = {name: batch.pop(name) for name in
            ('image', 'label', 'cells', 'landmarks', 'position') if name in batch}
   patch = functools.partial(_patch, config=config, patch_size=tuple(patch_size))
   return {**batch, **jax.vmap(patch)(keys, moved)}
@@ -83,6 +83,7 @@ def _patch(
   center = (extent - 1) / 2
   matrix = rotation * jnp.where(flipped, -1.0, 1.0)[None] / zoom
   offset = center + corner.astype(jnp.float32) - shift * extent
+  result: Example
   if exact:
     cut = functools.partial(_copy, corner=corner, flipped=flipped, patch_size=patch_size)
     result = {name: cut(example[name]) for name in ('image', 'label', 'cells') if name in example}

@@ -344,12 +344,12 @@ def create_feed(
       lambda step: [source.names[case] for case in indices_at(step)[:, 0]], cache)
 
 
-def _as_tuples(statistics: Iterable[float]) -> tuple[tuple[float, ...] | None, ...]:
+def _as_tuples(statistics: Iterable[float | None]) -> tuple[Any, ...]:
   return tuple(None if value is None else tuple(map(float, np.ravel(value)))
                for value in statistics)
 
 
-def _given_statistics(data: Config) -> tuple[tuple[float, ...] | None, ...]:
+def _given_statistics(data: Config) -> tuple[Any, ...]:
   """data.mean and data.std as tuples, None where they are to be computed."""
   given = _as_tuples((data['mean'], data['std']))
   for name, values in zip(('mean', 'std'), given):

@@ -95,8 +95,8 @@ def build(
                      f'{tuple(classes)}.')
   files.check_palette(palette, len(palette) if labels in trimaps.DRAWN else len(classes))
   trimaps.check_labels(labels, border)
+  output = pathlib.Path(output).expanduser().absolute() if output else None
   if output:
-    output = pathlib.Path(output).expanduser().absolute()
     _check_output(output, directory, overwrite)
   pairs, faults = files.find_pairs(directory)
   are_volumes = any(files.is_volume(pair.image) for pair in pairs)

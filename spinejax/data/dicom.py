@@ -285,11 +285,10 @@ def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 
       data = pydicom.dcmread(io.BytesIO(content), force=True)
       if not len(data):
         raise damaged
-      pictured = 'PixelData' in data
-      header = _read_header(data) if pictured else None
+      header = _read_header(data) if 'PixelData' in data else None
     except Exception:
       raise damaged from None
-    if not pictured:
+    if header is None:
       if content[_PREAMBLE:_PREAMBLE + len(_MAGIC)] != _MAGIC:
         raise damaged
       raise ValueError(f'{path}: the DICOM file holds no picture.')
@@ -298,8 +297,9 @@ def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 
     size = header.rows, header.columns
     if stored.shape != (size if header.samples == 1 else (*size, 3)):
       raise ValueError(f'{path}: the pixels of the DICOM file are truncated or corrupt.')
+    notes: list[str] = []
     if header.samples == 3:
-      pixels, notes = stored.astype(np.uint8), []
+      pixels = stored.astype(np.uint8)
     else:
       try:
         pixels, notes = _to_gray_levels(pydicom, data, header, stored)

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -62,7 +63,7 @@ class Pair(NamedTuple):
   image: pathlib.Path
   mask: pathlib.Path
   split: str = ''  # 'train', 'validation' or 'test'; '' where the folder has no splits
-  spacing: tuple[float, float] = (math.nan, math.nan)  # mm per pixel: vertical, horizontal
+  spacing: tuple[float, ...] = (math.nan, math.nan)  # mm per pixel: vertical, horizontal
   size: tuple[int, ...] = ()
   sixteen_bits: bool = False  # or more: the image is read as float32
   counts: tuple[int, ...] = ()  # pixels of each class
@@ -80,7 +81,7 @@ class Picture(NamedTuple):
     notes: what was done to the pixels, in words.
   """
   pixels: np.ndarray
-  spacing: tuple[float, float] = (math.nan, math.nan)
+  spacing: tuple[float, ...] = (math.nan, math.nan)
   notes: tuple[str, ...] = ()
 
 
@@ -94,6 +95,11 @@ def _content(path: str | os.PathLike) -> bytes:
   if not content:
     raise ValueError(f'{path}: the file is empty.')
   return content
+
+
+def _most_pixels() -> int:
+  """Pixels from which on pillow refuses an image."""
+  return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize)
 
 
 def _decode(path: str | os.PathLike, content: bytes) -> Image.Image:
@@ -112,8 +118,7 @@ def _decode(path: str | os.PathLike, content: bytes) -> Image.Image:
     ) from None
   except Image.DecompressionBombError:
     raise ValueError(
-        f'{path}: the image has more than {2 * Image.MAX_IMAGE_PIXELS} pixels; '
-        'save it smaller.') from None
+        f'{path}: the image has more than {_most_pixels()} pixels; save it smaller.') from None
   except Exception:  # pillow raises a dozen kinds here, and each means the same
     raise ValueError(f'{path}: the file is truncated or corrupt.') from None
   if pages > 1:
@@ -165,14 +170,15 @@ def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
   """
   content = _content(path)
   if dicom.is_dicom(path, content):
-    pixels, spacing, notes = dicom.read_dicom(path, content, 2 * Image.MAX_IMAGE_PIXELS)
+    pixels, spacing, notes = dicom.read_dicom(path, content, _most_pixels())
     return Picture(set_channels(pixels, channels), spacing, notes + _color_note(pixels, channels))
   image = _decode(path, content)
   if image.mode in _THIRTY_TWO_BITS:
     raise ValueError(f'{path}: the pixels have 32 bits; save the image with 8 or 16 bits.')
   if image.mode in _SIXTEEN_BITS:
     pixels = np.asarray(image).astype(np.float32)[..., None] / np.float32(257)
-    if image.format == 'TIFF' and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    tags = getattr(image, 'tag_v2', {})
+    if image.format == 'TIFF' and tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
       inverted = np.float32(255) - pixels
       return Picture(set_channels(inverted, channels), notes=('inverted (white is 0)',))
   elif image.mode in _GRAY:
@@ -372,7 +378,8 @@ def inspect_mask(
   if dicom.is_dicom(path, content):
     raise ValueError(f'{path}: masks are PNG, TIFF or JPEG images, not DICOM.')
   image = _decode(path, content)
-  num_labels, notes = len(label_map) or num_classes, []
+  num_labels = len(label_map) or num_classes
+  notes: list[str] = []
   if palette:
     label, notes = _palette_indices(path, image, palette)
     values = _values_of(label)
@@ -396,7 +403,7 @@ def inspect_mask(
   return label.astype(np.uint8, copy=False), tuple(notes)
 
 
-def _mask_hint(kind: str, values: Sequence[int], num_labels: int | None) -> str:
+def _mask_hint(kind: str | None, values: Sequence[int], num_labels: int | None) -> str:
   """What a mask of values outside of the labels may be."""
   if kind == 'JPEG':
     return ' (JPEG does not keep labels: save masks as PNG, or give the palette they were drawn in)'
@@ -455,7 +462,7 @@ def _name_of(path: pathlib.Path) -> str:
 def _by_name(folders: Sequence[pathlib.Path], suffixes: Sequence[str], faults: list[str],
              among: Callable[[pathlib.Path], bool] = lambda path: True) -> dict[str, pathlib.Path]:
   """Files of folders, those `among` them, by their name without the first suffix that it has."""
-  files = {}
+  files: dict[str, pathlib.Path] = {}
   for path in (path for folder in folders for path in visible_files(folder) if among(path)):
     name = _name_of(path)
     name = name.removesuffix(next((end for end in suffixes if name.endswith(end)), ''))
@@ -584,7 +591,7 @@ def _spacing(text: str) -> float:
 
 def read_cases(
     path: str | os.PathLike, names: Sequence[str],
-) -> tuple[dict[str, tuple[str, tuple[float, float]]], list[str]]:
+) -> tuple[dict[str, tuple[str, tuple[float, ...]]], list[str]]:
   """Reads patients and pixel spacings of the cases from a table.
 
   The columns are name (the file name without extension), patient, spacing_y_mm and spacing_x_mm
@@ -672,14 +679,15 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
     raise FileNotFoundError(f'{directory}: there is no such folder.')
   if not directory.is_dir():
     raise ValueError(f'{directory}: expected a folder, with {LAYOUTS}.')
-  faults, pairs = [], {}
+  faults: list[str] = []
+  pairs: dict[str, Pair] = {}
   for group in _groups(directory, faults):
-    images = _by_name([group.images], (), faults, lambda path, group=group: not group.mixed or (
+    images = _by_name([group.images], (), faults, lambda path: not group.mixed or (
         path.is_file() and path.name != CASES_TABLE and not _is_trimap(path)))
     ends = () if group.images.name == 'images' and images.keys() & {
         _name_of(path) for folder in group.masks for path in visible_files(folder)} else group.ends
     masks = _by_name(group.masks, ends, faults,
-                     lambda path, group=group: not group.mixed or _is_trimap(path))
+                     lambda path: not group.mixed or _is_trimap(path))
     lines = {}
     if group.table:
       lines = _lines_of(group.table, images, faults)
@@ -738,10 +746,10 @@ def _read_volume_pair(pair: Pair, axes: str) -> dict[str, Any]:
     mask, (points, region) = None, landmarks.read_landmarks(pair.mask, volume.geometry)
   elif pair.mask != pair.image:
     mask, points = volumes.read_mask(pair.mask, volume.geometry), None
-  elif mask is None and points is None:
-    raise ValueError(f'{pair.image}: the volume has no laminae; expected label or landmarks in the '
-                     f'file, or a file masks/{pair.name}.nii.gz or landmarks/{pair.name}.csv.')
   if points is None:
+    if mask is None:
+      raise ValueError(f'{pair.image}: the volume has no laminae; expected label or landmarks in '
+                       f'the file, or a file masks/{pair.name}.nii.gz or landmarks/{pair.name}.csv.')
     points, region = landmarks.landmarks_of_mask(mask)
   if not len(points):
     raise ValueError(f'{pair.mask}: there is no lamina in it; leave the volume out or mark one.')

@@ -29,9 +29,9 @@ class Geometry(NamedTuple):
     origin: float64 [3] mm, LPS position of the file's first voxel.
     direction: float64 [3,3], columns are the LPS directions of the file's axes.
   """
-  shape: tuple[int, int, int]
-  order: tuple[int, int, int]
-  flips: tuple[bool, bool, bool]
+  shape: tuple[int, ...]
+  order: tuple[int, ...]
+  flips: tuple[bool, ...]
   spacing: np.ndarray
   origin: np.ndarray
   direction: np.ndarray
@@ -47,7 +47,7 @@ def directions(axes: str) -> np.ndarray:
 
 
 def orient(direction: np.ndarray, axes: np.ndarray = AXES
-           ) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+           ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
   """The order of the file's axes nearest to `axes` (rows), and which of them run against those.
 
   Args:
@@ -60,14 +60,14 @@ def orient(direction: np.ndarray, axes: np.ndarray = AXES
   return order, tuple(bool(cosine[a, f] < 0) for a, f in enumerate(order))
 
 
-def shape_of(geometry: Geometry) -> tuple[int, int, int]:
+def shape_of(geometry: Geometry) -> tuple[int, ...]:
   """Shape (D, H, W) of the array in our axes."""
   return tuple(geometry.shape[f] for f in geometry.order)
 
 
 def spacing_of(geometry: Geometry) -> np.ndarray:
   """Spacing in mm along our axes, float32 [3]; NaN where unknown."""
-  return np.float32(geometry.spacing)[list(geometry.order)]
+  return np.asarray(geometry.spacing, np.float32)[list(geometry.order)]
 
 
 def to_array(array: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -98,7 +98,8 @@ def from_index(index: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 def inside(points: np.ndarray, geometry: Geometry) -> np.ndarray:
   """Whether voxels of the array [...,3] lie in the volume, boolean [...]."""
-  return ((points >= -0.5) & (points <= np.subtract(shape_of(geometry), 0.5))).all(-1)
+  last = np.subtract(shape_of(geometry), 1)
+  return np.all((points >= -0.5) & (points <= last + 0.5), axis=-1)
 
 
 def has_spacing(geometry: Geometry) -> bool:

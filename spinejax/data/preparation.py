@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from spinejax.data import landmarks as points_lib
 from spinejax.data import resize
+from spinejax.measure.angles import Numbers
 
 STEPS = ('crop_top_layer', 'crop_to_column', 'rescale', 'z_score')
 
@@ -40,10 +41,10 @@ class Step(NamedTuple):
     note: what the step could not do, one sentence; '' if all went well.
   """
   name: str
-  shape: tuple[int, int, int]
-  start: tuple[int, int, int]
-  size: tuple[int, int, int]
-  grid: tuple[int, int, int]
+  shape: tuple[int, ...]
+  start: tuple[int, ...]
+  size: tuple[int, ...]
+  grid: tuple[int, ...]
   mean: float = 0.0
   std: float = 1.0
   note: str = ''
@@ -67,7 +68,7 @@ def _crop(image: np.ndarray, name: str, axis: int, start: int, stop: int, note: 
   return kept, Step(name, image.shape, tuple(starts), tuple(size), tuple(size), note=note)
 
 
-def crop_top_layer(image: np.ndarray, spacing: Sequence[float], layer: float | str = 'interface'
+def crop_top_layer(image: np.ndarray, spacing: Numbers, layer: float | str = 'interface'
                    ) -> tuple[np.ndarray, Step]:
   """Removes the layer next to the skin, equally thick everywhere.
 
@@ -112,7 +113,7 @@ def crop_top_layer(image: np.ndarray, spacing: Sequence[float], layer: float | s
   return _crop(image, 'crop_top_layer', 2, peak + int(behind.argmax()), depth)
 
 
-def find_column(image: np.ndarray, spacing: Sequence[float]) -> tuple[np.ndarray, float]:
+def find_column(image: np.ndarray, spacing: Numbers) -> tuple[np.ndarray, float]:
   """The dark column of the spinous processes in the coronal projection, max over the depth.
 
   A smooth path from top to bottom along which the projection, averaged over 8 mm down and 2.5 mm
@@ -163,7 +164,7 @@ def _cheapest_path(cost: np.ndarray, reach: int) -> np.ndarray:
 
 
 def crop_to_column(
-    image: np.ndarray, spacing: Sequence[float], width: float = 60.0) -> tuple[np.ndarray, Step]:
+    image: np.ndarray, spacing: Numbers, width: float = 60.0) -> tuple[np.ndarray, Step]:
   """Narrows the volume to the region about the dark spinous column; a rectangle, not bent.
 
   The region reaches from half a width beside the leftmost to half a width beside the rightmost
@@ -240,7 +241,7 @@ def _number(name: str, value: Any) -> float:
 
 
 def prepare(
-    image: np.ndarray, spacing: Sequence[float], steps: Sequence[str], *, shape: Sequence[int],
+    image: np.ndarray, spacing: Numbers, steps: Sequence[str], *, shape: Sequence[int],
     top_layer: float | str = 'interface', column_width: float = 60.0
 ) -> tuple[np.ndarray, Preparation]:
   """Runs the named steps in the order given.
@@ -271,7 +272,7 @@ def prepare(
   }
   for name in steps:
     image, step = run[name]()
-    spacing = spacing * np.float32(step.size) / np.float32(step.grid)
+    spacing = spacing * np.asarray(step.size, np.float32) / np.asarray(step.grid, np.float32)
     done.append(step)
   if image.shape != tuple(shape):
     raise ValueError(f'the volume has {image.shape} voxels and the network takes {tuple(shape)}; '

@@ -33,7 +33,7 @@ def _count(amount: float, total: int, field: str) -> int:
 
 def _check_disjoint(split: Split, patients: Sequence[str], where: str) -> Split:
   """Returns the split, or names the patients that are in two sets."""
-  seen = {}
+  seen: dict[str, str] = {}
   for name in SPLITS:
     for index in split[name]:
       other = seen.setdefault(patients[index], name)

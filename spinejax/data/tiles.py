@@ -2,6 +2,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -59,7 +60,7 @@ def blend_weights(start: Sequence[int], tile: Sequence[int], size: Sequence[int]
     ones = np.ones(part)
     ramps.append((rising if first > 0 else ones) * (
         rising[::-1] if first + part < whole else ones))
-  return np.float32(math.prod(np.meshgrid(*ramps, indexing='ij', sparse=True)))
+  return np.asarray(math.prod(np.meshgrid(*ramps, indexing='ij', sparse=True)), np.float32)
 
 
 def predict_in_tiles(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray,
@@ -80,7 +81,8 @@ def predict_in_tiles(predict: Callable[[np.ndarray], np.ndarray], images: np.nda
     float32 [N,*S,K].
   """
   size = images.shape[1:-1]
-  total, norm = 0.0, np.zeros((*size, 1), np.float32)
+  total: Any = 0.0
+  norm = np.zeros((*size, 1), np.float32)
   for start in tile_starts(size, tile):
     place = tuple(slice(a, a + n) for a, n in zip(start, tile))
     weights = blend_weights(start, tile, size)[..., None]

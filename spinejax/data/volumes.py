@@ -18,6 +18,7 @@ import numpy as np
 from spinejax.data import memory
 from spinejax.data import orientation
 from spinejax.data.orientation import Geometry
+from spinejax.measure.angles import Numbers
 
 NUMPY, NIFTI, NRRD, META = 'NPZ', 'NIfTI', 'NRRD', 'MetaImage'
 KINDS = {'.nii.gz': NIFTI, '.nii': NIFTI, '.nrrd': NRRD, '.mha': META, '.npz': NUMPY}
@@ -92,7 +93,7 @@ def _refuse_thin(path: str | os.PathLike, shape: Sequence[int]) -> None:
     raise ValueError(f'{path}: the volume has {tuple(shape)} voxels; it needs 2 along every axis.')
 
 
-def _refuse_spacing(path: pathlib.Path, spacing: Sequence[float]) -> None:
+def _refuse_spacing(path: pathlib.Path, spacing: Numbers) -> None:
   if not all(math.isfinite(size) and size > 0 for size in spacing):
     raise ValueError(f'{path}: the spacing is {tuple(map(float, spacing))} mm; it must be positive '
                      'along every axis.')
@@ -157,7 +158,8 @@ def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
 
 def _header(path: pathlib.Path, content: bytes, last: str) -> tuple[dict[str, str], int]:
   """Fields of a text header up to the field `last`, by name in lower case, and its length."""
-  fields, end = {}, 0
+  fields: dict[str, str] = {}
+  end = 0
   for line in io.BytesIO(content):
     end += len(line)
     name, _, value = re.split('(=|:)', line[:4096].decode('latin-1').strip() + '=', maxsplit=1)
@@ -227,7 +229,7 @@ def _check_nrrd(path: pathlib.Path, content: bytes) -> bool:
     _require(path, size)
     _gunzip(path, content[end:], int(size * _MOST_BYTES) + _SURPLUS)
   vectors = re.findall(r'\([^)]*\)', fields.get('space directions', ''))
-  spacing = [np.linalg.norm(_numbers(path, vector)) for vector in vectors]
+  spacing = [float(np.linalg.norm(_numbers(path, vector))) for vector in vectors]
   if not spacing and 'nan' not in fields.get('spacings', 'nan').lower():
     spacing = np.abs(_numbers(path, fields['spacings']))
   _refuse_spacing(path, spacing)
@@ -452,8 +454,8 @@ def read_labels(path: str | os.PathLike, axes: str = ''
   if label.shape[2] == 1 and abs(direction[2, 0]) < np.abs(direction[:2, 0]).max():
     image = label[..., 0].T
     upward = direction[2, 1] > np.abs(direction[:2, 1]).max()
-    return np.ascontiguousarray(image[::-1] if upward else image), np.float32(
-        stored.spacing[[1, 0]]), None
+    image = np.ascontiguousarray(image[::-1] if upward else image)
+    return image, stored.spacing[[1, 0]].astype(np.float32), None
   geometry = _geometry(stored, direction)
   label, spacing = orientation.to_array(label, geometry), orientation.spacing_of(geometry)
   if 1 not in label.shape:

@@ -22,8 +22,8 @@ Numbers = Sequence[float] | np.ndarray
 Spacing = Numbers | float | None  # mm along each axis of the array, or one number for all
 
 # Vertebra with its disc, T1..L5, mm (adult means).
-LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5, 34.5,
-                     35, 35])
+LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5,
+                          34.5, 35, 35])
 _CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
 

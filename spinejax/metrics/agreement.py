@@ -18,7 +18,7 @@ _Z95 = float(stats.norm.ppf(0.975))
 _NO_PAIR = 'there is no pair of angles'
 _ONE_PAIR = 'needs at least two pairs of angles'
 
-Values = Sequence[float | None] | np.ndarray
+Values = Sequence[float | None] | Sequence[Sequence[float | None]] | np.ndarray
 Interval = list[float]
 
 

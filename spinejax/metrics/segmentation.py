@@ -21,14 +21,14 @@ RSN-U-net and SEAM (Zhao et al., 2021) print per-image means and SEAM the mean o
 SADANet pools pixels, prints means of all classes for its own rows, and prints recall as "Acc".
 """
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-Array = jax.Array | np.ndarray
+Array = TypeVar('Array', jax.Array, np.ndarray)
 
 METRICS = ('dice', 'iou', 'recall', 'precision')
 

@@ -4,6 +4,7 @@ Maps of any size pass, single rows, columns and pixels too. Parameters carry the
 MMSegmentation's modules. Energies, softmaxes and the products with them are float32; `dtype` is
 that of the convolutions, and results have the dtype of the map that came in.
 """
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -288,7 +289,7 @@ class NonLocal(nn.Module):
     return x + y.astype(x.dtype)
 
 
-def psa_collect(mask: Array, mask_size: tuple[int, int]) -> Array:
+def psa_collect(mask: Array, mask_size: Sequence[int]) -> Array:
   """Affinities by which pixels collect: a_tp = mask_t[p - t], PSANet (Zhao et al., 2018).
 
   Args:
@@ -303,12 +304,12 @@ def psa_collect(mask: Array, mask_size: tuple[int, int]) -> Array:
   return _affinity(mask, mask_size, collect=True)
 
 
-def psa_distribute(mask: Array, mask_size: tuple[int, int]) -> Array:
+def psa_distribute(mask: Array, mask_size: Sequence[int]) -> Array:
   """Affinities by which pixels distribute: a_tp = mask_p[t - p]; else as `psa_collect`."""
   return _affinity(mask, mask_size, collect=False)
 
 
-def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], direction: str) -> Array:
+def psa_attend(mask: Array, x: Array, mask_size: Sequence[int], direction: str) -> Array:
   """Point-wise spatial attention y_t = sum_p softmax_p(a_tp) x_p, PSANet (Zhao et al., 2018).
 
   a is `psa_collect` or `psa_distribute` of the mask, as `direction`, 'collect' or 'distribute',
@@ -330,7 +331,7 @@ def psa_attend(mask: Array, x: Array, mask_size: tuple[int, int], direction: str
   return jnp.moveaxis(y, 0, 1)
 
 
-def _affinity(mask: Array, mask_size: tuple[int, int], collect: bool) -> Array:
+def _affinity(mask: Array, mask_size: Sequence[int], collect: bool) -> Array:
   n, height, width, _ = mask.shape
   windows = mask.reshape(n, height, width, *mask_size)
   rows = lax.map(lambda row: _affinity_of_row(windows, row, collect), jnp.arange(height))

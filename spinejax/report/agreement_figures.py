@@ -28,7 +28,8 @@ def bland_altman(reference: Sequence[float | None], other: Sequence[float | None
   """
   pairs = _pairs(reference, other)
   means, differences = pairs.mean(1), pairs[:, 1] - pairs[:, 0]
-  lower, upper = agreement['limits'] or (None, None)
+  limits: Sequence[Any] = agreement['limits'] or (None, None)
+  lower, upper = limits
   lines = [line for line in (
       ('+1.96 SD', upper, agreement['upper_limit_ci'], figures.VERMILION, (0, (5, 2))),
       ('bias', agreement['bias'], agreement['bias_ci'], figures.BLUE, '-'),

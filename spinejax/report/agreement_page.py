@@ -162,17 +162,18 @@ def write_agreement(directory: str | os.PathLike, found: Mapping[str, Any]) -> p
   for kind in ('bland_altman', 'scatter'):
     for old in (folder / f'{kind}.png', *folder.glob(f'{kind}_*.png')):
       old.unlink(missing_ok=True)
-  names = tuple(found[of]['name'] for of in ('reference', 'other'))
+  names = found['reference']['name'], found['other']['name']
   angles = []
   for i, (title, agreement) in enumerate(_titled(found)):
-    values = [[case[of][i] for case in found['cases'].values()] for of in ('reference', 'other')]
+    first, second = ([case[of][i] for case in found['cases'].values()]
+                     for of in ('reference', 'other'))
     words = re.findall('[A-Za-z0-9]+', found['reference']['columns'][i])
     suffix = '_'.join(['', str(i + 1), *words]) if len(found['angles']) > 1 else ''
     pictures = []
     for kind, draw, name in (
         ('bland_altman', agreement_figures.bland_altman, 'Bland-Altman plot'),
         ('scatter', agreement_figures.scatter, 'scatter plot')):
-      figure = draw(*values, agreement, names)
+      figure = draw(first, second, agreement, names)
       figure.savefig(folder / f'{kind}{suffix}.png', dpi=150, facecolor='white')
       pictures.append(html.embed(figure, f'{kind}{i}', f'{name}: {title}'))
     angles.append({'title': title, 'anchor': f'angle-{i}', 'rows': value_rows(agreement),

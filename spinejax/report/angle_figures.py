@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib.patheffects
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch, PathPatch
@@ -51,8 +52,8 @@ def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: Mapping,
     if level.get('left') and level.get('right'):
       ends = place([level['left'], level['right']])
       axis.plot(ends[:, 1], ends[:, 0], color=LEVEL_COLOR, linewidth=1.1, path_effects=_HALO)
-  handles = [Patch(facecolor=figures.class_color(i), alpha=0.6, label=_name(classes, i))
-             for i in present]
+  handles: list[Artist] = [
+      Patch(facecolor=figures.class_color(i), alpha=0.6, label=_name(classes, i)) for i in present]
   line = np.zeros((0, 2))
   if result.get('midline'):
     line = place(result['midline'])

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -198,7 +199,8 @@ def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
       path.should_simplify = False
       axes[-1].add_patch(PathPatch(path, fill=False, edgecolor=color, linewidth=width,
                                    capstyle='projecting', snap=False))
-  handles = [Patch(facecolor=class_color(i), label=name) for i, name in enumerate(classes) if i]
+  handles: list[Artist] = [
+      Patch(facecolor=class_color(i), label=name) for i, name in enumerate(classes) if i]
   handles += [Line2D([], [], color=color, linewidth=2.2, label=f'{name.lower()} contour')
               for name, (color, _) in lines.items()]
   legend_below(figure, handles)
@@ -300,7 +302,7 @@ def validation_curves(history: Sequence[Mapping], classes: Sequence[str]) -> Fig
     steps, values = _series(history, 'validation', f'dice/{name}')
     if len(steps) and index:
       axis.plot(steps, values, color=class_color(index), linewidth=1.3, label=name, **_dot(steps))
-  if not any(len(line.get_xdata()) for line in axis.get_lines()):
+  if not any(np.size(line.get_xdata()) for line in axis.get_lines()):
     say(axis, 'no validation history')
   axis.set_ylim(top=1.0)
   style(axis, 'step', 'validation Dice', legend=True)
@@ -432,7 +434,7 @@ def box_plot(values: Mapping[str, Sequence[float | None]], name: str) -> Figure:
   return figure
 
 
-def color_bytes(color: str) -> tuple[int, int, int]:
+def color_bytes(color: str) -> tuple[int, ...]:
   """(red, green, blue) 0..255 of a color."""
   return tuple(round(255 * channel) for channel in to_rgb(color))
 

@@ -404,7 +404,7 @@ def write_summary(path: str | os.PathLike, results: Mapping[str, Mapping[str, An
   """
   rows = []
   for case, result in results.items():
-    major = max(result['curves'], key=lambda curve: curve['angle_deg'], default={})
+    major: Mapping = max(result['curves'], key=lambda curve: curve['angle_deg'], default={})
     steps = [*(result.get('spacing') or ()), '', '', ''][:3]
     rows.append({**result, **_ends(major), **{key: major.get(key) for key in (
         'upper', 'lower', 'apex', 'side', 'region', 'truncated')}, 'case': case,

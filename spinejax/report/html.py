@@ -101,7 +101,7 @@ def write_comparison(directory: str | os.PathLike, *, comparison: Mapping,
   folder.mkdir(parents=True, exist_ok=True)
   for old in folder.glob('box_*.png'):
     old.unlink()
-  plots = []
+  plots: list[dict[str, Any]] = []
   for metric in comparison['metrics']:
     if metric['main']:
       figure = figures.box_plot(metric['values'], metric['name'])
@@ -147,7 +147,7 @@ def figure_to_svg(figure: Figure, prefix: str, description: str) -> str:
   Pictures inside are stored losslessly, as gray or palette PNG where they have at most 256 colors.
   """
   text = io.StringIO()
-  settings = {'svg.fonttype': 'none', 'svg.hashsalt': prefix, 'image.composite_image': False}
+  settings: Any = {'svg.fonttype': 'none', 'svg.hashsalt': prefix, 'image.composite_image': False}
   with matplotlib.rc_context(settings):
     figure.savefig(text, format='svg', facecolor='none', metadata={'Date': None})
   svg = text.getvalue()
@@ -219,16 +219,16 @@ def _angle_charts(angles) -> dict:
   """The page's two charts of angles, None where there is nothing to draw."""
   if not tables.angle_rows(angles):
     return {'scatter_figure': None, 'bland_altman_figure': None}
-  pairs = [[case[key] for case in angles['cases'].values()]
-           for key in ('reference_deg', 'angle_deg')]
+  true, measured = ([case[key] for case in angles['cases'].values()]
+                    for key in ('reference_deg', 'angle_deg'))
   agreement, names = angles['agreement'], ('true', 'measured')
   errors = f'mean absolute deviation {tables.format_value(agreement["mad"], 1)} degrees'
   return {
       'scatter_figure': embed(
-          agreement_figures.scatter(*pairs, agreement, names), 'scatter',
+          agreement_figures.scatter(true, measured, agreement, names), 'scatter',
           f'Measured against true angle of each case; {errors}'),
       'bland_altman_figure': embed(
-          agreement_figures.bland_altman(*pairs, agreement, names), 'bland',
+          agreement_figures.bland_altman(true, measured, agreement, names), 'bland',
           f'Difference of measured and true angle over their mean; {errors}')}
 
 
@@ -259,7 +259,7 @@ def _sorted_scores(scores):
 
 
 def _merge_roles(cases) -> list[dict]:
-  merged = {}
+  merged: dict[str, dict] = {}
   for case in sorted(cases, key=lambda case: ROLES.index(case['role'])
                      if case.get('role') in ROLES else len(ROLES)):
     kept = merged.setdefault(case['name'], dict(case, roles=[]))

@@ -157,7 +157,7 @@ def print_laminae(laminae: Mapping | None, console: Console | None = None) -> No
     console: where to print; the terminal by default.
   """
   rows = laminae_rows(laminae)
-  if not rows:
+  if not laminae or not rows:
     return
   console = console or Console()
   table = Table(title='Laminae of a volume, mean ± sd', title_justify='left', title_style='bold',
@@ -188,9 +188,10 @@ def angle_rows(angles: Mapping | None) -> list[tuple[str, list[str]]]:
             UNDEFINED if agreement['within'] is None else f'{100 * agreement["within"]:.0f} %',
             format_value(agreement['r'], 2), format_value(agreement['icc2_1'], 2)]
 
+  angles = angles or {}
   named = {'agreement': 'measured', 'naive': 'naive'}
   return [(name, cells(angles[key])) for key, name in named.items()
-          if (angles or {}).get(key) and angles[key]['pairs']]
+          if angles.get(key) and angles[key]['pairs']]
 
 
 def angle_note(angles: Mapping) -> str:

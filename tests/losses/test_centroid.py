@@ -111,8 +111,8 @@ def test_the_surrogate_agrees_with_shifts_of_the_hard_distance():
   shape, true = (40, 24), np.zeros((40, 24), bool)
   true[19:22, 11:14] = True
   for start in (6.0, 9.0, 30.0):
-    at = lambda y: toy.blobs(jnp.stack([y, jnp.float32(12)])[None], shape)  # noqa: E731
-    d = lambda y: centroid.projected_distance(at(y), jnp.asarray(true))[0]  # noqa: B023
+    at = lambda y: toy.blobs(jnp.stack([y, jnp.float32(12)])[None], shape)
+    d = lambda y: centroid.projected_distance(at(y), jnp.asarray(true))[0]
     slope = jax.grad(d)(jnp.float32(start))
     difference = (d(jnp.float32(start + 1)) - d(jnp.float32(start - 1))) / 2
     np.testing.assert_allclose(slope, difference, rtol=0.05)

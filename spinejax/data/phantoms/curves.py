@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.interpolate import PchipInterpolator
 
-from spinejax.measure.angles import extremes, LEVEL_HEIGHTS, LEVELS, MIN_DEG
+from spinejax.measure.angles import extremes, LEVEL_HEIGHTS, LEVELS, MIN_DEG, Numbers
 
 NODE_JITTER = 0.035
 RIGHT_THORACIC = 0.8
@@ -66,7 +66,7 @@ class Spine(NamedTuple):
   path_tilts: np.ndarray
 
 
-def curve_angles(tilts: Sequence[float], levels: Sequence[str] = LEVELS,
+def curve_angles(tilts: Numbers, levels: Sequence[str] = LEVELS,
                  min_deg: float = MIN_DEG) -> list[Curve]:
   """Curves of a spine by the extremes rule: angle = tilt(upper end) - tilt(lower end).
 

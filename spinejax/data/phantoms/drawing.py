@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
+from spinejax.measure.angles import Numbers
+
 MAX_DIFFICULTY = 4
 
 Speckle = Callable[[np.random.Generator, np.ndarray, tuple[float, ...]], np.ndarray]
@@ -101,8 +103,8 @@ def texture(rng: np.random.Generator, points: Sequence[np.ndarray], sigma: Seque
   return field
 
 
-def window(origin: Sequence[float], middle: Sequence[float], reach: Sequence[float],
-           points: Sequence[np.ndarray]) -> tuple[tuple[slice, ...], list[np.ndarray]]:
+def window(origin: Numbers, middle: Numbers, reach: Numbers, points: Sequence[np.ndarray]
+           ) -> tuple[tuple[slice, ...], list[np.ndarray]]:
   """Slices of a grid within reach of the middle, and their offsets from the origin per axis.
 
   The offsets are float32 and broadcast against each other.

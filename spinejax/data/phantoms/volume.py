@@ -354,7 +354,7 @@ def _draw_tissue(rng: np.random.Generator, anatomy: Anatomy,
   tissue += 0.25 * draw(19, 9, 2.4)
   tissue = np.exp(tissue, out=tissue)
   tissue *= np.float32(MUSCLE)
-  near = np.float32(grid[2][grid[2] < 16])
+  near = grid[2][grid[2] < 16].astype(np.float32)
   for _ in range(rng.integers(2, 4)):
     depth = np.float32(rng.uniform(1, 8)) + np.float32(1.6) * draw(30, 25)
     echo = np.float32(0.08 * rng.uniform(0.5, 1.2)) * np.exp(np.float32(0.4) * draw(12, 6))
@@ -398,11 +398,12 @@ def _attenuate(rng: np.random.Generator, amplitude: np.ndarray, anatomy: Anatomy
   width = np.interp(u, [0, 0.5, 0.7, 1], [2.6, 2.2, 2.8, 3.6]) * np.exp(0.2 * wander(8))
   column = at(anatomy.column) + 0.5 * wander(10)
   shade = (0.75 + 0.12 * wander(7)).clip(0.4, 0.95)[:, None]
-  shade = np.float32(shade * np.exp(-0.5 * ((grid[1] - column[:, None]) / width[:, None])**2))
+  shade = shade * np.exp(-0.5 * ((grid[1] - column[:, None]) / width[:, None])**2)
   onset = 0.3 + 0.7 * expit((grid[2] - at(anatomy.depth)[:, None] + 7) / 1.2)
-  amplitude *= 1 - shade[:, :, None] * np.float32(onset)[:, None, :]
+  amplitude *= 1 - (shade.astype(np.float32)[:, :, None]
+                    * onset.astype(np.float32)[:, None, :])
   loss = np.interp(u, [0, 0.55, 0.75, 1], [0.045, 0.040, 0.065, 0.085])
-  amplitude *= np.float32(np.exp(-loss[:, None] * grid[2]))[:, None, :]
+  amplitude *= np.exp(-loss[:, None] * grid[2]).astype(np.float32)[:, None, :]
 
 
 def _compress(amplitude: np.ndarray) -> np.ndarray:

@@ -63,9 +63,9 @@ class Bone(NamedTuple):
 class Stamp(NamedTuple):
   """A bone on the picture: its window, implicit shape f (below 1 inside) and relative depth."""
   bone: Bone
-  window: tuple[slice, slice]
+  window: tuple[slice, ...]
   f: np.ndarray
-  depth: np.ndarray
+  depth: np.ndarray | np.floating
 
 
 class Anatomy(NamedTuple):
@@ -240,7 +240,8 @@ def _draw_anatomy(rng: np.random.Generator, family: str | None) -> Anatomy:
   rows = cranial + spine.u * length
   vertebrae = np.stack([rows, np.interp(rows, _ROWS, axis)], -1)
 
-  bones, processes = [], np.full((12, 2, 2), np.nan)
+  bones: list[Bone] = []
+  processes = np.full((12, 2, 2), np.nan)
   first = int(rng.random() < 0.5)
   for level in range(12):
     spread = rng.normal(1, 0.03)
@@ -376,7 +377,7 @@ def _muscle(anatomy: Anatomy, y: np.ndarray, x: np.ndarray) -> np.ndarray:
   return muscle
 
 
-def _draw_sweep(rng: np.random.Generator, shape: tuple[int, int], difficulty: float) -> Sweep:
+def _draw_sweep(rng: np.random.Generator, shape: tuple[int, ...], difficulty: float) -> Sweep:
   """Frames 0.62 px apart with 15 % jitter, further apart in Poisson(1.3 difficulty) episodes."""
   height, width = shape
   episodes = rng.poisson(GAPS * difficulty)
@@ -394,7 +395,7 @@ def _draw_sweep(rng: np.random.Generator, shape: tuple[int, int], difficulty: fl
   return Sweep(frames, slopes * (_W / width) / (_H / height), episodes > 0, gray)
 
 
-def _holes(sweep: Sweep, shape: tuple[int, int]) -> np.ndarray:
+def _holes(sweep: Sweep, shape: tuple[int, ...]) -> np.ndarray:
   """Pixels that no frame's line rounds to, bool [H,W]."""
   holes = np.zeros(shape, bool)
   if not sweep.sparse:
@@ -409,7 +410,7 @@ def _holes(sweep: Sweep, shape: tuple[int, int]) -> np.ndarray:
   return holes
 
 
-def _row_gain(rng: np.random.Generator, sweep: Sweep, shape: tuple[int, int],
+def _row_gain(rng: np.random.Generator, sweep: Sweep, shape: tuple[int, ...],
               difficulty: float) -> np.ndarray:
   """Gain along the frames, float32 [H,W]: 2 % a row and 4.5 % in streaks, more where sparse."""
   height, width = shape
@@ -440,7 +441,7 @@ def _in_view(anatomy: Anatomy, y: np.ndarray, x: np.ndarray) -> np.ndarray:
   return (x > left) & (x < right) & (y > top) & (y < bottom)
 
 
-def _truth(anatomy: Anatomy, shape: tuple[int, int]) -> dict[str, Any]:
+def _truth(anatomy: Anatomy, shape: tuple[int, ...]) -> dict[str, Any]:
   """The part of the truth that the anatomy decides, in pixels of `shape`."""
   spine = anatomy.spine
   seen = _in_view(anatomy, *np.moveaxis(anatomy.processes, -1, 0))

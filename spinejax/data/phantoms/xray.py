@@ -52,7 +52,7 @@ _LETTERS = {
     'R': ((0, 0, 0, 2), (0, 0, 1, 0), (1, 0, 1, 1), (0, 1, 1, 1), (0.4, 1, 1, 2)),
     'L': ((0, 0, 0, 2), (0, 2, 1, 2))}
 
-Point = tuple[float, float]
+Point = tuple[float, float] | np.ndarray
 
 
 class Grid(NamedTuple):
@@ -199,7 +199,7 @@ def mirror_xray(case: Case) -> Case:
   return arrays | {'truth': truth | mirrored}
 
 
-def _check_artifacts(artifacts: Sequence[str] | None) -> list[str] | None:
+def _check_artifacts(artifacts: Any) -> list[str] | None:
   if artifacts is None:
     return None
   try:
@@ -211,7 +211,7 @@ def _check_artifacts(artifacts: Sequence[str] | None) -> list[str] | None:
   return names
 
 
-def _make_grid(shape: tuple[int, int]) -> Grid:
+def _make_grid(shape: tuple[int, ...]) -> Grid:
   height, width = shape
   pixel = max(FIELD_HEIGHT / height, FIELD_WIDTH / width)
   y = (np.arange(height) + 0.5 - height / 2) * pixel + FIELD_HEIGHT / 2
@@ -356,7 +356,7 @@ def _vessels(rng: np.random.Generator, anatomy: Anatomy, grid: Grid, y: np.ndarr
   return field
 
 
-def _texture_points(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+def _texture_points(grid: Grid) -> tuple[np.ndarray, ...]:
   return tuple((p + e / 2).clip(0, e) for p, e in zip(
       (grid.y - FIELD_HEIGHT / 2, grid.x), TEXTURE_EXTENT))
 

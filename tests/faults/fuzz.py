@@ -3,9 +3,9 @@
   python -m tests.faults.fuzz --inputs=10000 --seed=0
 
 The inputs are shared among the readers; input k of a reader is a function of (seed, k). Readers run
-in processes of their own that may take 10 s per input and 2 GB of memory above what they have when
-they start; they must raise nothing but ValueError and OSError, open no file outside of their
-folder, and start no program.
+in processes of their own that may take 10 s of CPU time for a file, 30 s for all of an input, and
+2 GB of memory above what they have when they start; they must raise nothing but ValueError and
+OSError, open no file outside of their folder, and start no program.
 """
 import argparse
 import functools
@@ -36,13 +36,12 @@ from tests.data import folders
 SECONDS, BYTES = 10, 2 << 30
 _INTEGERS = (0, 1, 2, 3, 127, 128, 255, 256, 32767, 32768, 65535, 1 << 20, (1 << 31) - 1, 1 << 31,
              (1 << 32) - 1, (1 << 63) - 1, (1 << 64) - 1)
-_WORDS = (b'\0', b'../../../etc/passwd', b'/etc/passwd', b'secret.raw', b'..', b'"', b"'", b',', b';',
-          b'\t', b'\n', b'\r', b'nan', b'inf', b'-inf', b'1e400', b'-1', b'0', b'99999999999999999999',
-          b'1' * 5000, b'[' * 3000, b'{"a":' * 3000, b'null', b'true', b'[]', b'{}', b'""', b'\xff\xfe',
-          b'\xef\xbb\xbf', '🦴'.encode(), b'\\u0000', b'\\ud800', b'x' * 200000, b'LOCAL', b'LIST',
-          b'%d%n%s', b'3 3 3', b'=', b':', b':=')
-
-
+_WORDS = (
+    b'\0', b'../../../etc/passwd', b'/etc/passwd', b'secret.raw', b'..', b'"', b"'", b',', b';',
+    b'\t', b'\n', b'\r', b'nan', b'inf', b'-inf', b'1e400', b'-1', b'0', b'9' * 20, b'1' * 5000,
+    b'[' * 3000, b'{"a":' * 3000, b'null', b'true', b'[]', b'{}', b'""', b'\xff\xfe',
+    b'\xef\xbb\xbf', '🦴'.encode(), b'\\u0000', b'\\ud800', b'x' * 200000, b'LOCAL', b'LIST',
+    b'%d%n%s', b'3 3 3', b'=', b':', b':=')
 _MOST_BOMBS = 1000
 _SHARES = {'checkpoint': 0.25, 'dicom': 2, 'npz': 2, 'tiff': 2}  # of the inputs; 1 by default
 
@@ -193,12 +192,12 @@ def _read_images(folder):
 
 def _try(read: Callable, *args) -> None:
   """Reads, so that a refusal leaves other readers their turn; checks the sentence and the time."""
-  begin = time.monotonic()
+  begin = time.process_time()
   try:
     read(*args)
   except (ValueError, OSError) as error:
     check_refusal(error)
-  seconds = time.monotonic() - begin
+  seconds = time.process_time() - begin
   if seconds > SECONDS:
     raise AssertionError(f'{seconds:.1f} s')
 
@@ -545,8 +544,9 @@ def _read_overrides(folder):
 _CASES = 'name,patient,spacing_y_mm,spacing_x_mm\nanna,p1,0.2,0.2\nben,p2,0.3,0.3\ncarl,p3,,\n'
 _TABLE = 'label,region,i,j,k\nT1,thoracic,1,2,3\nL1,lumbar,2,2,2\n'
 _MILLIMETERS = 'x;y;z;level\n1.0;2.0;3.0;T5\n2.0;2.0;2.0;L3\n'
-_MARKUPS = json.dumps({'markups': [{'type': 'Fiducial', 'coordinateSystem': 'LPS', 'controlPoints': [
-    {'id': '1', 'label': 'T1', 'position': [1.0, 2.0, 3.0], 'positionStatus': 'defined'}]}]})
+_POINT = {'id': '1', 'label': 'T1', 'position': [1.0, 2.0, 3.0], 'positionStatus': 'defined'}
+_MARKUPS = json.dumps({'markups': [
+    {'type': 'Fiducial', 'coordinateSystem': 'LPS', 'controlPoints': [_POINT]}]})
 _SPLIT = '{"train": ["p"], "validation": ["q"], "test": ["d"]}'
 _ANGLES = 'case,major,status\na,10.5,ok\nb,20,ok\nc,31,fail\nd,5,ok\n'
 
@@ -652,8 +652,8 @@ def bombs(name: str) -> Iterator[tuple[str, bytes]]:
             'pairs': 'a/cases.csv'}[name]
     for text in ('x' * 500_000, 'name\n"' + 'x' * 500_000, 'i,j,k\n"' + 'x' * 500_000,
                  'case,major\n"' + 'x' * 500_000, ',' * 300_000, '\n' * 300_000, 'name\n\0',
-                 'i,i,j,k\n1,1,1,1\n', 'name,name\na,b\n', 'name\n../../x\n', 'i,j,k\n1,2\n1,2,3,4,5\n',
-                 'name\nanna,b,c,d,e\n', '"\n', 'sep=\n', 'sep=""\n"'):
+                 'i,i,j,k\n1,1,1,1\n', 'name,name\na,b\n', 'name\n../../x\n',
+                 'i,j,k\n1,2\n1,2,3,4,5\n', 'name\nanna,b,c,d,e\n', '"\n', 'sep=\n', 'sep=""\n"'):
       yield file, text.encode()
   elif name == 'corners':
     yield 'b.mat', b''

@@ -15,6 +15,7 @@ import time
 
 import jax
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from spinejax import checkpoints
@@ -25,11 +26,15 @@ from spinejax import train
 from tests import tiny
 from tests.faults import campaign
 
-pytestmark = pytest.mark.xdist_group('test_faults')
+pytestmark = [pytest.mark.xdist_group('test_faults'),
+              pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')]
+
+
+OVERRIDES = {'num_steps': 5, 'model.levels': 1, 'data.image_size': (32, 32), 'data.num_test': 1}
 
 
 def make_config(**overrides):
-  return tiny.tiny_config(**{'num_steps': 5, 'data.num_test': 1, **overrides})
+  return tiny.tiny_config(**OVERRIDES, **overrides)
 
 
 def rows_of(workdir):
@@ -75,16 +80,10 @@ def copy(half, tmp_path):
   return pathlib.Path(shutil.copytree(half, tmp_path / 'run'))
 
 
-def test_a_preempted_run_ends_bitwise_the_same(copy, undisturbed):
-  assert_equal_runs(train.train(make_config(), str(copy)), copy, undisturbed)
-  kept = [step for step in campaign.steps_of(copy) if step >= 4]
-  assert kept == [4, 5]
-
-
-def test_a_run_killed_in_a_save_and_at_a_random_moment_resumes(tmp_path, undisturbed):
+def test_a_run_killed_in_a_save_resumes(tmp_path, undisturbed):
   workdir, config = tmp_path / 'run', tmp_path / 'config.py'
-  config.write_text('from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n  return tiny.'
-                    "tiny_config(**{'num_steps': 5, 'data.num_test': 1}).lock()\n")
+  config.write_text('from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n'
+                    f'  return tiny.tiny_config(**{OVERRIDES}).lock()\n')
   command = [sys.executable, '-m', 'spinejax.main', f'--config={config}', f'--workdir={workdir}']
   environment = {**os.environ, 'PYTHONPATH': str(tiny.ROOT), 'JAX_NUM_CPU_DEVICES': '2'}
   rng = np.random.default_rng(0)
@@ -147,24 +146,22 @@ def test_without_a_whole_checkpoint_one_sentence_says_so(copy):
   assert campaign.steps_of(copy) == [2, 3]
 
 
-def test_a_flipped_score_does_not_choose_the_best(copy, undisturbed, capsys):
+def test_a_damaged_score_does_not_choose_the_best(copy, undisturbed):
   (copy / 'checkpoints' / '2' / 'metrics' / 'metrics').write_text('{"score": [')
   step = checkpoints.restore_variables(copy, undisturbed[0].variables)[1]
   assert step == 3
-  train.train(make_config(), str(copy))
-  assert 'The checkpoint of step 2 is damaged' in capsys.readouterr().err
+  assert 'The checkpoint of step 2 is damaged' in checkpoints.set_aside_damaged(str(copy))[0]
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_resumes(copy, undisturbed):
   limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  for size, words in ((20, 'cannot be written'), (900, 'cannot be written|could not be written')):
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-    try:
-      with pytest.raises(OSError, match=words) as error:
-        train.train(make_config(), str(copy))
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert len(str(error.value).splitlines()) == 1
+  resource.setrlimit(resource.RLIMIT_FSIZE, (900, limits[1]))
+  try:
+    with pytest.raises(OSError, match='cannot be written .*make room') as error:
+      train.train(make_config(), str(copy))
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert len(str(error.value).splitlines()) == 1
   assert_equal_runs(train.train(make_config(), str(copy)), copy, undisturbed)
 
 
@@ -180,13 +177,13 @@ def test_a_save_without_room_leaves_the_checkpoints_before(copy, undisturbed):
       resource.setrlimit(resource.RLIMIT_FSIZE, limits)
   assert len(str(error.value).splitlines()) == 1
   assert campaign.steps_of(copy) == [2, 3]
-  assert_equal_runs(train.train(make_config(), str(copy)), copy, undisturbed)
+  assert checkpoints.restore_variables(copy, state.variables, which='last')[1] == 3
 
 
 def test_a_file_in_the_place_of_the_checkpoints_is_one_sentence(tmp_path):
   (tmp_path / 'checkpoints').write_text('')
   with pytest.raises(OSError, match='checkpoints in .* cannot be opened') as error:
-    train.train(make_config(), str(tmp_path))
+    checkpoints.create_manager(tmp_path)
   assert len(str(error.value).splitlines()) == 1
 
 
@@ -208,8 +205,9 @@ def test_a_second_process_in_a_folder_is_refused(copy):
     pass
 
 
-def test_nothing_depends_on_the_clock(copy, undisturbed, monkeypatch):
-  """The clock jumps back by 30 years, then to and fro; files are as old as they are wrong."""
+def test_a_preempted_run_ends_bitwise_the_same_whatever_the_clock_says(
+    copy, undisturbed, monkeypatch):
+  """The clock jumps back by 30 years and to and fro; the later a file, the older it seems."""
   for number, path in enumerate(sorted(copy.rglob('*'))):
     os.utime(path, (10**9 - number * 10**6,) * 2)
 
@@ -224,41 +222,34 @@ def test_nothing_depends_on_the_clock(copy, undisturbed, monkeypatch):
   state = train.train(make_config(), str(copy))
   monkeypatch.undo()
   assert_equal_runs(state, copy, undisturbed)
+  assert campaign.steps_of(copy)[-2:] == [4, 5]
   assert runs.read_manifest(copy)['starts'][-1]['date'].startswith('1996')
 
 
 def with_nan_at(steps, monkeypatch):
+  """Training batches of floats, all NaN at some steps."""
   create_run = train.create_run
 
   def create(*args):
     run = create_run(*args)
 
     def batch_at(step):
-      batch = run.batch_at(step)
-      if step in steps:
-        batch = {**batch, 'image': batch['image'].astype(np.float32) * np.float32(np.nan)}
-      return batch
+      batch, factor = run.batch_at(step), np.float32(np.nan if step in steps else 1)
+      return {**batch, 'image': batch['image'].astype(np.float32) * factor}
 
     return run._replace(batch_at=batch_at)
 
   monkeypatch.setattr(train, 'create_run', create)
 
 
-def test_a_batch_with_nan_is_skipped_and_counted(tmp_path, monkeypatch):
-  with_nan_at({1, 3}, monkeypatch)
-  state = train.train(make_config(num_steps=4), str(tmp_path))
-  rows = [row for row in rows_of(tmp_path) if row['phase'] == 'train']
-  assert [row['skipped'] for row in rows] == [0, 1, 0, 1]
-  assert [row['loss'] is None for row in rows] == [False, True, False, True]
-  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state.variables)))
-
-
-def test_nan_in_many_steps_stops_with_the_step_and_the_cases(copy, monkeypatch):
-  with_nan_at({3, 4}, monkeypatch)
-  config = make_config()
-  assert config.max_skipped_steps > 2
-  (copy / 'config.json').unlink()
-  config.max_skipped_steps = 2
+def test_steps_with_nan_are_skipped_and_counted_and_too_many_stop_the_run(tmp_path, monkeypatch):
+  with_nan_at({1, 3, 4}, monkeypatch)
   with pytest.raises(ValueError, match=r'2 steps in a row up to step 5 \(cases phantom_'):
-    train.train(config, str(copy))
-  assert campaign.steps_of(copy)[-1] == 4
+    train.train(make_config(max_skipped_steps=2), str(tmp_path))
+  rows = [row for row in rows_of(tmp_path) if row['phase'] == 'train']
+  assert [row['skipped'] for row in rows] == [0, 1, 0, 1, 2]
+  assert [row['loss'] is None for row in rows] == [False, True, False, True, True]
+  assert campaign.steps_of(tmp_path) == [2, 4]
+  for item in ('variables', 'training'):
+    tree = ocp.StandardCheckpointer().restore(tmp_path / 'checkpoints' / '4' / item)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(tree))

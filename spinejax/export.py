@@ -29,14 +29,20 @@ version that wrote it, older ones cannot; `program.mlir_module_serialized` is th
 for other tools. A wave_ct network is exported without its style transfer. An export made on a
 machine without an accelerator computes 3-D and depthwise convolutions in the forms that suit CPUs.
 
-ONNX: jax2onnx 0.17 converts `load_network(workdir).logits` with a fixed batch and size, in an
-environment of its own (pip install jax2onnx onnxruntime beside spinejax):
+ONNX, for a fixed batch and size, with jax2onnx 0.17 and onnxruntime 1.31 in an environment of their
+own, since jax2onnx asks for an older Orbax than spinejax (pip says so, and both work):
+
+    pip install jax2onnx onnxruntime && pip install -e .
 
     from jax2onnx import to_onnx
     from spinejax import export
     network = export.load_network('runs/seam_quick')
     to_onnx(network.logits, [(1, *network.image_size, network.channels)], return_mode='file',
             output_path='model.onnx')
+
+Its logits are those of the run to 1e-5 of the largest. PSANet is not converted, and onnxruntime
+lacks an operator of criss-cross attention (CCNet, SADANet). tf2onnx is no way around: jax2tf writes no
+operations of TensorFlow any more.
 """
 import json
 import os

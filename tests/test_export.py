@@ -76,8 +76,8 @@ def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp
       print(json.dumps(metadata))
       '''))
   environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-  result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, env=environment, text=True,
-                          capture_output=True, timeout=120, check=False)
+  result = subprocess.run([sys.executable, '-I', '-c', code], cwd=tmp_path, env=environment,
+                          text=True, capture_output=True, timeout=120, check=False)
   assert result.returncode == 0, result.stderr
   assert json.loads(result.stdout) == metadata
   prediction, = inference.predict_images(predictor, [image])
@@ -120,8 +120,9 @@ def test_a_network_of_one_size_says_so(tmp_path):
   make_run(run, 'seam:ppmu', (16, 8), **{'model.levels': 1})
   metadata = export.export_run(run, tmp_path / 'ppmu.zip', checkpoint='last')
   assert not metadata['any_size'] and metadata['checkpoint'] == 'last'
-  assert metadata['notes'] == ['This network takes images of 16 x 8 pixels only: what it computes '
-                               'depends on the number of pixels.']
+  note, = metadata['notes']
+  assert note == ('This network takes images of 16 x 8 pixels only: what it computes depends on the '
+                  'number of pixels.')
   exported = export.load_exported(tmp_path / 'ppmu.zip')
   images = gray_levels(3, 16, 8, 1)
   expected = jax.jit(export.load_network(run).logits)(images)

@@ -121,8 +121,8 @@ def test_a_network_of_one_size_says_so(tmp_path):
   metadata = export.export_run(run, tmp_path / 'ppmu.zip', checkpoint='last')
   assert not metadata['any_size'] and metadata['checkpoint'] == 'last'
   note, = metadata['notes']
-  assert note == ('This network takes images of 16 x 8 pixels only: what it computes depends on the '
-                  'number of pixels.')
+  assert note == ('This network takes images of 16 x 8 pixels only: what it computes depends on '
+                  'the number of pixels.')
   exported = export.load_exported(tmp_path / 'ppmu.zip')
   images = gray_levels(3, 16, 8, 1)
   expected = jax.jit(export.load_network(run).logits)(images)

@@ -40,9 +40,8 @@ own, since jax2onnx asks for an older Orbax than spinejax (pip says so, and both
     to_onnx(network.logits, [(1, *network.image_size, network.channels)], return_mode='file',
             output_path='model.onnx')
 
-Its logits are those of the run to 1e-5 of the largest. PSANet is not converted, and onnxruntime
-lacks an operator of criss-cross attention (CCNet, SADANet). tf2onnx is no way around: jax2tf
-writes no operations of TensorFlow any more.
+Its logits are those of the run to 1e-5 of the largest. PSANet is not converted. tf2onnx is no way
+around: jax2tf writes no operations of TensorFlow any more.
 """
 import json
 import os

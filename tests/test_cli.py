@@ -46,7 +46,8 @@ def test_a_stray_argument_is_refused():
 
 
 @pytest.mark.parametrize('module', ['spinejax.main', 'spinejax.predict', 'spinejax.data.build',
-                                    'spinejax.metrics.cost'])
+                                    'spinejax.metrics.cost', 'spinejax.measure',
+                                    'spinejax.export'])
 def test_help_needs_no_jax(module):
   result = subprocess.run([sys.executable, '-X', 'importtime', '-m', module, '--help'], cwd=ROOT,
                           capture_output=True, text=True, timeout=120, check=False)

@@ -93,7 +93,8 @@ class CrissCrossAttention(nn.Module):
     value = project(x.shape[-1], 'value_conv')
     gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
     height = x.shape[1]
-    itself = jnp.eye(height, dtype=bool)[None, :, None, :]
+    rows = jnp.arange(height)
+    itself = (rows[:, None] == rows[None])[None, :, None, :]
     column = jnp.where(itself, -jnp.inf, jnp.einsum('nhwc,niwc->nhwi', query, key))
     row = jnp.einsum('nhwc,nhjc->nhwj', query, key)
     weights = nn.softmax(jnp.concatenate([column, row], -1))

@@ -454,6 +454,7 @@ def _read_weights(folder):
 def _checkpoint_state():
   import jax
   import optax
+
   from spinejax import steps
   from tests import test_checkpoints
 
@@ -471,6 +472,7 @@ def _write_checkpoint(folder):
 
 def _read_checkpoint(folder):
   import contextlib
+
   from spinejax import checkpoints
 
   state = _checkpoint_state()
@@ -526,6 +528,7 @@ def _write_overrides(folder):
 def _read_overrides(folder):
   from absl import flags
   from ml_collections import config_flags
+
   from spinejax import cli
 
   lines = (folder / 'flags').read_text(errors='surrogateescape').split('\n')

@@ -18,11 +18,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from spinejax import checkpoints
-from spinejax import cli
-from spinejax import logs
-from spinejax import runs
-from spinejax import train
+from spinejax import checkpoints, cli, logs, runs, train
 from tests import tiny
 from tests.faults import campaign
 
@@ -115,7 +111,7 @@ def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(copy, undisturbe
   path = max((copy / 'checkpoints' / '3' / 'training').rglob('d/*'),
              key=lambda path: path.stat().st_size)
   campaign.damage(path, 'flip', np.random.default_rng(0))
-  variables, step = checkpoints.restore_variables(copy, undisturbed[0].variables, which='last')
+  step = checkpoints.restore_variables(copy, undisturbed[0].variables, which='last')[1]
   assert step == 3  # its variables are whole
   state = train.train(make_config(), str(copy))
   captured = capsys.readouterr()

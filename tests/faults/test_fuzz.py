@@ -30,6 +30,7 @@ def test_no_pickle_is_opened(tmp_path, capfd):
 def test_a_volume_unpacks_to_no_more_than_it_declares(tmp_path):
   import tracemalloc
   import zlib
+
   from spinejax.data import volumes
 
   header = ('ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\n'

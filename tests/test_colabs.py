@@ -1,4 +1,5 @@
 """The notebooks run from top to bottom, at sizes that take seconds, and show their pictures."""
+import json
 import sys
 
 import nbclient
@@ -18,7 +19,8 @@ SETTINGS = {  # in place of those of the cell tagged 'parameters'
     'loss.name': 'dice', 'loss.gradient': None, 'loss.distance_floor': None,
     'loss.connectivity': None, 'num_steps': 2, 'eval_every': 2, 'model.features': 2,
     'model.levels': 1, 'data.num_train': 2, 'data.num_validation': 0, 'data.num_test': 1,
-    'data.render_size': (48, 16, 8), 'data.image_size': (48, 16, 8), 'data.patch_size': (48, 16, 8)}""",
+    'data.render_size': (48, 16, 8), 'data.image_size': (48, 16, 8),
+    'data.patch_size': (48, 16, 8)}""",
     '03_your_own_images': f"""NUM_PHANTOMS = 6
 SETTINGS = {{ {EXACT},
     'num_steps': 2, 'eval_every': 2, 'batch_size': 2, 'model.features': 4, 'model.levels': 1,
@@ -72,8 +74,8 @@ def kernel(tmp_path, monkeypatch) -> str:
   """A kernel that is this Python, whatever kernels are installed."""
   folder = tmp_path / 'jupyter' / 'kernels' / 'this'
   folder.mkdir(parents=True)
-  (folder / 'kernel.json').write_text(
-      '{"argv": ["%s", "-m", "ipykernel_launcher", "-f", "{connection_file}"], '
-      '"display_name": "this", "language": "python"}' % sys.executable)
+  (folder / 'kernel.json').write_text(json.dumps({
+      'argv': [sys.executable, '-m', 'ipykernel_launcher', '-f', '{connection_file}'],
+      'display_name': 'this', 'language': 'python'}))
   monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jupyter'))
   return 'this'

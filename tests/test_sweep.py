@@ -273,7 +273,8 @@ def test_every_worker_of_a_tpu_vm_gets_the_command(tmp_path):
   subprocess.run(['bash', '-n', str(TPU)], check=True)
   result, gcloud = call_tpu(
       tmp_path, '--tpu=pod', '--zone=us-east5-a', '--project=bones',
-      '--config=configs/seam.py:ours', '--workdir=/mnt/runs/a b', "--config.data.classes=('back ground','rib')")
+      '--config=configs/seam.py:ours', '--workdir=/mnt/runs/a b',
+      "--config.data.classes=('back ground','rib')")
   assert result.returncode == 3, result.stderr
   assert gcloud[:-1] == ['compute', 'tpus', 'tpu-vm', 'ssh', 'pod', '--zone=us-east5-a',
                          '--project=bones', '--worker=all']

@@ -131,7 +131,7 @@ def _check_axes(config: Config, are_volumes: bool) -> None:
     files.check_volume_settings(len(config['classes']), config['channels'], _label_map(config))
 
 
-def _make_sources(
+def make_sources(
     cases: Sequence[tuple[str, str, str, str]], read: Callable[[int], Record], config: Config,
     are_volumes: bool) -> Dataset:
   """Sources of cases (name, patient, own split, digest); `read` takes an index into them."""
@@ -197,7 +197,7 @@ def load_folder(config: Config) -> Dataset:
     image = record['image']
     return {**record, 'image': image.astype(np.float32) if promote else image}
 
-  return _make_sources(
+  return make_sources(
       [(p.name, p.patient, p.split, p.digest) for p in pairs], read, config, are_volumes)
 
 
@@ -246,7 +246,7 @@ def load_built(config: Config) -> Dataset:
                 image=files.set_channels(record['image'], config['channels']),
                 label=np.asarray(label_map, np.uint8)[label] if label_map else label)
 
-  return _make_sources(cases, read, config, are_volumes)
+  return make_sources(cases, read, config, are_volumes)
 
 
 def load_vpi_phantom(config: Config) -> Dataset:

@@ -120,7 +120,7 @@ def load_predictor(workdir: str, *, checkpoint: str = 'best', style_transfer: bo
   part = tuple(tile) or size
   tiles.tile_starts(size, part)  # refuses early
   variables, step = restore_variables(workdir, config, model, checkpoint)
-  shared = dict(model=model, normalize_fn=functools.partial(
+  shared: dict[str, Any] = dict(model=model, normalize_fn=functools.partial(
       augment.normalize, mean=info['mean'], std=info['std']))
 
   @functools.cache

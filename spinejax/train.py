@@ -277,7 +277,7 @@ def _create_validation(config: ConfigDict, cases: datasets.Source, model, loss: 
       padded = chunk + chunk[:1] * (size - len(chunk))
       batch = {name: np.stack([case[name] for case in padded]) for name in padded[0]}
       batch['label'] = batch['label'].astype(np.int32)
-      batch['valid'] = np.float32([1] * len(chunk) + [0] * (size - len(chunk)))
+      batch['valid'] = np.array([1] * len(chunk) + [0] * (size - len(chunk)), np.float32)
       outputs = jax.device_get(eval_step(variables, steps.place(batch, steps.batched(mesh))))
       losses.extend(outputs['loss'][:len(chunk)])
       counts.extend(outputs['counts'][:len(chunk)])

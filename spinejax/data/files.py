@@ -749,7 +749,8 @@ def _read_volume_pair(pair: Pair, axes: str) -> dict[str, Any]:
   if points is None:
     if mask is None:
       raise ValueError(f'{pair.image}: the volume has no laminae; expected label or landmarks in '
-                       f'the file, or a file masks/{pair.name}.nii.gz or landmarks/{pair.name}.csv.')
+                       f'the file, or a file masks/{pair.name}.nii.gz or '
+                       f'landmarks/{pair.name}.csv.')
     points, region = landmarks.landmarks_of_mask(mask)
   if not len(points):
     raise ValueError(f'{pair.mask}: there is no lamina in it; leave the volume out or mark one.')

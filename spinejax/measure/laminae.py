@@ -234,7 +234,8 @@ def _rescue(points, singles, data, fit):
       outside = not data[0, 0] < down < data[-1, 0]
       if off < (END_RAIL if outside else RAIL) and abs(points[i, 2] - depth) < DEEP:
         options.append((off, int(i), side, down, left, depth, across))
-  pairs, found = [], []
+  pairs: list[list[int]] = []
+  found: list[Sequence[float]] = []
   for off, i, side, down, left, depth, across in sorted(options, key=lambda option: option[:3]):
     taken = np.append(data[:, 0], [row[0] for row in found])
     beyond = max(data[0, 0] - down, down - data[-1, 0])

@@ -64,7 +64,8 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module,
       kind of network the weights are of.
   """
   shape = (1, *input_shape) if len(input_shape) == 3 else tuple(input_shape)
-  mode = {'train': True} if 'train' in inspect.signature(model.__call__).parameters else {}
+  takes = inspect.signature(model.__call__).parameters
+  mode: dict[str, Any] = {'train': True} if 'train' in takes else {}
 
   def init():
     key = jax.random.key(0)

@@ -477,9 +477,9 @@ def panels(titles, size):
   axes = []
   for index, title in enumerate(titles):
     row, column = divmod(index, columns)
-    axis = figure.add_axes([column * (width + gap) / total_width,
+    axis = figure.add_axes((column * (width + gap) / total_width,
                             1 - (row + 1) * (height + head) / total_height,
-                            width / total_width, height / total_height])
+                            width / total_width, height / total_height))
     lines = textwrap.wrap(title, max(6, int(width / 0.075)), max_lines=2, placeholder='…')
     axis.set_title('\n'.join(lines), fontsize=FONT, color=INK, pad=4, parse_math=False,
                    linespacing=1.05)

@@ -1,0 +1,139 @@
+"""Speed and memory of networks, attention modules and the rest, beside PyTorch where it is there.
+
+  python -m spinejax.bench                                  # about 4 minutes on two cores
+  python -m spinejax.bench --systems=unet,fpn --sizes=paper --output=bench.jsonl
+  python -m spinejax.bench --torch_python=/path/to/python   # PyTorch in an environment of its own
+
+Each system is computed by spinejax and by an independent PyTorch reference with the same weights
+(pip install -e .[bench]), each in a process of its own, timed in turns A B A B. Logits, loss and
+gradient of the first step are compared before; rows whose sides differ are not timed and fail.
+PyTorch runs in the fastest of its forms: contiguous arrays, channels-last arrays and, on GPUs and
+with --compiled, torch.compile.
+
+Times are of one call: a forward pass, or a training step with Adam. Operations are multiply-adds of
+the prediction times 2, and times 3 for a step; the peak they are shares of is that of a matrix
+product on this machine. Other programs on it make all figures worse, and not equally: the load
+average stands in every row. --output=FILE gets one JSON object a row, appended.
+"""
+import json
+import os
+import pathlib
+import sys
+
+from absl import flags
+
+from spinejax import cli
+from spinejax.bench import systems
+
+_NAMES = [*systems.SYSTEMS, *systems.PIECES]
+_SYSTEMS = flags.DEFINE_list('systems', _NAMES, f'What to measure, of {", ".join(_NAMES)}.')
+_PHASES = flags.DEFINE_list('phases', list(systems.PHASES), 'Of forward, train.')
+_SIZE = flags.DEFINE_enum('sizes', 'quick', systems.SIZES, "Small shapes, or the papers'.")
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each side.', lower_bound=1)
+_OUTPUT = flags.DEFINE_string('output', None, 'File to append a JSON object a row to.')
+_ALONE = flags.DEFINE_bool('without_torch', False, 'Measure spinejax alone.')
+_TORCH_PYTHON = flags.DEFINE_string(
+    'torch_python', None, 'Interpreter of the PyTorch side, by default this one.')
+_COMPILED = flags.DEFINE_bool(
+    'compiled', None, 'Try torch.compile too, which takes minutes on CPUs; by default on GPUs.')
+
+
+def check(flag: str, values: list[str], known: list[str]) -> None:
+  unknown = [value for value in values if value not in known]
+  if unknown or not values:
+    raise ValueError(f'--{flag} takes {", ".join(known)}, not '
+                     f'{unknown[0] if unknown else "nothing"!r}.')
+
+
+def side_lines(row: dict) -> list[list[str]]:
+  """The lines of a row in the table, one a side; a row that failed has none."""
+  shape = 'x'.join(map(str, row['shape'] or ()))
+  what = [row['title'], ' '.join(filter(None, (row['phase'], shape)))]
+  if row['dtype'] != 'float32':
+    what[0] += f', {row["dtype"]}'
+  number = lambda value, unit: '' if value is None else f'{value / unit:,.3g}'
+  lines = []
+  for i, (side, facts) in enumerate(row.get('sides', {}).items()):
+    ours = i == 0
+    lines.append([
+        what[i] if i < 2 else '', f'{side} {facts.get("form", "")}'.strip(),
+        *(f'{1e3 * facts[key]:,.2f}' for key in ('wall_median', 'wall_min', 'cpu_median')),
+        number(facts.get('compile_seconds') or None, 1), number(facts.get('peak_bytes'), 1e6),
+        number(facts.get('flops_per_second'), 1e9),
+        f'{facts["share_of_peak"]:.0%}' if 'share_of_peak' in facts else '',
+        f'{row["ratio"]:.2f}' if ours and 'ratio' in row else ''])
+  if len(lines) == 1 and what[1]:
+    lines.append([what[1], *[''] * 9])
+  return lines
+
+
+def print_rows(rows: list[dict], console) -> None:
+  from rich.box import SIMPLE_HEAD
+  from rich.table import Table
+
+  table = Table(box=SIMPLE_HEAD)
+  for i, column in enumerate(('', '', 'ms', 'min', 'CPU ms', 'compile s', 'MB', 'GFLOP/s', 'of peak',
+                              'ratio')):
+    table.add_column(column, justify='right' if i > 1 else 'left')
+  for row in rows:
+    lines = side_lines(row)
+    for i, line in enumerate(lines):
+      table.add_row(*line, end_section=i == len(lines) - 1)
+  console.print(table)
+
+
+def main(argv) -> int:
+  del argv
+  check('systems', _SYSTEMS.value, _NAMES)
+  check('phases', _PHASES.value, list(systems.PHASES))
+  output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
+  if output is not None:
+    if output.is_dir() or not output.parent.is_dir():
+      raise ValueError(f'--output must be a file in a folder that exists, not {output}.')
+    if not os.access(output if output.exists() else output.parent, os.W_OK):
+      raise PermissionError(f'{output} cannot be written to; choose another --output.')
+
+  from rich.console import Console
+
+  from spinejax.bench import harness
+
+  console = Console()
+  machine = harness.look_around(None if _ALONE.value else _TORCH_PYTHON.value or sys.executable)
+  if machine.note and _TORCH_PYTHON.value:
+    raise ValueError(f'--torch_python: {machine.note.partition(": ")[2]}')
+  if machine.note:
+    console.print(f'{machine.note} Install PyTorch, or name an interpreter that has it by '
+                  '--torch_python.', highlight=False, soft_wrap=True)
+  peaks = ', '.join(f'{peak / 1e9:,.0f} GFLOP/s in {dtype}'
+                    for dtype, peak in machine.peaks.items())
+  console.print(f'{machine.facts["device"]}, {machine.facts["cores"]} cores, peak {peaks}',
+                highlight=False, soft_wrap=True)
+  compiled = machine.platform == 'gpu' if _COMPILED.value is None else _COMPILED.value
+  rows = []
+  with console.status('') as status:
+
+    def take(row: dict) -> None:
+      rows.append(row)
+      if row['status'] != 'ok':
+        print(f'{row["title"]} {row["phase"] or ""}: {row["reason"]}', file=sys.stderr)
+      if output is not None:
+        with output.open('a') as file:
+          file.write(json.dumps(row) + '\n')
+
+    for name in _SYSTEMS.value:
+      status.update(f'{len(rows)} rows done, measuring {name} ...')
+      if name in systems.SYSTEMS:
+        for row in harness.measure_system(machine, name, _PHASES.value, _SIZE.value,
+                                          repeats=_REPEATS.value, compiled=compiled):
+          take(row)
+      else:
+        take(harness.measure_piece(machine, name, _SIZE.value, repeats=_REPEATS.value))
+  print_rows(rows, console)
+  load = rows[-1]['load']
+  console.print(f'Load average {"unknown" if load is None else f"{load:.1f}"}; ratio: time of the '
+                'first side to the second, median of the turns.', highlight=False, soft_wrap=True)
+  return 1 if any(row['status'] != 'ok' for row in rows) else 0
+
+
+if __name__ == '__main__':
+  cli.run(main)

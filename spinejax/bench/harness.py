@@ -1,0 +1,261 @@
+"""Rows of the benchmark: both sides started, compared, timed in turns."""
+import contextlib
+import datetime
+import math
+import os
+import pathlib
+import platform as system_information
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from spinejax import __version__
+from spinejax.bench import systems
+from spinejax.bench import worker
+
+Row = dict[str, Any]
+
+# Largest distance of the logits from PyTorch's, as norms, and of the first step's loss and norm of
+# the gradient, all relative; compared at full precision, without TF32.
+TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
+_PROBE_SIZE = {'cpu': 2048, 'gpu': 8192}
+_TURN_SECONDS, _MOST_CALLS = 0.2, 50  # of the calls of a turn together, of a short program
+_COLD_SECONDS = 0.5  # a call this long needs no other before it
+
+
+class Machine(NamedTuple):
+  """What all rows share.
+
+  Attributes:
+    platform: 'cpu' or 'gpu'.
+    torch_python: interpreter of the PyTorch side, or None: spinejax alone.
+    note: why it is alone, if it was not asked to be.
+    peaks: floating-point operations a second of a matrix product, the better side's, by dtype.
+    facts: entries of every row: device, versions, threads, cores.
+  """
+  platform: str
+  torch_python: str | None
+  note: str
+  peaks: dict[str, float]
+  facts: dict[str, Any]
+
+
+def look_around(torch_python: str | None, probe_size: int | None = None) -> Machine:
+  """Device, versions and peak of this machine; without PyTorch in `torch_python` a note says so.
+
+  Args:
+    torch_python: interpreter of the PyTorch side; None: spinejax alone.
+    probe_size: rows of the matrices whose product gives the peak.
+  """
+  with _sides(torch_python) as sides:
+    ours, note = sides['spinejax']('describe'), ''
+    found = {'spinejax': ours}
+    if torch_python is not None:
+      try:
+        found['torch'] = sides['torch']('describe', platform=ours['platform'])
+      except worker.WorkerError as error:
+        note, torch_python = f'spinejax alone: {error}', None
+    request = dict(n=probe_size or _PROBE_SIZE[ours['platform']])
+    peaks = {}
+    for dtype in dtypes(ours['platform']):
+      rates = [sides['spinejax']('probe', dtype=dtype, **request)]
+      if torch_python is not None:
+        rates.append(sides['torch']('probe', dtype=dtype, platform=ours['platform'], **request))
+      peaks[dtype] = max(rate['flops_per_second'] for rate in rates)
+  versions = {'spinejax': __version__, 'python': system_information.python_version(),
+              'jax': ours['version']}
+  if 'torch' in found:
+    versions['torch'] = found['torch']['version']
+  facts = {'device': _processor() if ours['platform'] == 'cpu' else ours['device'],
+           'cores': os.cpu_count(), 'versions': versions,
+           'threads': {side: facts['threads'] for side, facts in found.items()}}
+  return Machine(ours['platform'], torch_python, note, peaks, facts)
+
+
+def dtypes(platform: str) -> tuple[str, ...]:
+  """bfloat16 on GPUs alone: CPUs compute it more slowly than float32."""
+  return ('float32',) if platform == 'cpu' else ('float32', 'bfloat16')
+
+
+def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str, *, repeats: int,
+                   compiled: bool) -> Iterator[Row]:
+  """One row a dtype and phase of a system, each dtype in processes of its own.
+
+  Args:
+    machine: of `look_around`.
+    name, phases, size: as in `systems`.
+    repeats: turns of each side.
+    compiled: torch.compile is one of PyTorch's forms, beside contiguous and channels-last arrays.
+
+  Yields:
+    JSON-safe rows: `system`, `title`, `phase`, `dtype`, `size`, `shape`, `status` 'ok' or 'failed'
+    with a `reason`, `tolerance`, `errors` relative to PyTorch's {logits, or loss and grad_norm},
+    `parameters`, `flops` of a call, `ratio` (median over turns of our time to PyTorch's),
+    `peak_flops_per_second`, `load` (average of a minute), `date`, the facts of the machine, and
+    `sides`: {'spinejax', 'torch': {wall_median, wall_min, cpu_median (seconds a call),
+    compile_seconds, peak_bytes, flops_per_second, share_of_peak; of torch `form` and `forms`}}.
+    Memory is that of the process above what it takes by itself; on GPUs that of the program.
+  """
+  shape = systems.SYSTEMS[name].shapes[size]
+  for dtype in dtypes(machine.platform):
+    with tempfile.TemporaryDirectory(prefix='spinejax-bench-') as folder, _sides(
+        machine.torch_python) as sides:
+      paths = _Paths(pathlib.Path(folder))
+      write_inputs(paths.inputs, name, size)
+      for phase in phases:
+        row = {'system': name, 'title': systems.SYSTEMS[name].title, 'phase': phase,
+               'dtype': dtype, 'size': size, 'shape': list(shape)}
+        try:
+          built, errors = _build(machine, sides, paths, name, size, phase, dtype, compiled)
+          row |= {'tolerance': TOLERANCE[dtype], 'errors': errors,
+                  'parameters': built['spinejax'].pop('parameters')}
+          _require_equal(errors, TOLERANCE[dtype])
+          work = built['spinejax'].pop('multiply_adds') * 2 * shape[0]
+          row['flops'] = work * (3 if phase == 'train' else 1)
+          row |= _time({side: (ask, '') for side, ask in sides.items()}, repeats)
+          for side, ask in sides.items():
+            facts = row['sides'][side]
+            facts |= built[side]
+            if machine.platform == 'cpu':
+              facts |= ask('memory')
+            elif side == 'torch':
+              facts |= ask('device_memory')
+            facts['flops_per_second'] = row['flops'] / facts['wall_median']
+            facts['share_of_peak'] = facts['flops_per_second'] / machine.peaks[dtype]
+          row |= {'peak_flops_per_second': machine.peaks[dtype], 'status': 'ok'}
+        except worker.WorkerError as error:
+          row |= {'status': 'failed', 'reason': str(error)}
+        yield _dated(row, machine)
+
+
+def measure_piece(machine: Machine, name: str, size: str, *, repeats: int) -> Row:
+  """The row of a piece of `systems.PIECES`, whose `sides` are ours and, if any, its rival's.
+
+  As in `measure_system`, with `items_per_second` instead of what networks have.
+  """
+  row = {'system': name, 'title': systems.PIECES[name], 'phase': None, 'dtype': 'float32',
+         'size': size, 'shape': None}
+  with tempfile.TemporaryDirectory(prefix='spinejax-bench-') as folder, _sides(None) as sides:
+    ask = sides['spinejax']
+    try:
+      built = ask('build_piece', piece=name, size=size, folder=folder)
+      if built['distance'] is not None:
+        row['errors'] = {'result': built['distance']}
+        _require_equal(row['errors'], 0.0)
+      row |= _time({side: (ask, side) for side in built['names']}, repeats)
+      for facts in row['sides'].values():
+        facts['items_per_second'] = built['items'] / facts['wall_median']
+      row['status'] = 'ok'
+    except worker.WorkerError as error:
+      row |= {'status': 'failed', 'reason': str(error)}
+  return _dated(row, machine)
+
+
+def write_inputs(path: pathlib.Path, name: str, size: str) -> None:
+  """Image float32 [N,*S,C] and label int32 [N,*S], the same wherever they are drawn."""
+  system, rng = systems.SYSTEMS[name], np.random.default_rng(0)
+  shape, classes = system.shapes[size], max(system.model.get('num_classes', 2), 2)
+  image = np.float32(system.deviation) * rng.standard_normal(shape, np.float32)
+  np.savez(path, image=image, label=rng.integers(0, classes, shape[:-1]).astype(np.int32))
+
+
+class _Paths:
+  """Files that the two sides share."""
+
+  def __init__(self, folder: pathlib.Path):
+    self.inputs, self.weights = folder / 'inputs.npz', folder / 'weights.npz'
+    self.logits = {side: folder / f'{side}.npy' for side in ('spinejax', 'torch')}
+
+
+@contextlib.contextmanager
+def _sides(torch_python: str | None) -> Iterator[dict[str, worker.Ask]]:
+  """The process of spinejax and, with an interpreter, that of PyTorch."""
+  with contextlib.ExitStack() as stack:
+    sides = {'spinejax': stack.enter_context(worker.started('spinejax'))}
+    if torch_python is not None:
+      sides['torch'] = stack.enter_context(worker.started('torch', torch_python))
+    yield sides
+
+
+def _build(machine: Machine, sides: Mapping[str, worker.Ask], paths: _Paths, name: str, size: str,
+           phase: str, dtype: str, compiled: bool) -> tuple[dict[str, dict], dict[str, float]]:
+  """What building a phase told of each side, and how far they are apart."""
+  request = dict(system=name, size=size, phase=phase, dtype=dtype, inputs=str(paths.inputs))
+  built, weights = {}, None
+  if 'torch' in sides:
+    weights = str(paths.weights)
+    if not paths.weights.exists():
+      sides['torch']('write_weights', system=name, size=size, inputs=str(paths.inputs),
+                     path=weights)
+    forms = ['contiguous', 'channels_last', *(['compiled'] if compiled else [])]
+    built['torch'] = sides['torch']('build', **request, weights=weights, forms=forms,
+                                    platform=machine.platform, outputs=str(paths.logits['torch']))
+  built['spinejax'] = sides['spinejax']('build', **request, weights=weights,
+                                        outputs=str(paths.logits['spinejax']))
+  first = {side: {key: facts.pop(key) for key in ('loss', 'grad_norm') if key in facts}
+           for side, facts in built.items()}
+  if 'torch' not in sides:
+    return built, {}
+  if phase == 'forward':
+    return built, {'logits': relative_error(*map(np.load, paths.logits.values()))}
+  return built, {key: relative_error(first['spinejax'][key], first['torch'][key])
+                 for key in first['torch']}
+
+
+def relative_error(value: Any, reference: Any) -> float:
+  """|value - reference| / |reference| as norms of arrays; infinite where shapes differ or a value
+  is not finite."""
+  value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
+  if value.shape != reference.shape or not np.isfinite(value).all():
+    return math.inf
+  error = np.linalg.norm(value - reference) / max(np.linalg.norm(reference), 1e-30)
+  return float(error) if math.isfinite(error) else math.inf
+
+
+def _require_equal(errors: Mapping[str, float], tolerance: float) -> None:
+  for what, error in errors.items():
+    if not error <= tolerance:
+      raise worker.WorkerError(
+          f'not timed, for the two sides do not compute the same: the {what} of spinejax is '
+          f'{error:.2g} away from the other, relative to it, and {tolerance:g} is allowed.')
+
+
+def _time(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
+  """Times programs {side: (ask, name)} in turns A B A B: `sides` and the `ratio` of the first two.
+  """
+  plans, samples = {}, {side: [] for side in programs}
+  for side, (ask, name) in programs.items():
+    seconds = ask('run', name=name, calls=1, warm=1)['wall']
+    calls = min(max(math.ceil(_TURN_SECONDS / max(seconds, 1e-9)), 1), _MOST_CALLS)
+    plans[side] = dict(name=name, calls=calls, warm=int(seconds < _COLD_SECONDS))
+  for _ in range(repeats):
+    for side, (ask, _) in programs.items():
+      samples[side].append(ask('run', **plans[side]))
+  of = lambda side, clock: [sample[clock] for sample in samples[side]]
+  row = {'repeats': repeats, 'sides': {
+      side: {'wall_median': statistics.median(of(side, 'wall')), 'wall_min': min(of(side, 'wall')),
+             'cpu_median': statistics.median(of(side, 'cpu')), 'calls': plans[side]['calls']}
+      for side in programs}}
+  if len(programs) > 1:
+    ours, other = list(programs)[:2]
+    row['ratio'] = statistics.median(
+        a / b for a, b in zip(of(ours, 'wall'), of(other, 'wall'), strict=True))
+  return row
+
+
+def _dated(row: Row, machine: Machine) -> Row:
+  load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
+  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
+  return {**row, 'load': load, 'date': now, **machine.facts}
+
+
+def _processor() -> str:
+  """The name of the processor."""
+  info = pathlib.Path('/proc/cpuinfo')
+  names = [line.partition(':')[2].strip() for line in info.read_text().splitlines()
+           if line.startswith('model name')] if info.exists() else []
+  return names[0] if names else system_information.processor() or sys.platform

@@ -72,8 +72,8 @@ def print_rows(rows: list[dict], console) -> None:
   from rich.table import Table
 
   table = Table(box=SIMPLE_HEAD)
-  for i, column in enumerate(('', '', 'ms', 'min', 'CPU ms', 'compile s', 'MB', 'GFLOP/s', 'of peak',
-                              'ratio')):
+  for i, column in enumerate(('', '', 'ms', 'min', 'CPU ms', 'compile s', 'MB', 'GFLOP/s',
+                              'of peak', 'ratio')):
     table.add_column(column, justify='right' if i > 1 else 'left')
   for row in rows:
     lines = side_lines(row)

@@ -107,8 +107,8 @@ def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str
       paths = _Paths(pathlib.Path(folder))
       write_inputs(paths.inputs, name, size)
       for phase in phases:
-        row = {'system': name, 'title': systems.SYSTEMS[name].title, 'phase': phase,
-               'dtype': dtype, 'size': size, 'shape': list(shape)}
+        row: Row = {'system': name, 'title': systems.SYSTEMS[name].title, 'phase': phase,
+                    'dtype': dtype, 'size': size, 'shape': list(shape)}
         try:
           built, errors = _build(machine, sides, paths, name, size, phase, dtype, compiled)
           row |= {'tolerance': TOLERANCE[dtype], 'errors': errors,
@@ -137,8 +137,8 @@ def measure_piece(machine: Machine, name: str, size: str, *, repeats: int) -> Ro
 
   As in `measure_system`, with `items_per_second` instead of what networks have.
   """
-  row = {'system': name, 'title': systems.PIECES[name], 'phase': None, 'dtype': 'float32',
-         'size': size, 'shape': None}
+  row: Row = {'system': name, 'title': systems.PIECES[name], 'phase': None, 'dtype': 'float32',
+              'size': size, 'shape': None}
   with tempfile.TemporaryDirectory(prefix='spinejax-bench-') as folder, _sides(None) as sides:
     ask = sides['spinejax']
     try:
@@ -212,8 +212,8 @@ def relative_error(value: Any, reference: Any) -> float:
   value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
   if value.shape != reference.shape or not np.isfinite(value).all():
     return math.inf
-  error = np.linalg.norm(value - reference) / max(np.linalg.norm(reference), 1e-30)
-  return float(error) if math.isfinite(error) else math.inf
+  error = float(np.linalg.norm(value - reference)) / max(float(np.linalg.norm(reference)), 1e-30)
+  return error if math.isfinite(error) else math.inf
 
 
 def _require_equal(errors: Mapping[str, float], tolerance: float) -> None:
@@ -227,7 +227,8 @@ def _require_equal(errors: Mapping[str, float], tolerance: float) -> None:
 def _time(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
   """Times programs {side: (ask, name)} in turns A B A B: `sides` and the `ratio` of the first two.
   """
-  plans, samples = {}, {side: [] for side in programs}
+  plans: dict[str, dict[str, Any]] = {}
+  samples: dict[str, list[dict[str, float]]] = {side: [] for side in programs}
   for side, (ask, name) in programs.items():
     seconds = ask('run', name=name, calls=1, warm=1)['wall']
     calls = min(max(math.ceil(_TURN_SECONDS / max(seconds, 1e-9)), 1), _MOST_CALLS)

@@ -148,7 +148,7 @@ def _jitted(function: Callable, *arguments: Any) -> Program:
   return spinejax_side.program(lambda: compiled(*arguments))
 
 
-_MAKERS = {
+_MAKERS: dict[str, Callable[[str, pathlib.Path], Piece]] = {
     'input_device': functools.partial(_input_pipeline, cache='device'),
     'input_stream': functools.partial(_input_pipeline, cache='stream'),
     'centroid_loss': _centroid_loss,
@@ -160,4 +160,4 @@ _MAKERS = {
     'predict_seam': functools.partial(_prediction, system='seam'),
 }
 assert set(_MAKERS) == set(systems.PIECES)
-OPS = {'build_piece': build}
+OPS: dict[str, Callable] = {'build_piece': build}

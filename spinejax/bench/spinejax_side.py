@@ -61,7 +61,8 @@ def create_network(system: str, size: str, dtype: str) -> nn.Module:
 def objective(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
               ) -> tuple[jax.Array, dict[str, jax.Array]]:
   """The loss [N] of `systems.REST_WEIGHT`, and no parts."""
-  label, total = batch['label'], 0.0
+  label = batch['label']
+  total: Any = 0.0
   for name, logits in outputs.items():
     stride = label.shape[-1] // logits.shape[-2]
     target = label[(slice(None), *(slice(None, None, stride),) * (label.ndim - 1))]
@@ -152,7 +153,8 @@ def _forward(model, variables, batch, mesh, outputs):
 def _apply(variables, image, *, model, mesh):
   """The first of the outputs, `logits` or `features`; as `steps.predict_step` for the former."""
   if isinstance(model, Attention):
-    return model.apply(variables, image, train=False)['features']
+    outputs: Any = model.apply(variables, image, train=False)
+    return outputs['features']
   return steps.predict_step(variables, image, model=model, normalize_fn=lambda x: x, mesh=mesh)
 
 
@@ -160,9 +162,10 @@ def _train(model, variables, batch, mesh, outputs):
   """As `_forward`, with the loss of the first step and the norm of its gradient."""
   del outputs
   tx = optimizers.create_optimizer(_ADAM, 1)
+  zero: Any = np.int32(0)
   state = steps.TrainState(
-      step=np.int32(0), params=variables['params'], batch_stats=variables.get('batch_stats', {}),
-      opt_state=jax.jit(tx.init)(variables['params']), ema=None, skipped=np.int32(0))
+      step=zero, params=variables['params'], batch_stats=variables.get('batch_stats', {}),
+      opt_state=jax.jit(tx.init)(variables['params']), ema=None, skipped=zero)
   state = steps.place(state, steps.replicated(mesh))
   key = steps.place(jax.random.key(0), steps.replicated(mesh))
   step = steps.parallelize_train_step(functools.partial(
@@ -188,7 +191,7 @@ def program(call: Callable[[], Any]) -> Program:
   """
   if jax.default_backend() == 'cpu':
     return Program(lambda: jax.block_until_ready(call()))
-  results = []
+  results: list[Any] = []
 
   def queue():
     results[:] = [call()]
@@ -227,4 +230,4 @@ def probe(dtype: str, n: int):
   return {'flops_per_second': 2 * size * n * n / best}, None
 
 
-OPS = {'describe': describe, 'build': build, 'probe': probe}
+OPS: dict[str, Callable] = {'describe': describe, 'build': build, 'probe': probe}

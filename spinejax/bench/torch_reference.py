@@ -262,7 +262,8 @@ class DualHead(nn.Module):
     super().__init__()
     self.pam_in_conv, self.cam_in_conv = ConvNorm(cin, features), ConvNorm(cin, features)
     self.pam, self.cam = CrissCross(features, query_features), Channel(distances=False)
-    self.pam_out_conv, self.cam_out_conv = ConvNorm(features, features), ConvNorm(features, features)
+    self.pam_out_conv = ConvNorm(features, features)
+    self.cam_out_conv = ConvNorm(features, features)
     self.conv_seg = conv(2, features, num_classes, 1)
 
   def forward(self, x):
@@ -366,9 +367,11 @@ class Attention(nn.Module):
   def __init__(self, kind, channels, query_features):
     super().__init__()
     self.offset = nn.Parameter(torch.zeros(channels))
-    self.attention = (Channel(distances=True) if kind == 'channel' else
-                      {'criss_cross': CrissCross, 'position': Position}[kind](
-                          channels, query_features))
+    if kind == 'channel':
+      self.attention = Channel(distances=True)
+    else:
+      module = CrissCross if kind == 'criss_cross' else Position
+      self.attention = module(channels, query_features)
 
   def forward(self, x):
     return {'features': self.attention(x + self.offset[:, None, None])}

@@ -2,6 +2,8 @@
 import copy
 import gc
 import time
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +42,8 @@ def build(system, size, phase, dtype, platform, inputs, weights, outputs, forms)
     compiled), and of a step its loss and the norm of its gradient. The forward pass writes its
     logits [N,*S,K] to `outputs`. And the program.
   """
-  programs, replies, seconds = {}, {}, {}
+  programs, replies = {}, {}
+  seconds: dict[str, Any] = {}
   for form in forms:
     try:
       program, reply = _build_form(system, size, phase, dtype, platform, inputs, weights, form)
@@ -56,7 +59,8 @@ def build(system, size, phase, dtype, platform, inputs, weights, outputs, forms)
       seconds[form] = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
       continue
     seconds[form] = min(timed)
-    best = min((name for name in seconds if not isinstance(seconds[name], str)), key=seconds.get)
+    best = min((name for name in seconds if not isinstance(seconds[name], str)),
+               key=lambda name: seconds[name])
     programs[form], replies[form] = program, reply
     programs, replies = {best: programs[best]}, {best: replies[best]}
     gc.collect()
@@ -149,13 +153,15 @@ def _build_form(system, size, phase, dtype, platform, inputs, weights, form):
     del check, loss, gradients
     optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
 
-    def call():
+    def train():
       optimizer.zero_grad(set_to_none=True)
       with autocast:
         loss = objective(apply(image), label)
       loss.backward()
       optimizer.step()
       return loss.detach()
+
+    call = train
 
   _set_precision('default')
   start = time.perf_counter()
@@ -185,5 +191,6 @@ def objective(outputs, label):
   return total
 
 
-OPS = {'describe': describe, 'write_weights': write_weights, 'build': build, 'probe': probe,
-       'device_memory': device_memory}
+OPS: dict[str, Callable] = {
+    'describe': describe, 'write_weights': write_weights, 'build': build, 'probe': probe,
+    'device_memory': device_memory}

@@ -46,7 +46,7 @@ def started(side: str, python: str = sys.executable, **environment: str) -> Iter
   """
   with tempfile.TemporaryFile('w+') as log:
     try:
-      process = subprocess.Popen(
+      process: Any = subprocess.Popen(
           [python, '-c', _START.format(root=_ROOT, side=side)], text=True, stdin=subprocess.PIPE,
           stdout=subprocess.PIPE, stderr=log, env={**os.environ, **environment})
     except OSError as error:
@@ -128,7 +128,7 @@ def _load_ops(side: str) -> Mapping[str, Callable]:
 
 
 def run(program: Program, calls: int, warm: int = 0) -> dict[str, float]:
-  """Seconds of wall and of CPU time of all threads, a call, after `warm` calls that do not count."""
+  """Seconds of wall and of CPU time of all threads, a call, after `warm` uncounted calls."""
   for _ in range(warm):
     program.call()
   program.wait()

@@ -98,7 +98,7 @@ class Anatomy(NamedTuple):
   neighbors: tuple[int, ...]
 
 
-def volume(seed: int | Sequence[int], shape: tuple[int, int, int] = SHAPE,
+def volume(seed: int | Sequence[int], shape: tuple[int, ...] = SHAPE,
            difficulty: float = 1.0, speckle: drawing.Speckle | None = None, *,
            family: str | None = None) -> Case:
   """Draws one 3-D ultrasound phantom with its 34 laminae.

@@ -110,7 +110,7 @@ class Sweep(NamedTuple):
   gray: float
 
 
-def vpi(seed: int | Sequence[int], shape: tuple[int, int] = (1024, 256),
+def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
         difficulty: float = 1.0, *, family: str | None = None,
         speckle: drawing.Speckle | None = None) -> Case:
   """Draws one VPI phantom: dark bones on bright muscle inside a swept strip.

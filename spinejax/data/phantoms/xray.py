@@ -111,7 +111,7 @@ class Anatomy(NamedTuple):
     return (y - self.rows[0]) / (self.rows[-1] - self.rows[0]) * 1.2 - 0.1
 
 
-def xray(seed: int | Sequence[int], shape: tuple[int, int] = (1200, 450),
+def xray(seed: int | Sequence[int], shape: tuple[int, ...] = (1200, 450),
          difficulty: float = 1.0, *, family: str | None = None,
          artifacts: Sequence[str] | None = None) -> Case:
   """Draws one X-ray phantom: bright bones on what the rest of the trunk lets through.

@@ -37,8 +37,10 @@ srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --gpu-bind=none --kill-on-bad-e
   "$PYTHON" -m spinejax.main --multihost "${arguments[@]}" || status=$?
 # 130: stopped in training, and saved; 143: stopped in testing. A job that is still running was
 # stopped by its time limit; Slurm queues preempted jobs again, and canceled ones must not be.
+job=$SLURM_JOB_ID  # of an array: this task alone
+[ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 if [[ $status == 130 || $status == 143 ]] &&
-    [ "$(squeue --noheader --jobs="$SLURM_JOB_ID" --format=%T)" = RUNNING ]; then
-  scontrol requeue "$SLURM_JOB_ID"
+    [ "$(squeue --noheader --jobs="$job" --format=%T)" = RUNNING ]; then
+  scontrol requeue "$job"
 fi
 exit "$status"

@@ -12,7 +12,7 @@ RANKS = (
     {'data', 'losses', 'metrics', 'models'},
     {'steps', 'optimizers', 'checkpoints', 'logs', 'runs', 'report'},
     {'styles', 'inference', 'outputs', 'evaluate', 'train'},
-    {'main', 'predict', 'compare', 'agreement', 'measure.__main__', 'export',
+    {'main', 'predict', 'compare', 'agreement', 'measure.__main__', 'export', 'bench',
      'metrics.cost', 'losses.toy'},
 )
 RANK = {room: rank for rank, rooms in enumerate(RANKS) for room in rooms}

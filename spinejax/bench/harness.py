@@ -51,21 +51,21 @@ def look_around(torch_python: str | None, probe_size: int | None = None) -> Mach
     torch_python: interpreter of the PyTorch side; None: spinejax alone.
     probe_size: rows of the matrices whose product gives the peak.
   """
-  with _sides(torch_python) as sides:
-    ours, note = sides['spinejax']('describe'), ''
-    found = {'spinejax': ours}
-    if torch_python is not None:
-      try:
-        found['torch'] = sides['torch']('describe', platform=ours['platform'])
-      except worker.WorkerError as error:
-        note, torch_python = f'spinejax alone: {error}', None
-    request = dict(n=probe_size or _PROBE_SIZE[ours['platform']])
-    peaks = {}
+  found, rates, note = {}, {}, ''
+  with worker.started('spinejax') as ask:
+    ours = found['spinejax'] = ask('describe')
+    size = probe_size or _PROBE_SIZE[ours['platform']]
     for dtype in dtypes(ours['platform']):
-      rates = [sides['spinejax']('probe', dtype=dtype, **request)]
-      if torch_python is not None:
-        rates.append(sides['torch']('probe', dtype=dtype, platform=ours['platform'], **request))
-      peaks[dtype] = max(rate['flops_per_second'] for rate in rates)
+      rates[dtype] = [ask('probe', dtype=dtype, n=size)]
+  if torch_python is not None:
+    try:
+      with worker.started('torch', torch_python) as ask:
+        found['torch'] = ask('describe', platform=ours['platform'])
+        for dtype in rates:
+          rates[dtype].append(ask('probe', dtype=dtype, n=size, platform=ours['platform']))
+    except worker.WorkerError as error:
+      note, torch_python = f'spinejax alone: {error}', None
+  peaks = {dtype: max(rate['flops_per_second'] for rate in both) for dtype, both in rates.items()}
   versions = {'spinejax': __version__, 'python': system_information.python_version(),
               'jax': ours['version']}
   if 'torch' in found:

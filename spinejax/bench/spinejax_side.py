@@ -22,12 +22,15 @@ from spinejax.models import attention
 from spinejax.models import create_model
 from spinejax.models import pretrained
 
-os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch has the GPU too
-cli.configure_jax()
-jax.config.update('jax_enable_compilation_cache', False)  # or nothing would be compiled
-
 _ADAM = dict(name='adam', learning_rate=1e-3, schedule='constant', final_learning_rate=0.0,
              warmup_steps=0, weight_decay=0.0, gradient_clip=0.0)
+
+
+def configure() -> None:
+  """Devices as in a run; call before JAX is first used."""
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch has the GPU too
+  cli.configure_jax()
+  jax.config.update('jax_enable_compilation_cache', False)  # or nothing would be compiled
 
 
 class Attention(nn.Module):

@@ -1,5 +1,6 @@
 """A long-lived process of one side, spoken to by JSON lines over its stdin and stdout."""
 import contextlib
+import ctypes
 import json
 import os
 import pathlib
@@ -18,12 +19,13 @@ _START = ('import sys; sys.path.append({root!r}); '
           'from spinejax.bench import worker; worker.serve({side!r})')
 _CLEAR_REFS = pathlib.Path('/proc/self/clear_refs')
 _STATUS = pathlib.Path('/proc/self/status')
-_PATIENCE_SECONDS = 1800  # for an answer; then the process is ended
+_PATIENCE_SECONDS = 1800
 
 Ask = Callable[..., dict[str, Any]]
+Ops = Mapping[str, Callable[..., tuple[dict[str, Any], dict[str, 'Program'] | None]]]
 
 
-class WorkerError(Exception):
+class WorkerError(ValueError):
   """A side could not do what it was asked; the message is a sentence."""
 
 
@@ -34,21 +36,21 @@ class Program(NamedTuple):
 
 
 @contextlib.contextmanager
-def started(side: str, python: str = sys.executable, **environment: str) -> Iterator[Ask]:
+def started(side: str, python: str = sys.executable) -> Iterator[Ask]:
   """Starts a process of 'spinejax' or 'torch'; yields `ask(op, **request) -> reply`.
 
-  `ask` raises WorkerError where the operation fails or the process has ended.
+  `ask` raises WorkerError where the operation fails or the process has ended. A process that does
+  not answer within half an hour is ended.
 
   Args:
     side: the module `<side>_side` serves.
     python: its interpreter, which needs what the side imports and nothing else.
-    **environment: variables to add.
   """
   with tempfile.TemporaryFile('w+') as log:
     try:
       process: Any = subprocess.Popen(
           [python, '-c', _START.format(root=_ROOT, side=side)], text=True, stdin=subprocess.PIPE,
-          stdout=subprocess.PIPE, stderr=log, env={**os.environ, **environment})
+          stdout=subprocess.PIPE, stderr=log)
     except OSError as error:
       raise WorkerError(f'{python} cannot be started ({error.strerror}).') from None
 
@@ -83,48 +85,56 @@ def started(side: str, python: str = sys.executable, **environment: str) -> Iter
 
 
 def serve(side: str) -> None:
-  """Answers requests until stdin ends; whatever libraries print goes to stderr.
-
-  A request is {"op": one of the side's OPS, or "run" or "memory", ...}, a reply what it returns or
-  {"error": a sentence}. An operation returns its reply and the programs that "run" then times by
-  name, or None if they stay.
-  """
+  """Answers requests until stdin ends; whatever libraries print goes to stderr."""
   channel = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
-  programs: dict[str, Program] = {}
   try:
-    ops = _load_ops(side)
+    answer = create_answer(load_ops(side))
   except ImportError as error:
-    ops, fault = {}, f'{sys.executable} cannot import what {side} needs ({error}).'
-  before = memory()
+    reply = {'error': f'{sys.executable} cannot import what the side of {side} needs ({error}).'}
+    answer = lambda request: reply
   for line in sys.stdin:
-    request = json.loads(line)
-    op = request.pop('op')
-    try:
-      if not ops:
-        raise ImportError(fault)
-      if op == 'run':
-        reply = run(programs[request.pop('name')], **request)
-      elif op == 'memory':
-        reply = {'peak_bytes': max(memory() - before, 0)}
-      else:
-        reply, built = ops[op](**request)
-        if built is not None:
-          programs = built
-          _forget_peak()
-    except Exception as error:  # anything may go wrong in a benchmark; the next row is tried
-      text = (str(error).strip() or type(error).__name__).splitlines()
-      reply = {'error': text[0][:300] + (' ' + text[1].strip()[:200] if text[1:] else '')}
-    print(json.dumps(reply), file=channel, flush=True)
+    print(json.dumps(answer(json.loads(line))), file=channel, flush=True)
 
 
-def _load_ops(side: str) -> Mapping[str, Callable]:
+def load_ops(side: str) -> Ops:
+  """What a side can do, its libraries configured."""
   if side == 'torch':
     from spinejax.bench import torch_side
     return torch_side.OPS
+  from spinejax.bench import spinejax_side  # before what else imports JAX
+  spinejax_side.configure()
   from spinejax.bench import pieces
-  from spinejax.bench import spinejax_side
   return {**spinejax_side.OPS, **pieces.OPS}
+
+
+def create_answer(ops: Ops) -> Callable[[dict[str, Any]], dict[str, Any]]:
+  """`answer(request) -> reply`, which keeps the programs of the last request that built any.
+
+  A request is {"op": one of `ops`, "run" or "memory", ...}, a reply what that returns or {"error":
+  a sentence}. Operations return their reply and programs by name, or None; "run" then times one.
+  """
+  programs: dict[str, Program] = {}
+  before = memory()
+
+  def answer(request):
+    nonlocal programs
+    op, rest = request['op'], {key: request[key] for key in request if key != 'op'}
+    try:
+      if op == 'run':
+        return run(programs[rest.pop('name')], **rest)
+      if op == 'memory':
+        return {'peak_bytes': max(memory() - before, 0)}
+      reply, built = ops[op](**rest)
+    except Exception as error:  # anything may go wrong in a benchmark; the next row is tried
+      lines = (str(error).strip() or type(error).__name__).splitlines()
+      return {'error': ' '.join(line.strip()[:300] for line in lines[:2])}
+    if built is not None:
+      programs = built
+      _forget_peak()
+    return reply
+
+  return answer
 
 
 def run(program: Program, calls: int, warm: int = 0) -> dict[str, float]:
@@ -149,5 +159,7 @@ def memory() -> int:
 
 
 def _forget_peak() -> None:
-  with contextlib.suppress(OSError):
+  """Gives back what building took, and starts to look for the peak anew."""
+  with contextlib.suppress(OSError, AttributeError):
+    ctypes.CDLL(None).malloc_trim(0)
     _CLEAR_REFS.write_text('5')

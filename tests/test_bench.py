@@ -1,0 +1,187 @@
+"""The benchmark: its protocol, its rows, the comparison before the timing. No time is judged."""
+import importlib.util
+import json
+import math
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from spinejax.bench import harness
+from spinejax.bench import pieces
+from spinejax.bench import spinejax_side
+from spinejax.bench import systems
+from spinejax.bench import worker
+from tests import tiny
+
+# An interpreter with PyTorch, by default this one if it has it.
+TORCH_PYTHON = os.environ.get('SPINEJAX_TORCH_PYTHON') or (
+    sys.executable if importlib.util.find_spec('torch') else None)
+MACHINE = harness.Machine('cpu', None, '', {'float32': 1e9}, {'device': 'a processor'})
+CHANNEL = {'offset': np.float32([0.1] * 8), 'attention.gamma': np.float32(0.5)}
+
+
+@pytest.fixture
+def ask():
+  """The side of spinejax within this process."""
+  answer = worker.create_answer({**spinejax_side.OPS, **pieces.OPS})
+
+  def ask(op, **request):
+    reply = json.loads(json.dumps(answer({'op': op, **request})))
+    if 'error' in reply:
+      raise worker.WorkerError(reply['error'])
+    return reply
+
+  return ask
+
+
+@pytest.fixture
+def build(ask, tmp_path):
+  """`build(phase, **weights)`: what the channel attention of these weights gives."""
+  harness.write_inputs(tmp_path / 'inputs.npz', 'channel', 'tiny')
+
+  def build(phase, **weights):
+    np.savez(tmp_path / 'weights.npz', **{**CHANNEL, **weights})
+    built = ask('build', system='channel', size='tiny', phase=phase, dtype='float32',
+                inputs=str(tmp_path / 'inputs.npz'), weights=str(tmp_path / 'weights.npz'),
+                outputs=str(tmp_path / 'logits.npy'))
+    return np.load(tmp_path / 'logits.npy') if phase == 'forward' else built
+
+  return build
+
+
+def channel_attention(image, gamma, offset):
+  """DANet's, in NumPy."""
+  x = image.astype(np.float64) + offset
+  flat = x.reshape(len(x), -1, x.shape[-1])
+  energy = np.einsum('npi,npj->nij', flat, flat)
+  weights = np.exp(-energy)
+  weights /= weights.sum(-1, keepdims=True)
+  return x + gamma * np.einsum('nij,npj->npi', weights, flat).reshape(x.shape)
+
+
+def test_forward_computes_what_the_weights_say(build, tmp_path):
+  image = np.load(tmp_path / 'inputs.npz')['image']
+  expected = channel_attention(image, 0.5, CHANNEL['offset'])
+  assert harness.relative_error(build('forward'), expected) < 1e-6
+  changed = build('forward', **{'attention.gamma': np.float32(0.6)})
+  error = harness.relative_error(changed, expected)
+  assert error > 10 * harness.TOLERANCE['float32']
+
+
+def test_a_step_tells_loss_and_gradient(build, ask, tmp_path):
+  first = build('train')
+  image = np.load(tmp_path / 'inputs.npz')['image']
+  half_square = lambda gamma, offset: np.mean(channel_attention(image, gamma, offset) ** 2) / 2
+  assert first['loss'] == pytest.approx(half_square(0.5, CHANNEL['offset']), rel=1e-5)
+  step, slopes = 1e-5, []
+  for direction in np.eye(9):
+    moved = [half_square(0.5 + sign * step * direction[0],
+                         CHANNEL['offset'] + sign * step * direction[1:]) for sign in (1, -1)]
+    slopes.append((moved[0] - moved[1]) / (2 * step))
+  assert first['grad_norm'] == pytest.approx(np.linalg.norm(slopes), rel=1e-4)
+  assert first['parameters'] == 9
+  assert first['multiply_adds'] == 2 * 24 * 8 * 8  # of 24 pixels, energy and mix of 8 channels
+  assert set(ask('run', name='', calls=2, warm=1)) == {'wall', 'cpu'}
+  assert ask('memory')['peak_bytes'] >= 0
+
+
+def test_relative_error():
+  assert harness.relative_error([3.0, 4.5], [3.0, 4.0]) == pytest.approx(0.1)
+  assert harness.relative_error(np.zeros(2), np.zeros(3)) == math.inf
+  assert harness.relative_error(np.nan, 1.0) == math.inf
+  assert harness.relative_error(1.0, np.nan) == math.inf
+
+
+def test_sides_that_differ_fail_in_words(monkeypatch, build, ask, tmp_path):
+  """Two sides of which one has another gamma: a row that is not timed."""
+  logits = build('forward', **{'attention.gamma': np.float32(0.6)})
+
+  def other(op, **request):
+    if op == 'write_weights':
+      np.savez(request['path'], **CHANNEL)
+      return {}
+    assert op == 'build'  # nothing else is asked of it
+    np.save(request['outputs'], logits)
+    return {'form': 'contiguous', 'forms': {}, 'compile_seconds': 0.0}
+
+  class Both:
+    def __enter__(self):
+      return {'spinejax': ask, 'torch': other}
+
+    def __exit__(self, *exception):
+      return False
+
+  monkeypatch.setattr(harness, '_sides', lambda torch_python: Both())
+  row, = harness.measure_system(MACHINE, 'channel', ['forward'], 'tiny', repeats=1, compiled=False)
+  assert row['status'] == 'failed' and 'sides' not in row
+  assert row['reason'].startswith('not timed, for the two sides do not compute the same: the logits')
+  assert row['errors']['logits'] > row['tolerance']
+
+
+def test_rows_of_spinejax_alone():
+  row, = harness.measure_system(MACHINE, 'channel', ['forward'], 'tiny', repeats=2, compiled=True)
+  assert row == json.loads(json.dumps(row, allow_nan=False))
+  assert row['status'] == 'ok' and row['errors'] == {} and 'ratio' not in row
+  assert (row['system'], row['phase'], row['dtype'], row['size'], row['repeats']) == (
+      'channel', 'forward', 'float32', 'tiny', 2)
+  assert row['shape'] == list(systems.SYSTEMS['channel'].shapes['tiny'])
+  assert row['flops'] == 2 * 2 * 24 * 8 * 8
+  assert {'load', 'date', 'device', 'parameters', 'peak_flops_per_second'} <= set(row)
+  facts, = row['sides'].values()
+  assert 0 < facts['wall_min'] <= facts['wall_median'] and facts['compile_seconds'] > 0
+  assert facts['flops_per_second'] == pytest.approx(row['flops'] / facts['wall_median'])
+  assert facts['share_of_peak'] == pytest.approx(facts['flops_per_second'] / 1e9)
+  assert {'cpu_median', 'peak_bytes', 'calls'} <= set(facts)
+
+
+def test_errors_of_a_process_are_sentences():
+  with worker.started('torch' if TORCH_PYTHON is None else 'spinejax') as ask:
+    sentence = 'torch' if TORCH_PYTHON is None else 'nowhere.npz'
+    with pytest.raises(worker.WorkerError, match=sentence):
+      ask('build', system='unet', size='tiny', phase='forward', dtype='float32',
+          inputs='nowhere.npz', weights=None, outputs='nowhere.npy')
+  with pytest.raises(worker.WorkerError, match='cannot be started'), worker.started('torch', '/no'):
+    pass
+  with worker.started('spinejax', 'false') as ask:  # a program that ends at once
+    with pytest.raises(worker.WorkerError, match="ended with status 1 in 'describe'"):
+      ask('describe')
+
+
+def test_components_are_those_of_scipy(ask, tmp_path):
+  built = ask('build_piece', piece='components', size='tiny', folder=str(tmp_path))
+  assert built['names'] == ['spinejax', 'scipy'] and built['distance'] == 0
+
+
+def test_every_system_has_its_shapes():
+  for name, system in systems.SYSTEMS.items():
+    assert set(system.shapes) == {*systems.SIZES, 'tiny'}, name
+    for size in system.shapes:
+      spinejax_side.create_network(name, size, 'float32')
+
+
+@pytest.mark.parametrize('flag, words', [
+    ('--systems=unet,vnet', "--systems takes unet, unet_3d, fpn"),
+    ('--phases=backward', "--phases takes forward, train, not 'backward'"),
+    ('--output=/nowhere/bench.jsonl', '--output must be a file in a folder that exists'),
+    ('--repeats=0', 'repeats')])
+def test_wrong_flags_are_a_sentence(flag, words):
+  done = subprocess.run([sys.executable, '-m', 'spinejax.bench', flag], cwd=tiny.ROOT, text=True,
+                        capture_output=True, timeout=60)
+  assert done.returncode in (1, 2) and not done.stdout
+  assert done.stderr.startswith('error: ') and words in done.stderr
+  assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(TORCH_PYTHON is None, reason='PyTorch is not there')
+@pytest.mark.parametrize('name', ['unet', 'criss_cross'])
+def test_both_sides_compute_the_same(name):
+  machine = MACHINE._replace(torch_python=TORCH_PYTHON)
+  for row in harness.measure_system(machine, name, systems.PHASES, 'tiny', repeats=1,
+                                    compiled=False):
+    assert row['status'] == 'ok', row['reason']
+    assert max(row['errors'].values()) < 1e-5
+    assert set(row['sides']) == {'spinejax', 'torch'} and row['ratio'] > 0
+    assert row['sides']['torch']['form'] in ('contiguous', 'channels_last')

@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from absl import flags
 
@@ -46,39 +47,36 @@ def check(flag: str, values: list[str], known: list[str]) -> None:
 
 
 def side_lines(row: dict) -> list[list[str]]:
-  """The lines of a row in the table, one a side; a row that failed has none."""
-  shape = 'x'.join(map(str, row['shape'] or ()))
-  what = [row['title'], ' '.join(filter(None, (row['phase'], shape)))]
-  if row['dtype'] != 'float32':
-    what[0] += f', {row["dtype"]}'
-  number = lambda value, unit: '' if value is None else f'{value / unit:,.3g}'
+  """The lines of a row in the table: its name, and one a side; a row that failed has none."""
+
+  def number(value: float | None, unit: float = 1.0) -> str:
+    """Three digits or more; empty for none and for 0."""
+    return '' if not value else format(value / unit, ',.0f' if value >= 100 * unit else '.3g')
+
   lines = []
-  for i, (side, facts) in enumerate(row.get('sides', {}).items()):
-    ours = i == 0
+  for side, facts in row.get('sides', {}).items():
     lines.append([
-        what[i] if i < 2 else '', f'{side} {facts.get("form", "")}'.strip(),
-        *(f'{1e3 * facts[key]:,.2f}' for key in ('wall_median', 'wall_min', 'cpu_median')),
-        number(facts.get('compile_seconds') or None, 1), number(facts.get('peak_bytes'), 1e6),
+        f'  {side} {facts.get("form", "")}',
+        *(number(facts[key], 1e-3) for key in ('wall_median', 'wall_min', 'cpu_median')),
+        number(facts.get('compile_seconds')), number(facts.get('peak_bytes'), 1e6),
         number(facts.get('flops_per_second'), 1e9),
         f'{facts["share_of_peak"]:.0%}' if 'share_of_peak' in facts else '',
-        f'{row["ratio"]:.2f}' if ours and 'ratio' in row else ''])
-  if len(lines) == 1 and what[1]:
-    lines.append([what[1], *[''] * 9])
-  return lines
+        '' if lines or 'ratio' not in row else f'{row["ratio"]:.2f}'])
+  dtype = '' if row['dtype'] == 'float32' else row['dtype']
+  name = ' '.join(filter(None, (row['system'], row['phase'], dtype)))
+  return [[name, *[''] * 8], *lines] if lines else []
 
 
-def print_rows(rows: list[dict], console) -> None:
+def print_rows(rows: Sequence[dict], console) -> None:
   from rich.box import SIMPLE_HEAD
   from rich.table import Table
 
-  table = Table(box=SIMPLE_HEAD)
-  for i, column in enumerate(('', '', 'ms', 'min', 'CPU ms', 'compile s', 'MB', 'GFLOP/s',
-                              'of peak', 'ratio')):
-    table.add_column(column, justify='right' if i > 1 else 'left')
-  for row in rows:
-    lines = side_lines(row)
-    for i, line in enumerate(lines):
-      table.add_row(*line, end_section=i == len(lines) - 1)
+  table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+  columns = ('', 'ms', 'min', 'CPU', 'compile', 'MB', 'GFLOP/s', 'peak', 'ratio')
+  for i, column in enumerate(columns):
+    table.add_column(column, justify='right' if i else 'left', no_wrap=not i)
+  for line in (line for row in rows for line in side_lines(row)):
+    table.add_row(*line)
   console.print(table)
 
 
@@ -130,8 +128,11 @@ def main(argv) -> int:
         take(harness.measure_piece(machine, name, _SIZE.value, repeats=_REPEATS.value))
   print_rows(rows, console)
   load = rows[-1]['load']
-  console.print(f'Load average {"unknown" if load is None else f"{load:.1f}"}; ratio: time of the '
-                'first side to the second, median of the turns.', highlight=False, soft_wrap=True)
+  console.print(
+      'Milliseconds of a call, median and least of wall time and median of CPU time; seconds of '
+      "compilation; share of the peak; ratio of the first side's time to the second's, median of the "
+      f'turns. Load average {"unknown" if load is None else f"{load:.1f}"}.', highlight=False,
+      soft_wrap=True)
   return 1 if any(row['status'] != 'ok' for row in rows) else 0
 
 

@@ -72,7 +72,7 @@ def print_rows(rows: Sequence[dict], console) -> None:
   from rich.table import Table
 
   table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-  columns = ('', 'ms', 'min', 'CPU', 'compile', 'MB', 'GFLOP/s', 'peak', 'ratio')
+  columns = ('', 'ms', 'min', 'CPU', 'build', 'MB', 'GF/s', 'peak', 'ratio')
   for i, column in enumerate(columns):
     table.add_column(column, justify='right' if i else 'left', no_wrap=not i)
   for line in (line for row in rows for line in side_lines(row)):
@@ -130,7 +130,7 @@ def main(argv) -> int:
   load = rows[-1]['load']
   console.print(
       'Milliseconds of a call, median and least of wall time and median of CPU time; seconds of '
-      "compilation; share of the peak; ratio of the first side's time to the second's, median of the "
+      "compilation; GFLOP/s and their share of the peak; ratio of the first side's time to the second's, median of the "
       f'turns. Load average {"unknown" if load is None else f"{load:.1f}"}.', highlight=False,
       soft_wrap=True)
   return 1 if any(row['status'] != 'ok' for row in rows) else 0

@@ -117,7 +117,8 @@ def test_sides_that_differ_fail_in_words(monkeypatch, build, ask, tmp_path):
   monkeypatch.setattr(harness, '_sides', lambda torch_python: Both())
   row, = harness.measure_system(MACHINE, 'channel', ['forward'], 'tiny', repeats=1, compiled=False)
   assert row['status'] == 'failed' and 'sides' not in row
-  assert row['reason'].startswith('not timed, for the two sides do not compute the same: the logits')
+  assert row['reason'].startswith(
+      'not timed, for the two sides do not compute the same: the logits')
   assert row['errors']['logits'] > row['tolerance']
 
 

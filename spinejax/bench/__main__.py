@@ -131,7 +131,7 @@ def main(argv) -> int:
   console.print(
       'Milliseconds of a call, median and least of wall time and median of CPU time; seconds of '
       "compilation; GFLOP/s and their share of the peak; ratio of the first side's time to the "
-      f"second's, median of the turns. Load average {'unknown' if load is None else round(load, 1)}.",
+      f"second's, median of the turns. Load {'unknown' if load is None else round(load, 1)}.",
       highlight=False, soft_wrap=True)
   return 1 if any(row['status'] != 'ok' for row in rows) else 0
 

@@ -15,7 +15,8 @@ import pytest
 
 from tests import tiny
 
-RUNS = [('mesh', 1), ('mesh', 2), ('mesh', 4), ('pmap', 2), ('pmap', 4)]
+pytestmark = pytest.mark.xdist_group('test_devices')  # its runs are made once, by one worker
+RUNS = [('mesh', 1), ('mesh', 2), ('mesh', 4), ('pmap', 4)]
 
 
 def main(folder: str) -> None:

@@ -10,23 +10,18 @@ from spinejax import train
 from spinejax.models import resnet
 from tests import tiny
 
-# The loss after 30 steps at a constant rate, as a fraction of that of the first step.
+# The loss after 30 steps at a constant rate, as a fraction of that of the first step. Systems that
+# are left out differ from one of these in a part whose gradients have a test of their own.
 SYSTEMS = {
     'rsn_unet:rsn': 0.8,
     'seam:ours': 0.8,
-    'seam:wo_al': 0.8,
     'seam:fpn': 0.8,
     'seam:unet': 0.8,
     'seam:ppmu': 0.8,
-    'seam:rsnu': 0.8,
     'seam:wave_ct': 0.8,
     'seam:emanet': 0.8,
-    'seam:nonlocal': 0.8,
     'sadanet:ours': 0.8,
-    'sadanet:wo_sca': 0.8,
-    'sadanet:wo_saa': 0.8,
     'sadanet:danet': 0.8,
-    'sadanet:ccnet': 0.8,
     'sadanet:psanet': 0.8,
 }
 STEPS = 30

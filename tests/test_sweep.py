@@ -197,6 +197,7 @@ def test_a_slurm_array_has_what_is_left(stand_in, tmp_path):
   for name, text in {
       # sbatch runs the array at once, and srun its task: the launcher is the real one.
       'sbatch': f'printf "%s\\n" "$@" > {tmp_path}/sbatch\nfor script; do :; done\n'
+                'export SLURM_ARRAY_JOB_ID=7\n'
                 'for i in 0 1 2; do SLURM_ARRAY_TASK_ID=$i SLURM_JOB_ID=$i bash "$script"; done',
       'srun': 'while [[ $1 == --* ]]; do shift; done\nexec "$@"', 'squeue': ':'}.items():
     (commands / name).write_text(f'#!/bin/bash\n{text}\n')

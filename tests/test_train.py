@@ -25,6 +25,9 @@ from tests import tiny
 from tests.data import folders
 
 
+pytestmark = pytest.mark.xdist_group('test_train')  # its runs are made once, by one worker
+
+
 def folder_config(directory, **overrides):
   return tiny.tiny_config(**{
       'data.name': 'folder', 'data.directory': str(directory), 'data.label_map': (),
@@ -114,14 +117,6 @@ def test_streaming_and_device_cache_train_alike(tmp_path):
   states = [train.train(tiny.tiny_config(**{'data.cache': cache}), str(tmp_path / cache))
             for cache in ('device', 'stream')]
   assert_states_equal(*states)
-
-
-def test_pmap_trains_like_the_mesh(tmp_path):
-  # By SGD: Adam makes full steps of the rounding noise where a gradient is zero.
-  mesh, pmap = (train.train(tiny.tiny_config(data_parallel=form, **{'optimizer.name': 'sgd'}),
-                            str(tmp_path / form)) for form in ('mesh', 'pmap'))
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5),
-               jax.device_get(mesh.variables), jax.device_get(pmap.variables))
 
 
 def test_a_changed_config_or_dataset_is_refused(tmp_path, finished):

@@ -53,7 +53,7 @@ def side_lines(row: dict) -> list[list[str]]:
     """Three digits or more; empty for none and for 0."""
     return '' if not value else format(value / unit, ',.0f' if value >= 100 * unit else '.3g')
 
-  lines = []
+  lines: list[list[str]] = []
   for side, facts in row.get('sides', {}).items():
     lines.append([
         f'  {side} {facts.get("form", "")}',

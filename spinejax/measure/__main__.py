@@ -77,7 +77,7 @@ def read_case(path: pathlib.Path, spacing: tuple[float, ...], axes: str = '') ->
 
   if files.is_volume(path):
     return Case(*volumes.read_labels(path, axes))
-  return Case(files.read_mask(path), spacing)
+  return Case(files.read_mask(path), spacing or None)
 
 
 def choose_method(mask) -> str:

@@ -68,13 +68,12 @@ def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: Mapping,
   return figure
 
 
-def save_angle_figure(path: str | os.PathLike, image: np.ndarray | None, mask: np.ndarray,
-                      result: Mapping, classes: Sequence[str]) -> None:
-  """Writes `angle_figure` as a PNG of 150 dots per inch, replaced only when complete."""
+def save_figure(path: str | os.PathLike, figure: Figure) -> None:
+  """Writes a figure as a PNG of 150 dots per inch, replaced only when complete."""
   partial = f'{os.fspath(path)}.partial'
   try:
-    angle_figure(image, mask, result, classes).savefig(
-        partial, format='png', dpi=150, facecolor='white', bbox_inches='tight', pad_inches=0.05)
+    figure.savefig(partial, format='png', dpi=150, facecolor='white', bbox_inches='tight',
+                   pad_inches=0.05)
     os.replace(partial, path)
   finally:
     if os.path.exists(partial):

@@ -41,7 +41,8 @@ def write_case(folder: str | os.PathLike, name: str, image: np.ndarray | None, m
   if mask.ndim == 3:
     image, mask = None if image is None else image.max(2), mask.max(2)
   runs.write_json(folder / f'{name}_angle.json', result)
-  angle_figures.save_angle_figure(folder / f'{name}_angle.png', image, mask, result, classes)
+  figure = angle_figures.angle_figure(image, mask, result, classes)
+  angle_figures.save_figure(folder / f'{name}_angle.png', figure)
   curves = sorted(result['curves'], key=lambda curve: -curve['angle_deg'])
   colors = angle_figures.CURVE_COLORS
   method = METHODS.get(result['method'], result['method'])
@@ -52,7 +53,7 @@ def write_case(folder: str | os.PathLike, name: str, image: np.ndarray | None, m
                   has_rotation=any('rotation_deg' in curve for curve in curves),
                   caption=f'{name}: mask, levels, midline, and each curve between its end lines.',
                   figure=html.embed(
-                      angle_figures.angle_figure(image, mask, result, classes), 'case',
+                      figure, 'case',
                       f'Case {name}: image, and mask with levels, midline and angles; largest '
                       f'angle {angle}'),
                   curves=[{**curve, 'color': colors[min(i, len(colors) - 1)],

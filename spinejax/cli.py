@@ -22,7 +22,10 @@ _LINGER_SECONDS = 5  # of process 0 after a fault of its own, for the others to 
 _WAIT_SECONDS = 7 * 24 * 3600  # of processes that are done, for the first one to test
 _VIRTUAL_DEVICES_FLAG = 'xla_force_host_platform_device_count'
 # On a starved machine one virtual device may wait long for another; XLA gives up after 40 s.
-_PATIENCE_FLAG = '--xla_cpu_collective_call_terminate_timeout_seconds'
+# The analysis spares two thirds of the copies of a training step on CPU, those of the optimizer.
+_XLA_FLAGS = {'--xla_cpu_collective_call_terminate_timeout_seconds': '600',
+              '--xla_cpu_copy_insertion_use_region_analysis': 'true'}
+_made_devices: list[int] = []  # the numbers of virtual devices that `configure_jax` made
 
 
 class Interrupted(Exception):
@@ -140,26 +143,31 @@ def load_config(path_and_variant: str) -> ConfigDict:
 def configure_jax() -> None:
   """Settles devices and the compile cache; call before JAX is first used.
 
-  On a machine without an accelerator every core becomes one virtual device, so the batch is split
-  over the cores, unless the user set the number of devices. Compiled programs are kept in
+  On a machine without an accelerator every core becomes one virtual device, so the batch can be
+  split over the cores, unless the user set the number of devices. Compiled programs are kept in
   `$JAX_COMPILATION_CACHE_DIR` (default `~/.cache/spinejax/xla`), so the next start is fast.
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   xla_flags = os.environ.get('XLA_FLAGS', '')
-  if _PATIENCE_FLAG not in xla_flags:
-    os.environ['XLA_FLAGS'] = f'{xla_flags} {_PATIENCE_FLAG}=600'.strip()
+  ours = [f'{flag}={value}' for flag, value in _XLA_FLAGS.items() if flag not in xla_flags]
+  os.environ['XLA_FLAGS'] = ' '.join([xla_flags, *ours]).strip()
   import jax  # late, so that --help and config errors need no JAX
 
-  if _VIRTUAL_DEVICES_FLAG not in xla_flags and (
-      'JAX_NUM_CPU_DEVICES' not in os.environ):
+  if _VIRTUAL_DEVICES_FLAG not in xla_flags and 'JAX_NUM_CPU_DEVICES' not in os.environ:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()
     jax.config.update('jax_num_cpu_devices', cores or 1)
+    _made_devices.append(cores or 1)
   options: Any = jax.config
   if not options.jax_compilation_cache_dir:
     cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
     jax.config.update('jax_compilation_cache_dir', str(cache / 'spinejax' / 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
   jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)
+
+
+def chose_devices() -> bool:
+  """Whether the number of virtual devices of a CPU is our choice, made in `configure_jax`."""
+  return bool(_made_devices)
 
 
 @contextlib.contextmanager

@@ -156,11 +156,12 @@ def create_run(config: ConfigDict, console: Console) -> Run:
 
   tx = optimizers.create_optimizer(config.optimizer, num_steps)
   shared = config.data.patch_size if config.data_parallel == 'mesh' else ()
-  mesh = steps.create_mesh(config.batch_size, shared)
+  image_shape = (*config.data.patch_size, config.data.channels)
+  devices = steps.training_devices(model, (config.batch_size, *image_shape))
+  mesh = steps.create_mesh(config.batch_size, shared, devices)
   init_key, train_key = jax.random.split(jax.random.key(config.seed))
   state = steps.create_train_state(
-      init_key, model, tx, (1, *config.data.patch_size, config.data.channels),
-      ema=config.ema_decay > 0)
+      init_key, model, tx, (1, *image_shape), ema=config.ema_decay > 0)
   state = steps.place(state, steps.replicated(mesh))
   train_step = steps.parallelize_train_step(functools.partial(
       steps.train_step, model=model, loss_fn=loss, tx=tx, ema_decay=config.ema_decay,

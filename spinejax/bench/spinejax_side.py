@@ -106,7 +106,8 @@ def build(system: str, size: str, phase: str, dtype: str, inputs: str, weights: 
     batch = dict(image=arrays['image'], label=arrays['label'])
   shape = batch['image'].shape
   variables = load_variables(model, shape, weights)
-  mesh = steps.create_mesh(shape[0], shape[1:-1])
+  devices = steps.training_devices(model, shape) if phase == 'train' else jax.devices()
+  mesh = steps.create_mesh(shape[0], shape[1:-1], devices)
   batch = steps.place(batch, steps.batched(mesh))
   reply = {'parameters': cost.count_parameters(variables['params']),
            'multiply_adds': cost.flops(model, shape[1:]).products}

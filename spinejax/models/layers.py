@@ -162,7 +162,7 @@ _MIN_CHANNELS = 8
 # A kernel so many times as large as the array it is applied to is better not turned over.
 _LARGE_KERNEL = 2
 # The gradient of a kernel is summed over blocks of about so many pixels, which stay in the cache,
-_BLOCK_PIXELS = 512
+_BLOCK_PIXELS = 256
 # if an example has at least so many numbers; below, all examples make one block.
 _LARGE_EXAMPLE = 2 ** 19
 # More examples than this are taken for the planes of a volume and summed together.
@@ -223,7 +223,7 @@ def _kernel_gradient(x: Array, dy: Array, window: int, dilation: int) -> Array:
 
   def products(x, dy, groups):
     shifts = range(reach, -reach - 1, -dilation)
-    columns = jnp.stack([_shift(dy, -shift, 2) for shift in shifts], -2)
+    columns = jnp.concatenate([_shift(dy, -shift, 2) for shift in shifts], -1)
     columns = columns.reshape(groups, -1, window * features)
     rows = [x[:, start:start + dy.shape[1]].reshape(groups, -1, channels)
             for start in range(0, window * dilation, dilation)]

@@ -6,14 +6,17 @@ import os
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from spinejax.bench import harness
 from spinejax.bench import pieces
+from spinejax.bench import plain_side
 from spinejax.bench import spinejax_side
 from spinejax.bench import systems
 from spinejax.bench import worker
+from spinejax.models import layers
 from tests import tiny
 
 # An interpreter with PyTorch, by default this one if it has it.
@@ -114,18 +117,18 @@ def test_sides_that_differ_fail_in_words(monkeypatch, build, ask, tmp_path):
     def __exit__(self, *exception):
       return False
 
-  monkeypatch.setattr(harness, '_sides', lambda torch_python: Both())
+  monkeypatch.setattr(harness, '_sides', lambda torch_python, plain: Both())
   row, = harness.measure_system(MACHINE, 'channel', ['forward'], 'tiny', repeats=1, compiled=False)
   assert row['status'] == 'failed' and 'sides' not in row
   assert row['reason'].startswith(
-      'not timed, for the two sides do not compute the same: the logits')
-  assert row['errors']['logits'] > row['tolerance']
+      'not timed, for the sides do not compute the same: spinejax is')
+  assert row['errors']['logits of torch'] > row['tolerance']
 
 
 def test_rows_of_spinejax_alone():
   row, = harness.measure_system(MACHINE, 'channel', ['forward'], 'tiny', repeats=2, compiled=True)
   assert row == json.loads(json.dumps(row, allow_nan=False))
-  assert row['status'] == 'ok' and row['errors'] == {} and 'ratio' not in row
+  assert row['status'] == 'ok' and row['errors'] == {} == row['ratios']
   assert (row['system'], row['phase'], row['dtype'], row['size'], row['repeats']) == (
       'channel', 'forward', 'float32', 'tiny', 2)
   assert row['shape'] == list(systems.SYSTEMS['channel'].shapes['tiny'])
@@ -184,5 +187,33 @@ def test_both_sides_compute_the_same(name):
                                     compiled=False):
     assert row['status'] == 'ok', row['reason']
     assert max(row['errors'].values()) < 1e-5
-    assert set(row['sides']) == {'spinejax', 'torch'} and row['ratio'] > 0
+    assert set(row['sides']) == {'spinejax', 'torch'} and row['ratios']['torch'] > 0
     assert row['sides']['torch']['form'] in ('contiguous', 'channels_last')
+
+
+def test_plain_flax_computes_the_same_of_other_operations(monkeypatch, tmp_path):
+  """Every form is replaced, and what networks compute stays as it is."""
+  image = np.random.default_rng(0).standard_normal((2, 16, 16, 3), np.float32)
+  networks = {name: spinejax_side.create_network(name, 'tiny', 'float32')
+              for name in ('unet', 'fpn', 'xray_unet')}
+
+  def outputs_and_primitives(network):
+    variables = spinejax_side.load_variables(network, image.shape, None)
+    apply = lambda image: network.apply(variables, image, train=False)['logits']
+    return apply(image), str(jax.make_jaxpr(apply)(image))
+
+  before = {name: outputs_and_primitives(network) for name, network in networks.items()}
+  for name, form in plain_side.FORMS.items():
+    assert hasattr(layers, name)
+    monkeypatch.setattr(layers, name, form)
+  for name, network in networks.items():
+    logits, program = outputs_and_primitives(network)
+    assert harness.relative_error(logits, before[name][0]) < 1e-5
+    assert 'reduce_window' in program and 'reduce_window' not in before[name][1]
+
+
+def test_plain_flax_is_a_side():
+  row, = harness.measure_system(MACHINE, 'unet', ['train'], 'tiny', repeats=1, compiled=False,
+                                plain=True)
+  assert row['status'] == 'ok' and set(row['sides']) == {'spinejax', 'plain'}
+  assert max(row['errors'].values()) < 1e-4 and row['ratios']['plain'] > 0

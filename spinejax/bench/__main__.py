@@ -7,6 +7,7 @@
 Each system is computed by spinejax and by an independent PyTorch reference with the same weights
 (pip install -e .[bench]), each in a process of its own, timed in turns A B A B. Logits, loss and
 gradient of the first step are compared before; rows whose sides differ are not timed and fail.
+With --plain the same networks of plain Flax operations are a third side.
 PyTorch runs in the fastest of its forms: contiguous arrays, channels-last arrays and, on GPUs and
 with --compiled, torch.compile.
 
@@ -35,6 +36,8 @@ _OUTPUT = flags.DEFINE_string('output', None, 'File to append a JSON object a ro
 _ALONE = flags.DEFINE_bool('without_torch', False, 'Measure spinejax alone.')
 _TORCH_PYTHON = flags.DEFINE_string(
     'torch_python', None, 'Interpreter of the PyTorch side, by default this one.')
+_PLAIN = flags.DEFINE_bool(
+    'plain', False, 'Measure plain Flax too: the same networks of the operations its modules call.')
 _COMPILED = flags.DEFINE_bool(
     'compiled', None, 'Try torch.compile too, which takes minutes on CPUs; by default on GPUs.')
 
@@ -61,7 +64,7 @@ def side_lines(row: dict) -> list[list[str]]:
         number(facts.get('compile_seconds')), number(facts.get('peak_bytes'), 1e6),
         number(facts.get('flops_per_second'), 1e9),
         f'{facts["share_of_peak"]:.0%}' if 'share_of_peak' in facts else '',
-        '' if lines or 'ratio' not in row else f'{row["ratio"]:.2f}'])
+        f'{row["ratios"][side]:.2f}' if side in row['ratios'] else ''])
   dtype = '' if row['dtype'] == 'float32' else row['dtype']
   name = ' '.join(filter(None, (row['system'], row['phase'], dtype)))
   return [[name, *[''] * 8], *lines] if lines else []
@@ -122,7 +125,8 @@ def main(argv) -> int:
       status.update(f'{len(rows)} rows done, measuring {name} ...')
       if name in systems.SYSTEMS:
         for row in harness.measure_system(machine, name, _PHASES.value, _SIZE.value,
-                                          repeats=_REPEATS.value, compiled=compiled):
+                                          repeats=_REPEATS.value, compiled=compiled,
+                                          plain=_PLAIN.value):
           take(row)
       else:
         take(harness.measure_piece(machine, name, _SIZE.value, repeats=_REPEATS.value))
@@ -130,8 +134,8 @@ def main(argv) -> int:
   load = rows[-1]['load']
   console.print(
       'Milliseconds of a call, median and least of wall time and median of CPU time; seconds of '
-      "compilation; GFLOP/s and their share of the peak; ratio of the first side's time to the "
-      f"second's, median of the turns. Load {'unknown' if load is None else round(load, 1)}.",
+      "compilation; GFLOP/s and their share of the peak; ratio of our time to that of the line, "
+      f"median of the turns. Load {'unknown' if load is None else round(load, 1)}.",
       highlight=False, soft_wrap=True)
   return 1 if any(row['status'] != 'ok' for row in rows) else 0
 

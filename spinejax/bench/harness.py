@@ -24,6 +24,7 @@ Row = dict[str, Any]
 TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
 _PROBE_SIZE = {'cpu': 2048, 'gpu': 8192}
 _TURN_SECONDS, _MOST_CALLS = 0.2, 50  # of the calls of a turn together, of a short program
+_BUILT = ('compile_seconds', 'peak_bytes', 'form', 'forms')  # what a row keeps of a side
 _COLD_SECONDS = 0.5  # a call this long needs no other before it
 
 
@@ -82,7 +83,7 @@ def dtypes(platform: str) -> tuple[str, ...]:
 
 
 def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str, *, repeats: int,
-                   compiled: bool) -> Iterator[Row]:
+                   compiled: bool, plain: bool = False) -> Iterator[Row]:
   """One row a dtype and phase of a system, each dtype in processes of its own.
 
   Args:
@@ -90,20 +91,22 @@ def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str
     name, phases, size: as in `systems`.
     repeats: turns of each side.
     compiled: torch.compile is one of PyTorch's forms, beside contiguous and channels-last arrays.
+    plain: plain Flax is a side too: `plain_side`.
 
   Yields:
     JSON-safe rows: `system`, `title`, `phase`, `dtype`, `size`, `shape`, `status` 'ok' or 'failed'
-    with a `reason`, `tolerance`, `errors` relative to PyTorch's {logits, or loss and grad_norm},
-    `parameters`, `flops` of a call, `ratio` (median over turns of our time to PyTorch's),
+    with a `reason`, `tolerance`, `errors` {'logits of torch', ...: how far ours are from them, or
+    loss and grad_norm, relative to theirs}, `parameters`, `flops` of a call, `ratios` {side: median
+    over turns of our time to its},
     `peak_flops_per_second`, `load` (average of a minute), `date`, the facts of the machine, and
-    `sides`: {'spinejax', 'torch': {wall_median, wall_min, cpu_median (seconds a call),
+    `sides`: {'spinejax', 'torch', 'plain': {wall_median, wall_min, cpu_median (seconds a call),
     compile_seconds, peak_bytes, flops_per_second, share_of_peak; of torch `form` and `forms`}}.
     Memory is that of the process above what it takes by itself; on GPUs that of the program.
   """
   shape = systems.SYSTEMS[name].shapes[size]
   for dtype in dtypes(machine.platform):
     with tempfile.TemporaryDirectory(prefix='spinejax-bench-') as folder, _sides(
-        machine.torch_python) as sides:
+        machine.torch_python, plain) as sides:
       paths = _Paths(pathlib.Path(folder))
       write_inputs(paths.inputs, name, size)
       for phase in phases:
@@ -112,14 +115,14 @@ def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str
         try:
           built, errors = _build(machine, sides, paths, name, size, phase, dtype, compiled)
           row |= {'tolerance': TOLERANCE[dtype], 'errors': errors,
-                  'parameters': built['spinejax'].pop('parameters')}
+                  'parameters': built['spinejax']['parameters']}
           _require_equal(errors, TOLERANCE[dtype])
-          work = built['spinejax'].pop('multiply_adds') * 2 * shape[0]
+          work = built['spinejax']['multiply_adds'] * 2 * shape[0]
           row['flops'] = work * (3 if phase == 'train' else 1)
           row |= _time({side: (ask, '') for side, ask in sides.items()}, repeats)
           for side, ask in sides.items():
             facts = row['sides'][side]
-            facts |= built[side]
+            facts |= {key: value for key, value in built[side].items() if key in _BUILT}
             if machine.platform == 'cpu':
               facts |= ask('memory')
             elif side == 'torch':
@@ -168,16 +171,18 @@ class _Paths:
 
   def __init__(self, folder: pathlib.Path):
     self.inputs, self.weights = folder / 'inputs.npz', folder / 'weights.npz'
-    self.logits = {side: folder / f'{side}.npy' for side in ('spinejax', 'torch')}
+    self.logits = {side: folder / f'{side}.npy' for side in ('spinejax', 'torch', 'plain')}
 
 
 @contextlib.contextmanager
-def _sides(torch_python: str | None) -> Iterator[dict[str, worker.Ask]]:
-  """The process of spinejax and, with an interpreter, that of PyTorch."""
+def _sides(torch_python: str | None, plain: bool = False) -> Iterator[dict[str, worker.Ask]]:
+  """The process of spinejax, with an interpreter that of PyTorch, and that of plain Flax."""
   with contextlib.ExitStack() as stack:
     sides = {'spinejax': stack.enter_context(worker.started('spinejax'))}
     if torch_python is not None:
       sides['torch'] = stack.enter_context(worker.started('torch', torch_python))
+    if plain:
+      sides['plain'] = stack.enter_context(worker.started('plain'))
     yield sides
 
 
@@ -194,16 +199,21 @@ def _build(machine: Machine, sides: Mapping[str, worker.Ask], paths: _Paths, nam
     forms = ['contiguous', 'channels_last', *(['compiled'] if compiled else [])]
     built['torch'] = sides['torch']('build', **request, weights=weights, forms=forms,
                                     platform=machine.platform, outputs=str(paths.logits['torch']))
-  built['spinejax'] = sides['spinejax']('build', **request, weights=weights,
-                                        outputs=str(paths.logits['spinejax']))
-  first = {side: {key: facts.pop(key) for key in ('loss', 'grad_norm') if key in facts}
-           for side, facts in built.items()}
-  if 'torch' not in sides:
-    return built, {}
-  if phase == 'forward':
-    return built, {'logits': relative_error(*map(np.load, paths.logits.values()))}
-  return built, {key: relative_error(first['spinejax'][key], first['torch'][key])
-                 for key in first['torch']}
+  for side in sides:
+    if side != 'torch':
+      built[side] = sides[side]('build', **request, weights=weights,
+                                outputs=str(paths.logits[side]))
+  errors = {}
+  for side in built:
+    if side == 'spinejax':
+      continue
+    if phase == 'forward':
+      ours, theirs = (np.load(paths.logits[key]) for key in ('spinejax', side))
+      errors[f'logits of {side}'] = relative_error(ours, theirs)
+      continue
+    for what in ('loss', 'grad_norm'):
+      errors[f'{what} of {side}'] = relative_error(built['spinejax'][what], built[side][what])
+  return built, errors
 
 
 def relative_error(value: Any, reference: Any) -> float:
@@ -220,12 +230,12 @@ def _require_equal(errors: Mapping[str, float], tolerance: float) -> None:
   for what, error in errors.items():
     if not error <= tolerance:
       raise worker.WorkerError(
-          f'not timed, for the two sides do not compute the same: the {what} of spinejax is '
-          f'{error:.2g} away from the other, relative to it, and {tolerance:g} is allowed.')
+          f'not timed, for the sides do not compute the same: spinejax is {error:.2g} away from the '
+          f'{what}, relative to it, and {tolerance:g} is allowed.')
 
 
 def _time(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
-  """Times programs {side: (ask, name)} in turns A B A B: `sides` and the `ratio` of the first two.
+  """Times programs {side: (ask, name)} in turns A B A B: `sides` and `ratios` of the first's time.
   """
   plans: dict[str, dict[str, Any]] = {}
   samples: dict[str, list[dict[str, float]]] = {side: [] for side in programs}
@@ -241,10 +251,9 @@ def _time(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
       side: {'wall_median': statistics.median(of(side, 'wall')), 'wall_min': min(of(side, 'wall')),
              'cpu_median': statistics.median(of(side, 'cpu')), 'calls': plans[side]['calls']}
       for side in programs}}
-  if len(programs) > 1:
-    ours, other = list(programs)[:2]
-    row['ratio'] = statistics.median(
-        a / b for a, b in zip(of(ours, 'wall'), of(other, 'wall'), strict=True))
+  ours, *others = programs
+  row['ratios'] = {side: statistics.median(
+      a / b for a, b in zip(of(ours, 'wall'), of(side, 'wall'), strict=True)) for side in others}
   return row
 
 

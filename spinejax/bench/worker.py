@@ -20,6 +20,8 @@ _START = ('import sys; sys.path.append({root!r}); '
 _CLEAR_REFS = pathlib.Path('/proc/self/clear_refs')
 _STATUS = pathlib.Path('/proc/self/status')
 _PATIENCE_SECONDS = 1800
+# For every side, as in launch/local.sh.
+_LARGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
 
 Ask = Callable[..., dict[str, Any]]
 Ops = Mapping[str, Callable[..., tuple[dict[str, Any], dict[str, 'Program'] | None]]]
@@ -37,7 +39,7 @@ class Program(NamedTuple):
 
 @contextlib.contextmanager
 def started(side: str, python: str = sys.executable) -> Iterator[Ask]:
-  """Starts a process of 'spinejax' or 'torch'; yields `ask(op, **request) -> reply`.
+  """Starts a process of 'spinejax', 'torch' or 'plain'; yields `ask(op, **request) -> reply`.
 
   `ask` raises WorkerError where the operation fails or the process has ended. A process that does
   not answer within half an hour is ended.
@@ -50,7 +52,7 @@ def started(side: str, python: str = sys.executable) -> Iterator[Ask]:
     try:
       process: Any = subprocess.Popen(
           [python, '-c', _START.format(root=_ROOT, side=side)], text=True, stdin=subprocess.PIPE,
-          stdout=subprocess.PIPE, stderr=log)
+          stdout=subprocess.PIPE, stderr=log, env={**_LARGE_PAGES, **os.environ})
     except OSError as error:
       raise WorkerError(f'{python} cannot be started ({error.strerror}).') from None
 
@@ -102,6 +104,10 @@ def load_ops(side: str) -> Ops:
   if side == 'torch':
     from spinejax.bench import torch_side
     return torch_side.OPS
+  if side == 'plain':
+    from spinejax.bench import plain_side
+    plain_side.configure()
+    return plain_side.OPS
   from spinejax.bench import spinejax_side  # before what else imports JAX
   spinejax_side.configure()
   from spinejax.bench import pieces

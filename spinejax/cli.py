@@ -117,6 +117,27 @@ def numbers(flag: str, values: Sequence[str], kind: type = float) -> tuple:
                      f'{",".join(values)}.') from None
 
 
+def check_choice(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
+  """Raises ValueError naming what is known unless all values of a list flag are, and there is one.
+  """
+  unknown = [value for value in values if value not in known]
+  if unknown or not values:
+    raise ValueError(f'--{flag} takes {", ".join(known)}, not '
+                     f'{unknown[0] if unknown else "nothing"!r}.')
+
+
+def check_file(flag: str, path: str | None) -> pathlib.Path | None:
+  """The path of a file to write, if there is one; ValueError or OSError where it cannot be."""
+  if not path:
+    return None
+  file = pathlib.Path(path)
+  if file.is_dir() or not file.parent.is_dir():
+    raise ValueError(f'--{flag} must be a file in a folder that exists, not {file}.')
+  if not os.access(file if file.exists() else file.parent, os.W_OK):
+    raise PermissionError(f'{file} cannot be written to; choose another --{flag}.')
+  return file
+
+
 def load_config(path_and_variant: str) -> ConfigDict:
   """Loads 'configs/seam.py' or 'configs/seam.py:variant'; errors name what exists instead."""
   path, _, variant = path_and_variant.partition(':')

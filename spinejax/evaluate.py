@@ -1,5 +1,6 @@
 """The papers' test protocol: whole images, at their original size, to tables, figures and masks."""
 import pathlib
+import time
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -52,7 +53,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
   Raises:
     ValueError: the run has another config or its data changed; FileNotFoundError: nothing trained.
   """
-  console = Console()
+  console, started = Console(), time.perf_counter()
   folder = pathlib.Path(workdir)
   runs.check(workdir, 'config', config)
   styles.uses_style_transfer(config)
@@ -85,6 +86,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
             f'{noise:g}': float(phantoms.localizer_dice(noise)) for noise in LABEL_NOISE}
     shown = _shown_cases(predictor, test, results['cases'], tested.angles)
   runs.write_json(folder / 'test_metrics.json', results)
+  runs.add_durations(workdir, {'test': time.perf_counter() - started})
   how = ' after style transfer' if predictor.transfer is not None else ''
   page = html.write_report(
       folder / 'report', title=f'{config.model.name}{how}, step {predictor.step}',

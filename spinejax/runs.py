@@ -148,11 +148,26 @@ def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
   return manifest
 
 
+def add_durations(workdir: str, seconds: Mapping[str, float]) -> None:
+  """Adds seconds by phase to `durations` of manifest.json, which sum over all starts of a run."""
+  manifest = read_manifest(workdir)
+  durations = manifest.setdefault('durations', {})
+  for phase, value in seconds.items():
+    durations[phase] = round(durations.get(phase, 0.0) + value, 3)
+  write_json(pathlib.Path(workdir) / 'manifest.json', manifest)
+
+
 def read_manifest(workdir: str) -> dict[str, Any]:
-  """The manifest of a run: {'starts': [one dict per start]}, empty where there is none."""
+  """The manifest of a run: {'starts': [one dict per start]}, empty where there is none.
+
+  With `durations` {phase: seconds} where a part of the run is done.
+  """
   path = pathlib.Path(workdir) / 'manifest.json'
   manifest = read_json(path) if path.is_file() else {'starts': []}
-  if not (isinstance(manifest, dict) and isinstance(manifest.get('starts'), list)):
+  durations = manifest.get('durations', {}) if isinstance(manifest, dict) else None
+  if not (isinstance(manifest, dict) and isinstance(manifest.get('starts'), list)
+          and isinstance(durations, dict)
+          and all(isinstance(value, float | int) for value in durations.values())):
     raise ValueError(f'{path} does not hold the starts of a run; delete it, it is a record only.')
   return manifest
 

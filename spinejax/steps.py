@@ -204,7 +204,7 @@ def training_devices(model: nn.Module, shape: Sequence[int]) -> list[jax.Device]
   variables = jax.eval_shape(functools.partial(model.init, train=True), rngs, image)
   program = jax.jit(functools.partial(model.apply, train=False)).lower(variables, image)
   analysis: Any = program.cost_analysis()
-  worth = _WORTH_SHARING * optax.tree.size(variables['params'])
+  worth = _WORTH_SHARING * sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
   return devices if 3 * analysis['flops'] >= worth else devices[:1]
 
 

@@ -105,7 +105,7 @@ def _locked(config: ConfigDict, workdir: str) -> Iterator[None]:
 
 def _train(config: ConfigDict, workdir: str) -> steps.TrainState:
   """`train` in a folder that is open."""
-  first = jax.process_index() == 0
+  started, first = time.perf_counter(), jax.process_index() == 0
   console = Console(quiet=not first)
   for sentence in checkpoints.set_aside_damaged(workdir) if first else ():
     print(sentence, file=sys.stderr)
@@ -130,8 +130,14 @@ def _train(config: ConfigDict, workdir: str) -> steps.TrainState:
         save(state, score=None)
       return state
     log = logs.MetricsLog(workdir, int(state.step), writes=first)
+    record = functools.partial(runs.add_durations, workdir) if first else lambda seconds: None
+    record({'start': time.perf_counter() - started})
     with contextlib.closing(log), _stop_requested() as stop_requested:
-      return _loop(config, run, state, log, save, stop_requested, console)
+      state = _loop(config, run, state, log, save, stop_requested, console, record)
+    durations = runs.read_manifest(workdir)['durations'] if first else {}
+    console.print('Seconds of ' + ', '.join(f'{phase} {seconds:.1f}' for phase, seconds
+                                            in durations.items()) + '.', highlight=False)
+    return state
 
 
 def create_run(config: ConfigDict, console: Console) -> Run:
@@ -204,17 +210,24 @@ def _import_weights(config: ConfigDict, state: steps.TrainState) -> steps.TrainS
 
 
 def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.MetricsLog,
-          save: Callable, stop_requested: Callable[[int], bool], console: Console
-          ) -> steps.TrainState:
-  """Steps from `state.step` to the last one, logging, validating and saving on the way."""
-  start = int(state.step)
+          save: Callable, stop_requested: Callable[[int], bool], console: Console,
+          record: Callable[[dict[str, float]], None]) -> steps.TrainState:
+  """Steps from `state.step` to the last one, logging, validating and saving on the way.
+
+  After each save `record(seconds by phase)` gets what each took since the last.
+  """
+  start, first_step = int(state.step), 0.0
   window, window_start = [], time.perf_counter()
+  since = window_start
   with logs.progress_of('training', run.num_steps, console, start) as progress:
     progress.note('the first step is compiled ...')
     for step in range(start + 1, run.num_steps + 1):
       state, metrics = run.train_step(state, run.batch_at(step - 1))
       window.append(metrics)
       progress.advance()
+      if step == start + 1:
+        jax.block_until_ready(metrics)
+        first_step = time.perf_counter() - since
       last, stop = step == run.num_steps, stop_requested(step)
       evaluating = step % config.eval_every == 0 or last
       if step % config.log_every == 0 or evaluating or stop:
@@ -232,7 +245,7 @@ def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.Metri
               'lower config.optimizer.learning_rate. The last checkpoint is from before.')
         window, window_start = [], time.perf_counter()
       if evaluating or stop:
-        score = None
+        score, trained = None, time.perf_counter()
         if evaluating:
           validation = run.validate(state)
           score = _score(validation, config.evaluation.best) if validation else float(step)
@@ -241,8 +254,12 @@ def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.Metri
             dice = validation['dice/mean_bones']
             progress.note(f'step {step}/{run.num_steps}  validation Dice '
                           + ('undefined' if dice is None else f'{dice:.3f} (mean of bones)'))
+        validated = time.perf_counter()
         save(state, score=score)
         window_start = time.perf_counter()
+        record({'first step': first_step, 'training': trained - since - first_step,
+                'validation': validated - trained, 'checkpoints': window_start - validated})
+        since, first_step = window_start, 0.0
       if stop and not last:
         raise cli.Interrupted(f'Stopped after step {step}; the state is saved, the same command '
                               'resumes.')

@@ -62,3 +62,15 @@ def test_every_start_is_recorded(tmp_path):
   manifest = runs.record_start(tmp_path, note='again')
   assert len(manifest['starts']) == 2 and manifest['starts'][1]['note'] == 'again'
   assert manifest['starts'][0]['versions']['jax'] and manifest['starts'][0]['devices']
+
+
+def test_durations_add_up_over_starts(tmp_path):
+  runs.record_start(tmp_path)
+  runs.add_durations(tmp_path, {'training': 2.5})
+  runs.record_start(tmp_path)
+  runs.add_durations(tmp_path, {'training': 1.25, 'test': 0.5})
+  manifest = runs.read_manifest(tmp_path)
+  assert manifest['durations'] == {'training': 3.75, 'test': 0.5} and len(manifest['starts']) == 2
+  (tmp_path / 'manifest.json').write_text('{"starts": [], "durations": {"training": "long"}}')
+  with pytest.raises(ValueError, match='does not hold the starts of a run'):
+    runs.read_manifest(tmp_path)

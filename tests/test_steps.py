@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 
+from spinejax import cli
 from spinejax import losses
 from spinejax import optimizers
 from spinejax import steps
@@ -181,3 +182,13 @@ def test_evaluation_ignores_padding():
   np.testing.assert_array_equal(padded['counts'][:3], full['counts'][:3])
   np.testing.assert_allclose(padded['loss'][:3], full['loss'][:3], rtol=1e-6)
   assert full['counts'].sum() - full['counts'][:, :, 1].sum() == 4 * 64
+
+
+def test_virtual_devices_are_used_where_they_pay(monkeypatch):
+  """A network of few operations for its parameters trains on one; a user's own number is kept."""
+  narrow, wide = (2, 8, 8, 1), (2, 256, 256, 1)
+  model = UNet(num_classes=1, features=4, levels=2)
+  assert len(steps.training_devices(model, narrow)) == 2  # the tests chose the number
+  monkeypatch.setattr(cli, '_made_devices', [2])
+  assert len(steps.training_devices(model, narrow)) == 1
+  assert len(steps.training_devices(model, wide)) == 2

@@ -65,6 +65,10 @@ def test_a_run_leaves_everything_behind(finished):
   steps = [row['step'] for row in logs.read_metrics(workdir) if row['phase'] == 'train']
   assert steps == [1, 2, 3, 4]
   assert len([row for row in logs.read_metrics(workdir) if row['phase'] == 'validation']) == 2
+  durations = runs.read_manifest(workdir)['durations']
+  assert set(durations) == {
+      'start', 'first step', 'training', 'validation', 'checkpoints', 'test'}
+  assert all(seconds > 0 for seconds in durations.values()) and 'Durations' in page
 
 
 def test_the_test_table_is_that_of_the_written_masks(finished):

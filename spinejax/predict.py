@@ -66,6 +66,7 @@ _VOLUMES = {  # fields of config.data
 def main(argv) -> int:
   del argv
   from spinejax.data import files, memory  # late: --help needs none of this
+  from spinejax.report import handoff
 
   source, output = pathlib.Path(_INPUT.value), pathlib.Path(_OUTPUT.value)
   paths = files.list_images(source)
@@ -73,6 +74,7 @@ def main(argv) -> int:
   limit = memory.parse(_MEMORY.value) if _MEMORY.value else None
   if output.resolve() == source.resolve():
     raise ValueError(f'--output must be another folder than --input, both are {source}.')
+  handoff.require_formats(_FORMATS.value)
   cli.configure_jax()
   from rich.console import Console
 

@@ -246,6 +246,8 @@ def test_the_command_evaluates_a_run_without_its_config(finished):
      'no such file or folder'),
     ('spinejax.predict', ['--workdir={tmp}/none', '--input=pyproject.toml', '--output={tmp}/o'],
      'holds no run'),
+    ('spinejax.predict', ['--workdir={tmp}', '--input=launch', '--output={tmp}/o',
+                          '--formats=nifty'], "unknown format 'nifty'"),
 ])
 def test_wrong_input_is_one_sentence(tmp_path, module, arguments, sentence):
   result = call(*[a.format(tmp=tmp_path) for a in arguments], module=module)

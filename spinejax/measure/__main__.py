@@ -179,6 +179,7 @@ def main(argv) -> int:
   from spinejax import measure
   from spinejax.data import files
   from spinejax.report import cases
+  from spinejax.report import handoff
   from spinejax.report import tables
 
   source, output = pathlib.Path(argv[1]), None
@@ -187,6 +188,7 @@ def main(argv) -> int:
       spacing=cli.numbers('spacing', _SPACING.value), formats=tuple(_FORMATS.value),
       image=pathlib.Path(_IMAGE.value) if _IMAGE.value else None, min_deg=_MIN_DEG.value,
       bands=cli.numbers('bands', _BANDS.value), calibration=tuple(_CALIBRATION.value))
+  handoff.require_formats(settings['formats'])
   measure.make_options(*(settings[name] for name in ('min_deg', 'bands', 'calibration')))
   paths = files.list_images(source)
   if _OUTPUT.value:

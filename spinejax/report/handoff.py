@@ -51,6 +51,13 @@ _PATIENT_AND_STUDY = (  # may be empty in a DICOM file, but not absent
 # --------------------------------------------------------------------------------------- a case
 
 
+def require_formats(formats: Sequence[str]) -> None:
+  """Raises ValueError for a format that is none of `FORMATS`."""
+  unknown = [form for form in formats if form not in FORMATS]
+  if unknown:
+    raise ValueError(f'unknown format {unknown[0]!r}; there are {", ".join(FORMATS)}.')
+
+
 def write_case(folder: str | os.PathLike, name: str, mask: np.ndarray, result: Mapping[str, Any],
                *, spacing: Sequence[float] | float | None = None,
                geometry: Geometry | None = None, axes: str = AXES, classes: Sequence[str] = (),
@@ -80,9 +87,7 @@ def write_case(folder: str | os.PathLike, name: str, mask: np.ndarray, result: M
       name with folders; a mask of other values or shape; dicom_seg without a source; a library
       that is missing; a folder that cannot be written to.
   """
-  unknown = [form for form in formats if form not in FORMATS]
-  if unknown:
-    raise ValueError(f'unknown format {unknown[0]!r}; there are {", ".join(FORMATS)}.')
+  require_formats(formats)
   if not name or pathlib.Path(name).name != name or '\\' in name:
     raise ValueError(f'the name of a case must be a file name without folders, not {name!r}.')
   mask = np.asarray(mask)

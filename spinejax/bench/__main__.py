@@ -17,8 +17,6 @@ product on this machine. Other programs on it make all figures worse, and not eq
 average stands in every row. --output=FILE gets one JSON object a row, appended.
 """
 import json
-import os
-import pathlib
 import sys
 from collections.abc import Sequence
 
@@ -40,13 +38,6 @@ _PLAIN = flags.DEFINE_bool(
     'plain', False, 'Measure plain Flax too: the same networks of the operations its modules call.')
 _COMPILED = flags.DEFINE_bool(
     'compiled', None, 'Try torch.compile too, which takes minutes on CPUs; by default on GPUs.')
-
-
-def check(flag: str, values: list[str], known: list[str]) -> None:
-  unknown = [value for value in values if value not in known]
-  if unknown or not values:
-    raise ValueError(f'--{flag} takes {", ".join(known)}, not '
-                     f'{unknown[0] if unknown else "nothing"!r}.')
 
 
 def side_lines(row: dict) -> list[list[str]]:
@@ -85,14 +76,9 @@ def print_rows(rows: Sequence[dict], console) -> None:
 
 def main(argv) -> int:
   del argv
-  check('systems', _SYSTEMS.value, _NAMES)
-  check('phases', _PHASES.value, list(systems.PHASES))
-  output = pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
-  if output is not None:
-    if output.is_dir() or not output.parent.is_dir():
-      raise ValueError(f'--output must be a file in a folder that exists, not {output}.')
-    if not os.access(output if output.exists() else output.parent, os.W_OK):
-      raise PermissionError(f'{output} cannot be written to; choose another --output.')
+  cli.check_choice('systems', _SYSTEMS.value, _NAMES)
+  cli.check_choice('phases', _PHASES.value, list(systems.PHASES))
+  output = cli.check_file('output', _OUTPUT.value)
 
   from rich.console import Console
 

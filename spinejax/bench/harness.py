@@ -119,7 +119,7 @@ def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str
           _require_equal(errors, TOLERANCE[dtype])
           work = built['spinejax']['multiply_adds'] * 2 * shape[0]
           row['flops'] = work * (3 if phase == 'train' else 1)
-          row |= _time({side: (ask, '') for side, ask in sides.items()}, repeats)
+          row |= time_programs({side: (ask, '') for side, ask in sides.items()}, repeats)
           for side, ask in sides.items():
             facts = row['sides'][side]
             facts |= {key: value for key, value in built[side].items() if key in _BUILT}
@@ -132,7 +132,7 @@ def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str
           row |= {'peak_flops_per_second': machine.peaks[dtype], 'status': 'ok'}
         except worker.WorkerError as error:
           row |= {'status': 'failed', 'reason': str(error)}
-        yield _dated(row, machine)
+        yield dated(row, machine)
 
 
 def measure_piece(machine: Machine, name: str, size: str, *, repeats: int) -> Row:
@@ -149,13 +149,13 @@ def measure_piece(machine: Machine, name: str, size: str, *, repeats: int) -> Ro
       if built['distance'] is not None:
         row['errors'] = {'result': built['distance']}
         _require_equal(row['errors'], 0.0)
-      row |= _time({side: (ask, side) for side in built['names']}, repeats)
+      row |= time_programs({side: (ask, side) for side in built['names']}, repeats)
       for facts in row['sides'].values():
         facts['items_per_second'] = built['items'] / facts['wall_median']
       row['status'] = 'ok'
     except worker.WorkerError as error:
       row |= {'status': 'failed', 'reason': str(error)}
-  return _dated(row, machine)
+  return dated(row, machine)
 
 
 def write_inputs(path: pathlib.Path, name: str, size: str) -> None:
@@ -234,7 +234,7 @@ def _require_equal(errors: Mapping[str, float], tolerance: float) -> None:
           f'{what}, relative to it, and {tolerance:g} is allowed.')
 
 
-def _time(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
+def time_programs(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
   """Times programs {side: (ask, name)} in turns A B A B: `sides` and `ratios` of the first's time.
   """
   plans: dict[str, dict[str, Any]] = {}
@@ -257,7 +257,7 @@ def _time(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
   return row
 
 
-def _dated(row: Row, machine: Machine) -> Row:
+def dated(row: Row, machine: Machine) -> Row:
   load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
   now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
   return {**row, 'load': load, 'date': now, **machine.facts}

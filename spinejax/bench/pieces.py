@@ -100,7 +100,7 @@ def _centroid_loss(size: str, folder: pathlib.Path) -> Piece:
   probs = jnp.clip(0.8 * jnp.roll(target, 1, 1) + 0.3 * noise, 0.0, 1.0)
   loss = lambda p: jnp.mean(centroid.centroid_loss(p, target)[0])
   overlap = lambda p: jnp.mean(dice.dice(p[..., None], target[..., None]))
-  return Piece({name: _jitted(jax.value_and_grad(function), probs)
+  return Piece({name: spinejax_side.jitted(jax.value_and_grad(function), probs)[0]
                 for name, function in (('centroid', loss), ('dice', overlap))}, 1)
 
 
@@ -113,7 +113,7 @@ def _components(size: str, folder: pathlib.Path) -> Piece:
   roots, (labels, count) = np.asarray(label(mask)), ndimage.label(mask)
   pairs = len(set(zip(roots[mask].tolist(), labels[mask].tolist())))
   distance = abs(pairs - count) + abs(len(np.unique(roots[mask])) - count)
-  return Piece({'spinejax': _jitted(components.label_components, jnp.asarray(mask)),
+  return Piece({'spinejax': spinejax_side.jitted(components.label_components, mask)[0],
                 'scipy': Program(lambda: ndimage.label(mask))}, 1, float(distance))
 
 
@@ -141,11 +141,6 @@ def _prediction(size: str, folder: pathlib.Path, system: str) -> Piece:
   call = lambda: list(inference.predict_images(predictor, [image]))
   call()
   return Piece({'spinejax': Program(call)}, 1)
-
-
-def _jitted(function: Callable, *arguments: Any) -> Program:
-  compiled = jax.jit(function).lower(*arguments).compile()
-  return spinejax_side.program(lambda: compiled(*arguments))
 
 
 _MAKERS: dict[str, Callable[[str, pathlib.Path], Piece]] = {

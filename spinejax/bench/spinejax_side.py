@@ -111,7 +111,7 @@ def build(system: str, size: str, phase: str, dtype: str, inputs: str, weights: 
   batch = steps.place(batch, steps.batched(mesh))
   reply = {'parameters': cost.count_parameters(variables['params']),
            'multiply_adds': cost.flops(model, shape[1:]).products}
-  create = {'forward': _forward, 'train': _train}[phase]
+  create = {'forward': _forward, 'train': train}[phase]
   program, seconds, reply['peak_bytes'], first = create(model, variables, batch, mesh, outputs)
   if jax.default_backend() != 'cpu':  # the comparison is not at the precision that is timed
     with jax.default_matmul_precision('highest'):
@@ -162,8 +162,8 @@ def _apply(variables, image, *, model, mesh):
   return steps.predict_step(variables, image, model=model, normalize_fn=lambda x: x, mesh=mesh)
 
 
-def _train(model, variables, batch, mesh, outputs):
-  """As `_forward`, with the loss of the first step and the norm of its gradient."""
+def train(model, variables, batch, mesh, outputs):
+  """A training step: as `_forward`, with the loss of the first and the norm of its gradient."""
   del outputs
   tx = optimizers.create_optimizer(_ADAM, 1)
   zero: Any = np.int32(0)
@@ -185,6 +185,13 @@ def _train(model, variables, batch, mesh, outputs):
 
   first = {name: float(metrics[name]) for name in ('loss', 'grad_norm')}
   return program(call), seconds, _num_bytes(compiled), first
+
+
+def jitted(function: Callable, *arguments: Any) -> tuple[Program, int]:
+  """The program that calls a function, compiled for its arguments, and the bytes it needs."""
+  placed = jax.device_put(arguments)
+  compiled, _ = _compile(jax.jit(function), *placed)
+  return program(lambda: compiled(*placed)), _num_bytes(compiled)
 
 
 def program(call: Callable[[], Any]) -> Program:

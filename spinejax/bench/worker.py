@@ -110,8 +110,9 @@ def load_ops(side: str) -> Ops:
     return plain_side.OPS
   from spinejax.bench import spinejax_side  # before what else imports JAX
   spinejax_side.configure()
+  from spinejax.bench import curves
   from spinejax.bench import pieces
-  return {**spinejax_side.OPS, **pieces.OPS}
+  return {**spinejax_side.OPS, **pieces.OPS, **curves.OPS}
 
 
 def create_answer(ops: Ops) -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -148,7 +148,7 @@ def measure_piece(machine: Machine, name: str, size: str, *, repeats: int) -> Ro
       built = ask('build_piece', piece=name, size=size, folder=folder)
       if built['distance'] is not None:
         row['errors'] = {'result': built['distance']}
-        _require_equal(row['errors'], 0.0)
+        _require_equal(row['errors'], built['tolerance'])
       row |= time_programs({side: (ask, side) for side in built['names']}, repeats)
       for facts in row['sides'].values():
         facts['items_per_second'] = built['items'] / facts['wall_median']
@@ -230,8 +230,8 @@ def _require_equal(errors: Mapping[str, float], tolerance: float) -> None:
   for what, error in errors.items():
     if not error <= tolerance:
       raise worker.WorkerError(
-          f'not timed, for the sides do not compute the same: spinejax is {error:.2g} away from the '
-          f'{what}, relative to it, and {tolerance:g} is allowed.')
+          f'not timed, for the sides do not compute the same: spinejax is {error:.2g} away from '
+          f'the {what}, relative to it, and {tolerance:g} is allowed.')
 
 
 def time_programs(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:

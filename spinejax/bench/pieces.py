@@ -14,6 +14,7 @@ from scipy import ndimage
 
 from spinejax import inference
 from spinejax import steps
+from spinejax.bench import layer_forms
 from spinejax.bench import spinejax_side
 from spinejax.bench import systems
 from spinejax.bench.worker import Program
@@ -36,18 +37,20 @@ _XRAY = {'tiny': (200, 75), 'quick': (400, 150), 'paper': (1200, 450)}
 class Piece(NamedTuple):
   """Programs by name, the first ours and the second what it is held against; items of a call.
 
-  `distance` says how far the results of the two are apart, None where they differ by nature.
+  `distance` says how far the results of the two are apart, of which `tolerance` is allowed; None
+  where they differ by nature.
   """
   programs: dict[str, Program]
   items: int
   distance: float | None = None
+  tolerance: float = 0.0
 
 
 def build(piece: str, size: str, folder: str):
   """Builds a piece of `systems.PIECES`; `folder` is empty, for the files it reads."""
   built = _MAKERS[piece](size, pathlib.Path(folder))
-  return ({'names': list(built.programs), 'items': built.items, 'distance': built.distance},
-          built.programs)
+  return ({'names': list(built.programs), 'items': built.items, 'distance': built.distance,
+           'tolerance': built.tolerance}, built.programs)
 
 
 def _config(size: str, folder: pathlib.Path, cache: str) -> ConfigDict:
@@ -143,6 +146,13 @@ def _prediction(size: str, folder: pathlib.Path, system: str) -> Piece:
   return Piece({'spinejax': Program(call)}, 1)
 
 
+def _layer(size: str, folder: pathlib.Path, name: str) -> Piece:
+  """A layer against its plain form, at the same shape in 'quick' and 'paper'."""
+  del folder
+  programs, distance = layer_forms.build(name, shrink=8 if size == 'tiny' else 1)
+  return Piece(programs, 1, distance, layer_forms.TOLERANCE)
+
+
 _MAKERS: dict[str, Callable[[str, pathlib.Path], Piece]] = {
     'input_device': functools.partial(_input_pipeline, cache='device'),
     'input_stream': functools.partial(_input_pipeline, cache='stream'),
@@ -153,6 +163,7 @@ _MAKERS: dict[str, Callable[[str, pathlib.Path], Piece]] = {
     'phantom_xray': functools.partial(_phantom, draw=phantoms.xray, shapes=_XRAY),
     'predict_unet': functools.partial(_prediction, system='unet'),
     'predict_seam': functools.partial(_prediction, system='seam'),
+    **{name: functools.partial(_layer, name=name) for name in layer_forms.LAYERS},
 }
 assert set(_MAKERS) == set(systems.PIECES)
 OPS: dict[str, Callable] = {'build_piece': build}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from spinejax.bench import harness
+from spinejax.bench import layer_forms
 from spinejax.bench import pieces
 from spinejax.bench import plain_side
 from spinejax.bench import spinejax_side
@@ -217,3 +218,9 @@ def test_plain_flax_is_a_side():
                                 plain=True)
   assert row['status'] == 'ok' and set(row['sides']) == {'spinejax', 'plain'}
   assert max(row['errors'].values()) < 1e-4 and row['ratios']['plain'] > 0
+
+
+@pytest.mark.parametrize('name', layer_forms.LAYERS)
+def test_a_layer_and_its_plain_form_compute_the_same(name):
+  programs, distance = layer_forms.build(name, shrink=16)
+  assert list(programs) == ['spinejax', 'plain'] and distance < 1e-5

@@ -56,18 +56,19 @@ _DOUBLING = (2, 4, 8, 16, 32)
 _SQUARES = tuple(side ** 2 for side in (16, 24, 32, 48, 64, 96))
 CURVES = {
     'unet_pixels': Curve('U-Net', _PIXELS, tuple(2 ** n for n in range(12, 18)), 1, 1),
-    'seam_pixels': Curve('SEAM', _PIXELS, (2 ** 14, 2 ** 16, 2 ** 18), 1, 1),
-    'unet_3d_voxels': Curve('3-D U-Net', _PIXELS, tuple(2 ** n for n in range(13, 18)), 1, 1),
+    'seam_pixels': Curve('SEAM', _PIXELS, tuple(4 ** n for n in (7, 8, 9)), 1, 1),
+    'unet_3d_voxels': Curve('3-D U-Net', _PIXELS, tuple(2 ** n for n in (11, 13, 15, 17)),
+                            1, 1),
     'components_pixels': Curve('spiral', _PIXELS, tuple(4 ** n for n in range(5, 11)), 1, 1),
     'unet_batch': Curve('U-Net', 'images of a batch', (1, 2, 4, 8), 1, 1),
-    'unet_classes': Curve('U-Net', _CLASSES, _DOUBLING, 1, 1),
+    'unet_classes': Curve('U-Net', _CLASSES, _DOUBLING[::2], 1, 1),
     'counts_classes': Curve('counts', _CLASSES, _DOUBLING, 0, 0),
     'seam_loss_classes': Curve('SEAM loss', _CLASSES, _DOUBLING, 1, 1),
     'centroid_laminae': Curve('centroid loss', _LAMINAE, (4, 16, 34, 68), 0, 0),
     'components_laminae': Curve('components', _LAMINAE, (4, 16, 34, 68), 0, 0),
     'measure_laminae': Curve('measurement', _LAMINAE, (17, 34, 68, 136, 192), 2, 2),
     'criss_cross': Curve('criss-cross', _POSITIONS, _SQUARES, 1.5, 1),
-    'position': Curve('position', _POSITIONS, (*_SQUARES[1:5], 72 ** 2, 84 ** 2, 96 ** 2), 2, 1),
+    'position': Curve('position', _POSITIONS, (*_SQUARES[1:5], 72 ** 2, 80 ** 2, 88 ** 2), 2, 1),
     'channel': Curve('channel', _POSITIONS, _SQUARES, 1, 1),
     'components_winding': Curve('spiral', 'turns of a spiral', (1, 2, 4, 8, 16, 32, 64), 0, 0),
 }
@@ -114,23 +115,28 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Row]:
-  """By curve its `values`, `time` (median, seconds) and `memory` (bytes) as lists, and `exponents`
-  {time, memory}; rows that failed are left out."""
+  """By curve `values`, `time` (median, seconds), `memory` (bytes): lists; `exponents` and `least`.
+
+  The latter two are {time, memory}, an exponent None where there is none. Rows that failed are left
+  out.
+  """
   found = {}
   done = [row for row in rows if row['status'] == 'ok']
   for name in dict.fromkeys(row['curve'] for row in done):
     columns = {column: [row[key] for row in done if row['curve'] == name] for column, key in (
         ('values', 'value'), ('time', 'wall_median'), ('memory', 'bytes'))}
-    found[name] = {**columns, 'exponents': {
-        cost: exponent(columns['values'], columns[cost]) for cost in ('time', 'memory')}}
+    found[name] = {
+        **columns, 'least': {'time': CURVES[name].time, 'memory': CURVES[name].memory},
+        'exponents': {cost: exponent(columns['values'], columns[cost])
+                      for cost in ('time', 'memory')}}
   return found
 
 
 def excess(summary: Mapping[str, Row]) -> list[str]:
   """A phrase for every cost whose exponent is more than `_SLACK` above the least one."""
-  return [f'{cost} of {name} ({e:.2f}, not {getattr(CURVES[name], cost):g})'
+  return [f'{cost} of {name} ({e:.2f}, not {facts["least"][cost]:g})'
           for name, facts in summary.items() for cost, e in facts['exponents'].items()
-          if e is not None and e > getattr(CURVES[name], cost) + _SLACK]
+          if e is not None and e > facts['least'][cost] + _SLACK]
 
 
 def print_table(summary: Mapping[str, Row], console) -> None:
@@ -141,10 +147,11 @@ def print_table(summary: Mapping[str, Row], console) -> None:
   for i, column in enumerate(('', 'from', 'to', 'ms', 'grows', 'must', 'MB', 'grows', 'must')):
     table.add_column(column, justify='right' if i else 'left', no_wrap=True)
   for name, facts in summary.items():
-    cells = [name, *(f'{facts["values"][end]:,}' for end in (0, -1))]
+    cells = [name, *(str(facts['values'][end]) for end in (0, -1))]
     for cost, unit in COSTS.values():
-      cells += [f'{facts[cost][-1] / unit:.3g}', _number(facts['exponents'][cost]),
-                f'{getattr(CURVES[name], cost):g}']
+      last = facts[cost][-1] / unit
+      cells += [format(last, '.0f' if last >= 100 else '.3g'), _number(facts['exponents'][cost]),
+                f'{facts["least"][cost]:g}']
     table.add_row(*cells)
   console.print(table)
 
@@ -152,39 +159,62 @@ def print_table(summary: Mapping[str, Row], console) -> None:
 def draw(summary: Mapping[str, Row]):
   """A matplotlib Figure: a column a quantity, time above memory, both axes logarithmic.
 
-  Each curve has its name, its exponent and the least one at its end; dots are what is measured, the
-  thin line through the largest has the least exponent, over the points that are fitted.
+  Each curve has its name and exponent at its end, and a thin line through its largest point, over
+  those that are fitted, that grows by the least exponent.
   """
   from matplotlib.figure import Figure
 
   from spinejax.report import figures
 
   quantities = list(dict.fromkeys(CURVES[name].quantity for name in summary))
-  figure = Figure(figsize=(max(3.1 * len(quantities), 4.5), 5.6), layout='constrained')
-  grid = figure.subplots(2, len(quantities), squeeze=False)
-  for column, quantity in zip(grid.T, quantities):
+  figure = Figure(figsize=(max(2.7 * len(quantities), 4.5), 6), layout='constrained')
+  figure.suptitle('Exponents by which curves grow, and those by which they must (thin lines)',
+                  x=0.01, ha='left', color=figures.INK, fontsize=figures.FONT + 1)
+  for column, quantity in zip(figure.subplots(2, len(quantities), squeeze=False).T, quantities):
     names = [name for name in summary if CURVES[name].quantity == quantity]
-    for axis, (cost, unit) in zip(column, COSTS.values()):
+    for axis, (label, (cost, unit)) in zip(column, COSTS.items()):
       axis.set(xscale='log', yscale='log')
       for i, name in enumerate(names):
-        color, facts = figures.RUN_COLORS[i], summary[name]
+        facts = summary[name]
         x, y = np.array(facts['values'], float), np.array(facts[cost]) / unit
-        axis.plot(x, y, color=color, marker='osDv'[i % 4], markersize=4, linewidth=1.8)
-        start = x[-_num_fitted(len(x)):]
-        axis.plot(start, y[-1] * (start / x[-1]) ** getattr(CURVES[name], cost), linewidth=0.8,
+        axis.plot(x, y, color=figures.RUN_COLORS[i], marker='osDv'[i % 4], markersize=4,
+                  linewidth=1.8)
+        fitted = x[-_num_fitted(len(x)):]
+        axis.plot(fitted, y[-1] * (fitted / x[-1]) ** facts['least'][cost], linewidth=0.8,
                   color=figures.MUTED, zorder=1)
-      figures.style(axis, quantity if cost == 'memory' else '', '')
-      axis.minorticks_off()
-      low, high = np.log(axis.get_ylim())
+      low, high = _span(axis.get_ylim())
+      axis.set_ylim(np.exp(low), np.exp(high))
+      figures.style(axis, quantity if cost == 'memory' else '',
+                    label if quantity == quantities[0] else '')
+      _set_ticks(axis)
       ends = [(np.log(summary[name][cost][-1] / unit) - low) / (high - low) for name in names]
-      for i, (name, height) in enumerate(zip(names, spread(ends, 0.15))):
-        text = (f'{CURVES[name].title}\n{_number(summary[name]["exponents"][cost])} '
-                f'(least {getattr(CURVES[name], cost):g})')
+      for i, (name, height) in enumerate(zip(names, spread(ends, 0.14))):
+        facts = summary[name]
+        text = (f'{CURVES[name].title}\n{_number(facts["exponents"][cost])}, '
+                f'must {facts["least"][cost]:g}')
         axis.text(1.03, height, text, transform=axis.transAxes, color=figures.RUN_COLORS[i],
                   fontsize=figures.FONT - 1, va='center', linespacing=1.05)
-  for axis, label in zip(grid[:, 0], COSTS):
-    axis.set_ylabel(label, color=figures.MUTED, fontsize=figures.FONT)
   return figure
+
+
+def _span(limits: tuple[float, float], least: float = np.log(30)) -> np.ndarray:
+  """Logarithms of the limits of an axis, as far apart as `least` at least: noise stays small."""
+  low, high = np.log(limits)
+  return np.array([low, high]) + max(least - (high - low), 0) / 2 * np.array([-1, 1])
+
+
+def _set_ticks(axis) -> None:
+  """Powers of 10, and what fits between them."""
+  from matplotlib import ticker
+
+  for side in (axis.xaxis, axis.yaxis):
+    low, high = np.log10(side.get_view_interval())
+    subs = (1, 2, 5) if high - low < 1.6 else (1, 3) if high - low < 2 else (1,)
+    side.set_major_locator(ticker.LogLocator(subs=subs, numticks=20))
+    side.set_major_formatter(ticker.FuncFormatter(
+        lambda value, _: f'{value / 1e6:g}M' if value >= 1e6 else
+        f'{value / 1e3:g}k' if value >= 1e3 else f'{value:g}'))
+  axis.minorticks_off()
 
 
 def spread(heights: Sequence[float], gap: float) -> np.ndarray:

@@ -55,17 +55,19 @@ def learned(images):
   model = wave_ct.WaveletAutoencoder(features=8)
   batch, tx = jnp.asarray(images[:3]), optax.adam(1e-2)
 
-  def step(state, _):
-    params, opt_state = state
+  @jax.jit
+  def step(params, opt_state):
     loss, gradients = jax.value_and_grad(
         lambda params: jnp.mean(jnp.square(model.apply(params, batch)[0] - batch)))(params)
     updates, opt_state = tx.update(gradients, opt_state)
-    return (optax.apply_updates(params, updates), opt_state), loss
+    return optax.apply_updates(params, updates), opt_state, loss
 
-  params = model.init(jax.random.key(0), batch)
-  train = jax.jit(lambda state: lax.scan(step, state, length=120))
+  params = jax.jit(model.init)(jax.random.key(0), batch)
+  found, opt_state = [], tx.init(params)
   with jax.numpy_dtype_promotion('standard'):  # Optax mixes types
-    (params, _), found = train((params, tx.init(params)))
+    for _ in range(120):
+      params, opt_state, loss = step(params, opt_state)
+      found.append(loss)
   return model, params, np.asarray(found)
 
 

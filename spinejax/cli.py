@@ -2,6 +2,7 @@
 import contextlib
 import difflib
 import faulthandler
+import importlib.metadata
 import importlib.util
 import os
 import pathlib
@@ -25,6 +26,7 @@ _VIRTUAL_DEVICES_FLAG = 'xla_force_host_platform_device_count'
 # The analysis spares two thirds of the copies of a training step on CPU, those of the optimizer.
 _XLA_FLAGS = {'--xla_cpu_collective_call_terminate_timeout_seconds': '600',
               '--xla_cpu_copy_insertion_use_region_analysis': 'true'}
+_LAST_JAXLIB = (0, 12)  # known to take these flags; an unknown one ends the process
 _made_devices: list[int] = []  # the numbers of virtual devices that `configure_jax` made
 
 
@@ -170,8 +172,10 @@ def configure_jax() -> None:
   """
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '2')
   xla_flags = os.environ.get('XLA_FLAGS', '')
-  ours = [f'{flag}={value}' for flag, value in _XLA_FLAGS.items() if flag not in xla_flags]
-  os.environ['XLA_FLAGS'] = ' '.join([xla_flags, *ours]).strip()
+  version = tuple(map(int, importlib.metadata.version('jaxlib').split('.')[:2]))
+  if version <= _LAST_JAXLIB:
+    ours = [f'{flag}={value}' for flag, value in _XLA_FLAGS.items() if flag not in xla_flags]
+    os.environ['XLA_FLAGS'] = ' '.join([xla_flags, *ours]).strip()
   import jax  # late, so that --help and config errors need no JAX
 
   if _VIRTUAL_DEVICES_FLAG not in xla_flags and 'JAX_NUM_CPU_DEVICES' not in os.environ:

@@ -36,7 +36,7 @@ def alone(monkeypatch):
 
 def row(name, value, time, num_bytes):
   return {'curve': name, 'quantity': growth.CURVES[name].quantity, 'value': value, 'status': 'ok',
-          'wall_median': time, 'bytes': num_bytes}
+          'wall_min': time, 'bytes': num_bytes}
 
 
 @pytest.mark.parametrize('power', [0, 0.5, 1, 2.5])

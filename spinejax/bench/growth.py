@@ -1,6 +1,6 @@
 """How time and memory grow with the work: image, batch, classes, laminae, positions, winding.
 
-  python -m spinejax.bench.growth                                # about 4 minutes on two cores
+  python -m spinejax.bench.growth                     # 5 minutes on two cores that others use too
   python -m spinejax.bench.growth --curves=criss_cross,position,channel --figure=attention.png
   python -m spinejax.bench.growth --output=growth.jsonl --figure=growth.png
 
@@ -11,8 +11,9 @@ program as compiled: arguments, results and what lies between; on the host what 
 hold at most.
 
 The exponent e of cost ~ quantity^e is fitted by least squares to the logarithms of the upper half
-of the points; below, what does not grow weighs too much. Beside it stands the least exponent that
-any way to compute the same has at large quantities. --output=FILE gets one JSON object a point,
+of the points, to the least of their times; below, what does not grow weighs too much. Beside it
+stands the least exponent that any way to compute the same has at large quantities. Other programs
+on the machine bend the times, but not the memory. --output=FILE gets one JSON object a point,
 appended; --figure=FILE (PNG, PDF or SVG) the curves.
 """
 import json
@@ -55,20 +56,19 @@ _LAMINAE, _POSITIONS = 'laminae', 'positions of a map'
 _DOUBLING = (2, 4, 8, 16, 32)
 _SQUARES = tuple(side ** 2 for side in (16, 24, 32, 48, 64, 96))
 CURVES = {
-    'unet_pixels': Curve('U-Net', _PIXELS, tuple(2 ** n for n in range(12, 18)), 1, 1),
+    'unet_pixels': Curve('U-Net', _PIXELS, tuple(2 ** n for n in range(13, 18)), 1, 1),
     'seam_pixels': Curve('SEAM', _PIXELS, tuple(4 ** n for n in (7, 8, 9)), 1, 1),
-    'unet_3d_voxels': Curve('3-D U-Net', _PIXELS, tuple(2 ** n for n in (11, 13, 15, 17)),
-                            1, 1),
+    'unet_3d_voxels': Curve('3-D U-Net', _PIXELS, tuple(2 ** n for n in (11, 13, 15, 17)), 1, 1),
     'components_pixels': Curve('spiral', _PIXELS, tuple(4 ** n for n in range(5, 11)), 1, 1),
     'unet_batch': Curve('U-Net', 'images of a batch', (1, 2, 4, 8), 1, 1),
     'unet_classes': Curve('U-Net', _CLASSES, _DOUBLING[::2], 1, 1),
     'counts_classes': Curve('counts', _CLASSES, _DOUBLING, 0, 0),
     'seam_loss_classes': Curve('SEAM loss', _CLASSES, _DOUBLING, 1, 1),
-    'centroid_laminae': Curve('centroid loss', _LAMINAE, (4, 16, 34, 68), 0, 0),
-    'components_laminae': Curve('components', _LAMINAE, (4, 16, 34, 68), 0, 0),
+    'centroid_laminae': Curve('centroid loss', _LAMINAE, (2, 12, 72), 0, 0),
+    'components_laminae': Curve('components', _LAMINAE, (2, 12, 72), 0, 0),
     'measure_laminae': Curve('measurement', _LAMINAE, (17, 34, 68, 136, 192), 2, 2),
     'criss_cross': Curve('criss-cross', _POSITIONS, _SQUARES, 1.5, 1),
-    'position': Curve('position', _POSITIONS, (*_SQUARES[1:5], 72 ** 2, 80 ** 2, 88 ** 2), 2, 1),
+    'position': Curve('position', _POSITIONS, (*_SQUARES[2:5], 72 ** 2, 80 ** 2, 88 ** 2), 2, 1),
     'channel': Curve('channel', _POSITIONS, _SQUARES, 1, 1),
     'components_winding': Curve('spiral', 'turns of a spiral', (1, 2, 4, 8, 16, 32, 64), 0, 0),
 }
@@ -115,7 +115,7 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Row]:
-  """By curve `values`, `time` (median, seconds), `memory` (bytes): lists; `exponents` and `least`.
+  """By curve `values`, `time` (least, seconds), `memory` (bytes): lists; `exponents` and `least`.
 
   The latter two are {time, memory}, an exponent None where there is none. Rows that failed are left
   out.
@@ -124,7 +124,7 @@ def summarize(rows: Sequence[Row]) -> dict[str, Row]:
   done = [row for row in rows if row['status'] == 'ok']
   for name in dict.fromkeys(row['curve'] for row in done):
     columns = {column: [row[key] for row in done if row['curve'] == name] for column, key in (
-        ('values', 'value'), ('time', 'wall_median'), ('memory', 'bytes'))}
+        ('values', 'value'), ('time', 'wall_min'), ('memory', 'bytes'))}
     found[name] = {
         **columns, 'least': {'time': CURVES[name].time, 'memory': CURVES[name].memory},
         'exponents': {cost: exponent(columns['values'], columns[cost])
@@ -160,7 +160,7 @@ def draw(summary: Mapping[str, Row]):
   """A matplotlib Figure: a column a quantity, time above memory, both axes logarithmic.
 
   Each curve has its name and exponent at its end, and a thin line through its largest point, over
-  those that are fitted, that grows by the least exponent.
+  those that are fitted, that grows by the least exponent. Costs of 0, unknown ones, are left out.
   """
   from matplotlib.figure import Figure
 
@@ -171,8 +171,9 @@ def draw(summary: Mapping[str, Row]):
   figure.suptitle('Exponents by which curves grow, and those by which they must (thin lines)',
                   x=0.01, ha='left', color=figures.INK, fontsize=figures.FONT + 1)
   for column, quantity in zip(figure.subplots(2, len(quantities), squeeze=False).T, quantities):
-    names = [name for name in summary if CURVES[name].quantity == quantity]
     for axis, (label, (cost, unit)) in zip(column, COSTS.items()):
+      names = [name for name in summary
+               if CURVES[name].quantity == quantity and min(summary[name][cost]) > 0]
       axis.set(xscale='log', yscale='log')
       for i, name in enumerate(names):
         facts = summary[name]
@@ -243,7 +244,7 @@ def main(argv) -> int:
   cli.check_choice('curves', names, list(CURVES))
   output = cli.check_file('output', flags.FLAGS.output)
   picture = cli.check_file('figure', flags.FLAGS.figure)
-  if picture is not None and picture.suffix not in _PICTURES:
+  if picture is not None and picture.suffix.lower() not in _PICTURES:
     raise ValueError(f'--figure must end with {", ".join(_PICTURES)}, not {picture.name}.')
 
   from rich.console import Console
@@ -265,10 +266,10 @@ def main(argv) -> int:
   summary = summarize(rows)
   print_table(summary, console)
   above = '; '.join(excess(summary)) or 'nothing'
-  console.print('Milliseconds and megabytes at the largest value, the exponents by which they grow '
-                f'and those by which they must. More than {_SLACK:g} above: {above}.',
+  console.print('Least milliseconds and megabytes at the largest value, the exponents by which they '
+                f'grow and those by which they must. More than {_SLACK:g} above: {above}.',
                 highlight=False, soft_wrap=True)
-  if picture is not None:
+  if picture is not None and summary:
     draw(summary).savefig(picture, dpi=150)
   return 1 if any(row['status'] != 'ok' for row in rows) else 0
 

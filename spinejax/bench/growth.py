@@ -266,8 +266,8 @@ def main(argv) -> int:
   summary = summarize(rows)
   print_table(summary, console)
   above = '; '.join(excess(summary)) or 'nothing'
-  console.print('Least milliseconds and megabytes at the largest value, the exponents by which they '
-                f'grow and those by which they must. More than {_SLACK:g} above: {above}.',
+  console.print('Least milliseconds and megabytes at the largest value, the exponents by which '
+                f'they grow and those by which they must. More than {_SLACK:g} above: {above}.',
                 highlight=False, soft_wrap=True)
   if picture is not None and summary:
     draw(summary).savefig(picture, dpi=150)

@@ -1,5 +1,6 @@
 """Our form of each layer against the one plain Flax has: value and gradient, in one process."""
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax
@@ -28,28 +29,30 @@ def _transposed(module: Callable) -> Callable:
   return apply
 
 
-def _strided(convolve: Callable) -> Callable:
-  return lambda x, kernel: convolve(x, kernel, 2)
+def _convolution(*shapes: tuple[int, ...], stride: int = 1) -> Layer:
+  return Layer(functools.partial(layers.convolve, stride=stride),
+               functools.partial(plain_side.convolve, stride=stride), shapes)
 
 
-_convolve = layers.convolve, plain_side.convolve
-_pool = layers.max_pool, plain_side.max_pool
-_transpose = _transposed(layers.ConvTranspose), _transposed(plain_side.ConvTranspose)
+def _transposed_convolution(*shapes: tuple[int, ...]) -> Layer:
+  return Layer(_transposed(layers.ConvTranspose), _transposed(plain_side.ConvTranspose), shapes)
+
+
 LAYERS = {
-    'layer_conv': Layer(*_convolve, ((2, 128, 64, 64), (3, 3, 64, 64))),
-    'layer_conv_wide': Layer(*_convolve, ((2, 8, 4, 512), (3, 3, 512, 512))),
-    'layer_conv_3d': Layer(*_convolve, ((1, 96, 48, 24, 16), (3, 3, 3, 16, 16))),
-    'layer_conv_1x1': Layer(*_convolve, ((2, 64, 32, 256), (1, 1, 256, 64))),
-    'layer_conv_1x1_stride_2': Layer(
-        *map(_strided, _convolve), ((2, 64, 32, 256), (1, 1, 256, 512))),
+    'layer_conv': _convolution((2, 128, 64, 64), (3, 3, 64, 64)),
+    'layer_conv_wide': _convolution((2, 8, 4, 512), (3, 3, 512, 512)),
+    'layer_conv_3d': _convolution((1, 96, 48, 24, 16), (3, 3, 3, 16, 16)),
+    'layer_conv_1x1': _convolution((2, 64, 32, 256), (1, 1, 256, 64)),
+    'layer_conv_1x1_stride_2': _convolution(
+        (2, 64, 32, 256), (1, 1, 256, 512), stride=2),
     'layer_conv_depthwise': Layer(layers.convolve_depthwise, plain_side.convolve_depthwise,
                                   ((3, 80, 80, 64), (3, 3, 1, 64))),
     'layer_conv_doubled': Layer(layers.convolve_doubled, plain_side.convolve_doubled,
                                 ((3, 80, 80, 32), (3, 3, 32, 3))),
-    'layer_conv_transposed': Layer(*_transpose, ((2, 64, 32, 128), (2, 2, 128, 64))),
-    'layer_conv_transposed_3d': Layer(*_transpose, ((1, 48, 24, 12, 32), (2, 2, 2, 32, 16))),
-    'layer_max_pool': Layer(*_pool, ((2, 256, 128, 32),)),
-    'layer_max_pool_3d': Layer(*_pool, ((1, 96, 48, 24, 16),)),
+    'layer_conv_transposed': _transposed_convolution((2, 64, 32, 128), (2, 2, 128, 64)),
+    'layer_conv_transposed_3d': _transposed_convolution((1, 48, 24, 12, 32), (2, 2, 2, 32, 16)),
+    'layer_max_pool': Layer(layers.max_pool, plain_side.max_pool, ((2, 256, 128, 32),)),
+    'layer_max_pool_3d': Layer(layers.max_pool, plain_side.max_pool, ((1, 96, 48, 24, 16),)),
     'layer_bilinear': Layer(
         layers.upsample_bilinear, plain_side.upsample_bilinear, ((2, 64, 32, 128),)),
     'layer_nearest': Layer(

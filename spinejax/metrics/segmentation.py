@@ -21,6 +21,7 @@ RSN-U-net and SEAM (Zhao et al., 2021) print per-image means and SEAM the mean o
 SADANet pools pixels, prints means of all classes for its own rows, and prints recall as "Acc".
 """
 from collections.abc import Sequence
+import functools
 from typing import Any, TypeVar
 
 import jax
@@ -98,16 +99,17 @@ def confusion_counts(
   if xp is np and label.size and not 0 <= label.min() <= label.max() < num_classes:
     raise ValueError(f'labels must be in 0..{num_classes - 1}, '
                      f'got {label.min()}..{label.max()}; check data.classes and data.label_map')
-  dtype = np.int64 if xp is np else np.int32
-  pixels = tuple(range(1, label.ndim))
-  counts = []
-  for index in range(num_classes):
-    predicted, true = prediction == index, label == index
-    hits = xp.sum(predicted & true, axis=pixels, dtype=dtype)
-    counts.append(xp.stack([hits,
-                            xp.sum(predicted, axis=pixels, dtype=dtype) - hits,
-                            xp.sum(true, axis=pixels, dtype=dtype) - hits], axis=-1))
-  counts = xp.stack(counts, axis=1)
+  dtype, size = (np.int64 if xp is np else np.int32), num_classes + 1  # one for what is outside
+  place = lambda x: xp.where((x >= 0) & (x < num_classes), x, num_classes).astype(np.int32)
+  pairs = (place(label) * size + place(prediction)).reshape(len(label), -1)
+  if xp is np:
+    matrix = np.array([np.bincount(row, minlength=size ** 2) for row in pairs], dtype)
+  else:
+    matrix = jax.vmap(functools.partial(jnp.bincount, length=size ** 2))(pairs).astype(dtype)
+  matrix = matrix.reshape(-1, size, size)
+  sums = xp.diagonal(matrix, axis1=1, axis2=2), matrix.sum(2), matrix.sum(1)
+  hits, true, predicted = (counts[:, :-1] for counts in sums)
+  counts = xp.stack([hits, predicted - hits, true - hits], axis=-1)
   return counts if valid is None else counts * valid.astype(dtype)[:, None, None]
 
 

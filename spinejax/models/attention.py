@@ -18,8 +18,8 @@ Array = jax.Array
 Dtype = Any
 
 # Up to so many weights an example, `attend` keeps the whole matrix; above, it works through so many
-# queries at a time.
-_MAX_WEIGHTS = 2 ** 24
+# queries at a time, which on CPU stay in the cache.
+_MAX_WEIGHTS, _MAX_WEIGHTS_ON_CPU = 2 ** 24, 2 ** 21
 _CHUNK = 512
 
 
@@ -33,8 +33,8 @@ def attend(query: Array, key: Array, value: Array, *, scale: float = 1.0,
     value: [N,Q,D].
     scale: of the energies.
     chunk: so many queries at a time, whose weights are computed again in the backward pass, so
-      that none of the P x Q weights are kept. None chooses 512 if P Q > 2^24, else P, the whole
-      matrix at once. Values and gradients are the same for any chunk.
+      that none of the P x Q weights are kept. None chooses 512 if P Q > 2^24, on CPU 2^21, else
+      P, the whole matrix at once. Values and gradients are the same for any chunk.
 
   Returns:
     float32 [N,P,D].
@@ -47,7 +47,8 @@ def attend(query: Array, key: Array, value: Array, *, scale: float = 1.0,
 
   n, positions, channels = query.shape
   if chunk is None:
-    chunk = _CHUNK if positions * key.shape[1] > _MAX_WEIGHTS else positions
+    most = _MAX_WEIGHTS_ON_CPU if jax.default_backend() == 'cpu' else _MAX_WEIGHTS
+    chunk = _CHUNK if positions * key.shape[1] > most else positions
   if chunk >= positions:
     return attend_chunk(query)
   count = -(-positions // chunk)

@@ -106,7 +106,11 @@ def build(system: str, size: str, phase: str, dtype: str, inputs: str, weights: 
     batch = dict(image=arrays['image'], label=arrays['label'])
   shape = batch['image'].shape
   variables = load_variables(model, shape, weights)
-  devices = steps.training_devices(model, shape) if phase == 'train' else jax.devices()
+  devices = jax.devices()
+  if isinstance(model, Attention):  # a small part of a network, which decides for all of them
+    devices = devices[:1]
+  elif phase == 'train':
+    devices = steps.training_devices(model, shape)
   mesh = steps.create_mesh(shape[0], shape[1:-1], devices)
   batch = steps.place(batch, steps.batched(mesh))
   reply = {'parameters': cost.count_parameters(variables['params']),

@@ -17,8 +17,8 @@ and our own:
   class_center  one center per class instead of one per component
   resnet101     the same with a ResNet-101 backbone
   quick         small network and images for a laptop CPU: launch/local.sh
-                --config=configs/seam.py:quick took 2 min 32 s on two cores and ended with a
-                per-image Dice of 0.762 (mean of bones) on the 29 test phantoms
+                --config=configs/seam.py:quick took 2 min 34 s on two cores and ended with a
+                per-image Dice of 0.757 (mean of bones) on the 29 test phantoms
 
 Protocol (paper, sections 3.1 and 3.2): 80 training and 29 test cases, images resized to 1024x256,
 patches 512x256, here every 128 rows; flips and rotation; batch 12; Adam, 1e-4 to 5e-6 by cosine;

@@ -1,6 +1,6 @@
 """Speed and memory of networks, attention modules and the rest, beside PyTorch where it is there.
 
-  python -m spinejax.bench                                  # about 4 minutes on two cores
+  python -m spinejax.bench                                  # about 5 minutes on two cores
   python -m spinejax.bench --systems=unet,fpn --sizes=paper --output=bench.jsonl
   python -m spinejax.bench --torch_python=/path/to/python   # PyTorch in an environment of its own
 

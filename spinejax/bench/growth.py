@@ -1,6 +1,6 @@
 """How time and memory grow with the work: image, batch, classes, laminae, positions, winding.
 
-  python -m spinejax.bench.growth                     # 5 minutes on two cores that others use too
+  python -m spinejax.bench.growth                     # about 3 minutes on two cores
   python -m spinejax.bench.growth --curves=criss_cross,position,channel --figure=attention.png
   python -m spinejax.bench.growth --output=growth.jsonl --figure=growth.png
 

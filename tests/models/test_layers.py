@@ -382,3 +382,17 @@ def test_padding_repeats_the_border_and_cropping_undoes_it():
   np.testing.assert_array_equal(padded[:, 5:], jnp.repeat(padded[:, 4:5], 3, 1))
   np.testing.assert_array_equal(layers.crop(padded, (5, 1)), x)
   assert layers.pad_to_multiple(padded, 4) is padded
+
+
+@pytest.mark.parametrize('dilation', [1, 2, 4])
+def test_input_gradient_of_a_kernel_larger_than_its_input(dilation):
+  """The shifted matrix product against the transposed convolution; 4 reaches beyond the image."""
+  keys = jax.random.split(jax.random.key(dilation), 3)
+  x, dy = (jax.random.normal(key, (2, 5, 3, features)) for key, features in zip(keys, (8, 16)))
+  kernel = jax.random.normal(keys[2], (3, 3, 8, 16))
+  assert kernel.size >= layers._LARGE_KERNEL * dy.size
+  transpose = jax.linear_transpose(lambda x: layers._convolve(x, kernel, 1, dilation), x)
+  np.testing.assert_allclose(layers._input_gradient(x.shape, kernel, dy, dilation),
+                             transpose(dy)[0], rtol=1e-5, atol=1e-5)
+  _, pullback = jax.vjp(lambda x: layers.convolve(x, kernel, 1, dilation), x)
+  np.testing.assert_allclose(pullback(dy)[0], transpose(dy)[0], rtol=1e-5, atol=1e-5)

@@ -16,7 +16,6 @@ the prediction times 2, and times 3 for a step; the peak they are shares of is t
 product on this machine. Other programs on it make all figures worse, and not equally: the load
 average stands in every row. --output=FILE gets one JSON object a row, appended.
 """
-import json
 import sys
 from collections.abc import Sequence
 
@@ -96,26 +95,20 @@ def main(argv) -> int:
   console.print(f'{machine.facts["device"]}, {machine.facts["cores"]} cores, peak {peaks}',
                 highlight=False, soft_wrap=True)
   compiled = machine.platform == 'gpu' if _COMPILED.value is None else _COMPILED.value
-  rows = []
+  rows: list[dict] = []
   with console.status('') as status:
-
-    def take(row: dict) -> None:
-      rows.append(row)
-      if row['status'] != 'ok':
-        print(f'{row["title"]} {row["phase"] or ""}: {row["reason"]}', file=sys.stderr)
-      if output is not None:
-        with output.open('a') as file:
-          file.write(json.dumps(row) + '\n')
-
     for name in _SYSTEMS.value:
       status.update(f'{len(rows)} rows done, measuring {name} ...')
       if name in systems.SYSTEMS:
-        for row in harness.measure_system(machine, name, _PHASES.value, _SIZE.value,
+        measured = harness.measure_system(machine, name, _PHASES.value, _SIZE.value,
                                           repeats=_REPEATS.value, compiled=compiled,
-                                          plain=_PLAIN.value):
-          take(row)
+                                          plain=_PLAIN.value)
       else:
-        take(harness.measure_piece(machine, name, _SIZE.value, repeats=_REPEATS.value))
+        measured = iter([harness.measure_piece(machine, name, _SIZE.value,
+                                               repeats=_REPEATS.value)])
+      for row in measured:
+        rows.append(row)
+        harness.record(row, f'{row["title"]} {row["phase"] or ""}', output)
   print_rows(rows, console)
   load = rows[-1]['load']
   console.print(

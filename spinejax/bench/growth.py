@@ -16,8 +16,6 @@ stands the least exponent that any way to compute the same has at large quantiti
 on the machine bend the times, but not the memory. --output=FILE gets one JSON object a point,
 appended; --figure=FILE (PNG, PDF or SVG) the curves.
 """
-import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -258,11 +256,7 @@ def main(argv) -> int:
       status.update(f'{len(rows)} points done, measuring {name} ...')
       for row in measure_curve(machine, name, flags.FLAGS.repeats):
         rows.append(row)
-        if row['status'] != 'ok':
-          print(f'{name} at {row["value"]}: {row["reason"]}', file=sys.stderr)
-        if output is not None:
-          with output.open('a') as file:
-            file.write(json.dumps(row) + '\n')
+        harness.record(row, f'{name} at {row["value"]}', output)
   summary = summarize(rows)
   print_table(summary, console)
   above = '; '.join(excess(summary)) or 'nothing'

@@ -1,6 +1,7 @@
 """Rows of the benchmark: both sides started, compared, timed in turns."""
 import contextlib
 import datetime
+import json
 import math
 import os
 import pathlib
@@ -255,6 +256,16 @@ def time_programs(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) 
   row['ratios'] = {side: statistics.median(
       a / b for a, b in zip(of(ours, 'wall'), of(side, 'wall'), strict=True)) for side in others}
   return row
+
+
+def record(row: Row, name: str, output: pathlib.Path | None) -> None:
+  """Says why a row failed, on stderr after a name, and appends the row to a file, if there is one.
+  """
+  if row['status'] != 'ok':
+    print(f'{name}: {row["reason"]}', file=sys.stderr)
+  if output is not None:
+    with output.open('a') as file:
+      file.write(json.dumps(row) + '\n')
 
 
 def dated(row: Row, machine: Machine) -> Row:

@@ -167,9 +167,7 @@ def restore_variables(workdir: str, config: Any, model: nn.Module, checkpoint: s
                       ) -> tuple[dict[str, Any], int]:
   """Variables of a run's network on the first device, and the step they were saved at."""
   data = config.data
-  image = jax.ShapeDtypeStruct((1, *data.image_size, data.channels), jnp.float32)
-  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
-  shapes = dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
+  shapes = steps.variable_shapes(model, (1, *data.image_size, data.channels))
   place = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   template = jax.tree.map(
       lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), shapes)

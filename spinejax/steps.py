@@ -70,6 +70,13 @@ def create_train_state(
   return jax.jit(create)(key)
 
 
+def variable_shapes(model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
+  """Shapes and dtypes of the variables for images [N, (D,) H, W, C]; computes nothing."""
+  image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32)
+  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
+  return dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
+
+
 def train_step(
     state: TrainState, batch: Batch, key: jax.Array, *, model: nn.Module,
     loss_fn: Callable, tx: optax.GradientTransformation, augment_fn: Callable,
@@ -199,9 +206,8 @@ def training_devices(model: nn.Module, shape: Sequence[int]) -> list[jax.Device]
   devices = jax.devices()
   if jax.default_backend() != 'cpu' or len(devices) == 1 or not cli.chose_devices():
     return devices
+  variables = variable_shapes(model, shape)
   image = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
-  variables = jax.eval_shape(functools.partial(model.init, train=True), rngs, image)
   program = jax.jit(functools.partial(model.apply, train=False)).lower(variables, image)
   analysis: Any = program.cost_analysis()
   worth = _WORTH_SHARING * sum(leaf.size for leaf in jax.tree.leaves(variables['params']))

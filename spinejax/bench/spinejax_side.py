@@ -126,9 +126,7 @@ def build(system: str, size: str, phase: str, dtype: str, inputs: str, weights: 
 def load_variables(model: nn.Module, shape: Sequence[int], weights: str | None) -> dict[str, Any]:
   """Variables of a network as NumPy arrays: imported from PyTorch's, or drawn where there are none.
   """
-  rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
-  image = jax.ShapeDtypeStruct((1, *shape[1:]), jnp.float32)
-  template = dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
+  template = steps.variable_shapes(model, (1, *shape[1:]))
   if weights is not None:
     return pretrained.to_variables(pretrained.load_state_dict(weights), template)
   rng = np.random.default_rng(0)

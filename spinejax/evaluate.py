@@ -8,13 +8,13 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from spinejax import inference
+from spinejax.inference import predictor as inference
 from spinejax import logs
 from spinejax import runs
-from spinejax import styles
+from spinejax.inference import styles
 from spinejax.data import datasets
 from spinejax.data import resize
-from spinejax.data import phantoms
+from spinejax import phantoms
 from spinejax.metrics import agreement
 from spinejax.metrics import laminae
 from spinejax.metrics import roc

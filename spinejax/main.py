@@ -14,7 +14,7 @@ import contextlib
 from absl import flags
 from ml_collections import config_flags
 
-from spinejax import cli
+from spinejax.commands import cli
 
 MODES = ('train_and_evaluate', 'train', 'evaluate')
 
@@ -46,7 +46,7 @@ def main(argv) -> None:
 
 def _run() -> None:
   import jax
-  from spinejax import evaluate, runs, train  # late: --help and config errors need no JAX
+  from spinejax import evaluate, runs, train
 
   config = _CONFIG.value
   if config is None:

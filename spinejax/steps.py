@@ -19,7 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import optax
 
-from spinejax import cli
+from spinejax.commands import cli
 from spinejax.metrics import segmentation
 
 AXIS = 'data'

@@ -19,14 +19,14 @@ import optax
 from rich.console import Console
 
 from spinejax import checkpoints
-from spinejax import cli
+from spinejax.commands import cli
 from spinejax import evaluate
-from spinejax import inference
+from spinejax.inference import predictor as inference
 from spinejax import logs
 from spinejax import optimizers
 from spinejax import runs
 from spinejax import steps
-from spinejax import styles
+from spinejax.inference import styles
 from spinejax.data import augment
 from spinejax.data import batches
 from spinejax.data import datasets

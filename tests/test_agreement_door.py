@@ -9,12 +9,12 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from spinejax import agreement
+from spinejax.commands import agree as agreement
 from spinejax.measure import angles
 from spinejax.metrics import agreement as metrics
 from spinejax.report import agreement_figures
 from spinejax.report import agreement_page
-from spinejax.report import handoff
+from spinejax.handoff import files as handoff
 from tests import tiny
 
 A = 'case,angle\na,10\nb,20\nc,30\nd,40\n'
@@ -36,7 +36,7 @@ def compare(tmp_path):
 
 
 def call(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax.agreement', *map(str, arguments)],
+  return subprocess.run([sys.executable, '-m', 'spinejax.commands.agree', *map(str, arguments)],
                         cwd=tiny.ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -92,7 +92,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
 
 def test_help_is_fast():
   result = subprocess.run(
-      [sys.executable, '-X', 'importtime', '-m', 'spinejax.agreement', '--help'], cwd=tiny.ROOT,
+      [sys.executable, '-X', 'importtime', '-m', 'spinejax.commands.agree', '--help'], cwd=tiny.ROOT,
       capture_output=True, text=True, timeout=120, check=False)
   imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
   assert 'absl.app' in imported and not {'jax', 'numpy', 'scipy', 'matplotlib'} & imported

@@ -10,13 +10,13 @@ import jax
 import numpy as np
 import pytest
 
-from spinejax.bench import harness
-from spinejax.bench import layer_forms
-from spinejax.bench import pieces
-from spinejax.bench import plain_side
-from spinejax.bench import spinejax_side
-from spinejax.bench import systems
-from spinejax.bench import worker
+from benchmarks import harness
+from benchmarks import layer_forms
+from benchmarks import pieces
+from benchmarks import plain_side
+from benchmarks import spinejax_side
+from benchmarks import systems
+from benchmarks import worker
 from spinejax.models import layers
 from tests import tiny
 
@@ -173,7 +173,7 @@ def test_every_system_has_its_shapes():
     ('--output=/nowhere/bench.jsonl', '--output must be a file in a folder that exists'),
     ('--repeats=0', 'repeats')])
 def test_wrong_flags_are_a_sentence(flag, words):
-  done = subprocess.run([sys.executable, '-m', 'spinejax.bench', flag], cwd=tiny.ROOT, text=True,
+  done = subprocess.run([sys.executable, '-m', 'benchmarks', flag], cwd=tiny.ROOT, text=True,
                         capture_output=True, timeout=60)
   assert done.returncode in (1, 2) and not done.stdout
   assert done.stderr.startswith('error: ') and words in done.stderr

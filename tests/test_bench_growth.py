@@ -9,10 +9,10 @@ from PIL import Image
 import pytest
 from scipy import ndimage
 
-from spinejax.bench import curves
-from spinejax.bench import growth
-from spinejax.bench import harness
-from spinejax.bench import worker
+from benchmarks import curves
+from benchmarks import growth
+from benchmarks import harness
+from benchmarks import worker
 from spinejax.models import resnet
 from tests import tiny
 
@@ -117,7 +117,7 @@ def test_labels_keep_their_order_and_a_distance():
 
 
 def run(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax.bench.growth', *arguments], cwd=tiny.ROOT,
+  return subprocess.run([sys.executable, '-m', 'benchmarks.growth', *arguments], cwd=tiny.ROOT,
                         text=True, capture_output=True, timeout=120)
 
 

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from spinejax import cli
+from spinejax.commands import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 SEAM = 'configs/seam.py'
@@ -45,9 +45,9 @@ def test_a_stray_argument_is_refused():
   assert result.returncode == 1 and "unexpected argument 'quick'" in result.stderr
 
 
-@pytest.mark.parametrize('module', ['spinejax.main', 'spinejax.predict', 'spinejax.data.build',
-                                    'spinejax.metrics.cost', 'spinejax.measure',
-                                    'spinejax.export'])
+@pytest.mark.parametrize('module', ['spinejax.main', 'spinejax.commands.predict', 'spinejax.data.build',
+                                    'spinejax.models.cost', 'spinejax.measure',
+                                    'spinejax.commands.export'])
 def test_help_needs_no_jax(module):
   result = subprocess.run([sys.executable, '-X', 'importtime', '-m', module, '--help'], cwd=ROOT,
                           capture_output=True, text=True, timeout=120, check=False)

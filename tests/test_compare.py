@@ -8,7 +8,7 @@ import sys
 import pytest
 from PIL import Image
 
-from spinejax import compare
+from spinejax.commands import compare
 from spinejax import runs
 from tests import tiny
 
@@ -36,7 +36,7 @@ def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d'
 
 
 def call(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax.compare', *arguments], cwd=tiny.ROOT,
+  return subprocess.run([sys.executable, '-m', 'spinejax.commands.compare', *arguments], cwd=tiny.ROOT,
                         capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -141,7 +141,7 @@ def test_the_command_refuses_in_one_line(tmp_path):
 
 def test_help_is_fast():
   result = subprocess.run(
-      [sys.executable, '-X', 'importtime', '-m', 'spinejax.compare', '--help'], cwd=tiny.ROOT,
+      [sys.executable, '-X', 'importtime', '-m', 'spinejax.commands.compare', '--help'], cwd=tiny.ROOT,
       capture_output=True, text=True, timeout=120, check=False)
   imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
   assert 'absl.app' in imported and not {'jax', 'scipy', 'matplotlib'} & imported

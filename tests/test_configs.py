@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 import numpy as np
 import pytest
 
-from spinejax import cli
+from spinejax.commands import cli
 from spinejax import losses
 from spinejax import models
 from tests import tiny

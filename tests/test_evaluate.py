@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 
 from spinejax import evaluate
-from spinejax import inference
+from spinejax.inference import predictor as inference
 from spinejax import runs
 from spinejax.data import datasets
-from spinejax.data import phantoms
+from spinejax import phantoms
 from spinejax.report import tables
 from tests import tiny
 

@@ -15,8 +15,8 @@ import optax
 import pytest
 
 from spinejax import checkpoints
-from spinejax import export
-from spinejax import inference
+from spinejax.inference import export
+from spinejax.inference import predictor as inference
 from spinejax import runs
 from spinejax import steps
 from spinejax.models import create_model

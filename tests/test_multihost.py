@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spinejax import checkpoints
-from spinejax import cli
+from spinejax.commands import cli
 from spinejax import logs
 from spinejax import steps
 from spinejax import train

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from spinejax import cli
+from spinejax.commands import cli
 from spinejax import losses
 from spinejax import optimizers
 from spinejax import steps

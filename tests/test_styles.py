@@ -9,10 +9,10 @@ from PIL import Image
 import pytest
 
 from spinejax import evaluate
-from spinejax import inference
+from spinejax.inference import predictor as inference
 from spinejax import logs
 from spinejax import runs
-from spinejax import styles
+from spinejax.inference import styles
 from spinejax import train
 from spinejax.models import resnet
 from tests import tiny

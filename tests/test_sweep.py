@@ -14,7 +14,7 @@ import pytest
 
 from tests import tiny
 
-SWEEP = tiny.ROOT / 'launch' / 'sweep.py'
+SWEEP = tiny.ROOT / 'spinejax' / 'commands' / 'sweep.py'
 # A config that trains in the place of spinejax.main, which loads it first: Dice is seed / 10.
 STAND_IN = """import json
 import pathlib

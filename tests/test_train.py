@@ -14,11 +14,11 @@ from PIL import Image
 import pytest
 from rich.console import Console
 
-from spinejax import cli
+from spinejax.commands import cli
 from spinejax import evaluate
-from spinejax import inference
+from spinejax.inference import predictor as inference
 from spinejax import logs
-from spinejax import outputs
+from spinejax.inference import outputs
 from spinejax import runs
 from spinejax import train
 from tests import tiny
@@ -188,7 +188,7 @@ def test_prediction_of_a_folder_skips_what_it_cannot_read(tmp_path, finished):
   (folder / 'broken.png').write_bytes((folder / 'gray.png').read_bytes()[:200])
   (folder / 'notes.txt').write_text('not an image')
   result = call(f'--workdir={workdir}', f'--input={folder}', f'--output={tmp_path / "out"}',
-                module='spinejax.predict')
+                module='spinejax.commands.predict')
   assert result.returncode == 1
   assert 'broken.png' in result.stderr and 'notes.txt' in result.stderr
   assert 'Traceback' not in result.stderr and '3 of 5 files' in ' '.join(result.stdout.split())
@@ -242,11 +242,11 @@ def test_the_command_evaluates_a_run_without_its_config(finished):
      'no such folder'),
     ('spinejax.main', ['--config=configs/seam.py:quick', '--config.model.name=unet',
                        '--workdir={tmp}/c'], 'unet has no such field'),
-    ('spinejax.predict', ['--workdir={tmp}', '--input={tmp}/none', '--output={tmp}/o'],
+    ('spinejax.commands.predict', ['--workdir={tmp}', '--input={tmp}/none', '--output={tmp}/o'],
      'no such file or folder'),
-    ('spinejax.predict', ['--workdir={tmp}/none', '--input=pyproject.toml', '--output={tmp}/o'],
+    ('spinejax.commands.predict', ['--workdir={tmp}/none', '--input=pyproject.toml', '--output={tmp}/o'],
      'holds no run'),
-    ('spinejax.predict', ['--workdir={tmp}', '--input=launch', '--output={tmp}/o',
+    ('spinejax.commands.predict', ['--workdir={tmp}', '--input=launch', '--output={tmp}/o',
                           '--formats=nifty'], "unknown format 'nifty'"),
 ])
 def test_wrong_input_is_one_sentence(tmp_path, module, arguments, sentence):

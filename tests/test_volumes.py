@@ -8,10 +8,10 @@ from PIL import Image
 import pytest
 from rich.console import Console
 
-from spinejax import inference
-from spinejax import outputs
+from spinejax.inference import predictor as inference
+from spinejax.inference import outputs
 from spinejax import train
-from spinejax.data import memory
+from spinejax.readers import memory
 from tests import tiny
 
 pytestmark = pytest.mark.xdist_group('test_volumes')  # its runs are made once, by one worker

@@ -5,8 +5,8 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from spinejax import inference
-from spinejax import outputs
+from spinejax.inference import predictor as inference
+from spinejax.inference import outputs
 from spinejax import train
 from spinejax.data import batches
 from spinejax.data import datasets

@@ -3,7 +3,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from spinejax import cli
+from spinejax.commands import cli
 
 ROOT = pathlib.Path(__file__).parents[1]
 

@@ -42,11 +42,11 @@ from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
-from spinejax import cli
+from spinejax.commands import cli
 from spinejax.data import datasets
-from spinejax.data import files
+from spinejax.readers import files
 from spinejax.data import splits
-from spinejax.data import trimaps
+from spinejax.readers import trimaps
 
 SPLITS_FILE = 'splits.json'
 

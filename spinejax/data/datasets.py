@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from spinejax.data import files
+from spinejax.readers import files
 from spinejax.data import preparation
 from spinejax.data import splits
-from spinejax.data import trimaps
+from spinejax.readers import trimaps
 
 Config = Mapping[str, Any]
 Record = dict[str, Any]
@@ -250,12 +250,12 @@ def load_built(config: Config) -> Dataset:
 
 
 def load_vpi_phantom(config: Config) -> Dataset:
-  """Phantom VPI images (see `spinejax.data.phantoms.vpi`); as `_load_phantoms`.
+  """Phantom VPI images (see `spinejax.phantoms.vpi`); as `_load_phantoms`.
 
   Raises:
     ValueError: num_* are not whole numbers; classes that do not fit.
   """
-  from spinejax.data.phantoms import vpi
+  from spinejax.phantoms import vpi
 
   _check_axes(config, are_volumes=False)
   label_map, num_classes = _label_map(config), len(config['classes'])
@@ -266,12 +266,12 @@ def load_vpi_phantom(config: Config) -> Dataset:
 
 
 def load_xray_phantom(config: Config) -> Dataset:
-  """Phantom spine X-rays (see `spinejax.data.phantoms.xray`); as `_load_phantoms`.
+  """Phantom spine X-rays (see `spinejax.phantoms.xray`); as `_load_phantoms`.
 
   Raises:
     ValueError: num_* are not whole numbers; classes that do not fit.
   """
-  from spinejax.data.phantoms import xray
+  from spinejax.phantoms import xray
 
   _check_axes(config, are_volumes=False)
   label_map = _label_map(config)
@@ -282,14 +282,14 @@ def load_xray_phantom(config: Config) -> Dataset:
 
 
 def load_volume_phantom(config: Config) -> Dataset:
-  """Phantom 3-D ultrasound volumes (see `spinejax.data.phantoms.volume`); as `_load_phantoms`.
+  """Phantom 3-D ultrasound volumes (see `spinejax.phantoms.volume`); as `_load_phantoms`.
 
   Records are as rendered, at render_size; nothing is prepared.
 
   Raises:
     ValueError: num_* are not whole numbers; classes that do not fit.
   """
-  from spinejax.data.phantoms import volume
+  from spinejax.phantoms import volume
 
   _check_axes(config, are_volumes=True)
   return _load_phantoms(config, volume)

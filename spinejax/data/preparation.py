@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
-from spinejax.data import landmarks as points_lib
+from spinejax.readers import landmarks as points_lib
 from spinejax.data import resize
 from spinejax.measure.angles import Numbers
 

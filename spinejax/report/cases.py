@@ -10,7 +10,7 @@ import numpy as np
 
 from spinejax import runs
 from spinejax.report import angle_figures
-from spinejax.report import handoff
+from spinejax.handoff import files as handoff
 from spinejax.report import html
 from spinejax.report import tables
 

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from spinejax.data import build
 from spinejax.data import datasets
-from spinejax.data import files
+from spinejax.readers import files
 from tests.data import folders
 
 ROOT = pathlib.Path(__file__).parents[2]

@@ -4,7 +4,7 @@ import pytest
 from PIL import Image
 
 from spinejax.data import datasets
-from spinejax.data import phantoms
+from spinejax import phantoms
 from tests.data import folders
 
 

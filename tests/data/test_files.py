@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spinejax.data import files
+from spinejax.readers import files
 from tests.data import folders
 
 

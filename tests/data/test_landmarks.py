@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from spinejax.data import landmarks
-from spinejax.data import orientation
-from spinejax.data.landmarks import LUMBAR, THORACIC, UNKNOWN
+from spinejax.readers import landmarks
+from spinejax.readers import orientation
+from spinejax.readers.landmarks import LUMBAR, THORACIC, UNKNOWN
 
 # A file in LPS (i = left, j = posterior, k = superior); our voxel is (6 - k, i, 5 - j).
 GEOMETRY = orientation.Geometry(

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from scipy import ndimage
 
-from spinejax.data import phantoms
-from spinejax.data.phantoms import curves
+from spinejax import phantoms
+from spinejax.phantoms import curves
 
 SHAPE = (512, 128)
 RIB, PROCESS, LUMP = 1, 2, 3
@@ -292,7 +292,7 @@ def test_determinism_by_hash(cases):
   np.testing.assert_array_equal(before, np.random.get_state()[1])
   assert first == digest(cases[0])
   code = ('import hashlib, numpy; numpy.random.seed(9)\n'
-          'from spinejax.data.phantoms import vpi\n'
+          'from spinejax.phantoms import vpi\n'
           'case = vpi([7, 0, 0], (512, 128))\n'
           'print(hashlib.sha256(case["image"].tobytes()).hexdigest())')
   root = pathlib.Path(phantoms.__file__).parents[3]

@@ -2,10 +2,10 @@
 import numpy as np
 import pytest
 
-from spinejax.data import phantoms
+from spinejax import phantoms
 from spinejax.data import preparation
 from spinejax.data import resize
-from spinejax.data import volumes
+from spinejax.readers import volumes
 
 UNKNOWN = np.full(3, np.nan)
 CROPS = ('crop_top_layer', 'crop_to_column', 'rescale')

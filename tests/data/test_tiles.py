@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from spinejax.data import memory
-from spinejax.data import tiles
+from spinejax.readers import memory
+from spinejax.inference import tiles
 from spinejax.models import unet
 
 

@@ -6,8 +6,8 @@ from scipy import io as scipy_io
 
 from spinejax.data import build
 from spinejax.data import datasets
-from spinejax.data import files
-from spinejax.data import trimaps
+from spinejax.readers import files
+from spinejax.readers import trimaps
 from tests.data import folders
 
 CLASSES = ('background', 'spine', 'border')

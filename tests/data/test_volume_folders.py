@@ -11,10 +11,10 @@ from rich.console import Console
 from spinejax.data import batches
 from spinejax.data import build
 from spinejax.data import datasets
-from spinejax.data import landmarks
-from spinejax.data import orientation
+from spinejax.readers import landmarks
+from spinejax.readers import orientation
 from spinejax.data import preparation
-from spinejax.data import volumes
+from spinejax.readers import volumes
 from tests.data import folders
 
 CLASSES = ('background', 'lamina')

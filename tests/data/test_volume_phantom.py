@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from spinejax.data import phantoms
-from spinejax.data.phantoms import LEVELS
+from spinejax import phantoms
+from spinejax.phantoms import LEVELS
 
 FULL, HALF, QUARTER = (384, 96, 48), (192, 48, 24), (96, 24, 12)
 TOUCHING = np.ones((3, 3, 3))
@@ -335,7 +335,7 @@ def test_determinism_by_hash(halves):
   np.testing.assert_array_equal(before, np.random.get_state()[1])
   assert len({digest(case) for case in halves}) == len(halves)
   code = ('import hashlib, numpy; numpy.random.seed(9)\n'
-          'from spinejax.data.phantoms import volume\n'
+          'from spinejax.phantoms import volume\n'
           'case = volume([7, 0], (192, 48, 24))\n'
           'print(hashlib.sha256(case["image"].tobytes()).hexdigest())')
   root = pathlib.Path(phantoms.__file__).parents[3]

@@ -5,8 +5,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from spinejax.data import orientation
-from spinejax.data import volumes
+from spinejax.readers import orientation
+from spinejax.readers import volumes
 
 SHAPE = (5, 6, 7)  # along the axes (i, j, k) of the file
 SPACING = (0.5, 1.25, 2.0)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from spinejax.data import build
-from spinejax.data import dicom
-from spinejax.data import files
+from spinejax.readers import dicom
+from spinejax.readers import files
 
 pydicom = pytest.importorskip('pydicom')
 

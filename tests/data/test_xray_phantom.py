@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from spinejax.data import phantoms
-from spinejax.data.phantoms import LEVELS
+from spinejax import phantoms
+from spinejax.phantoms import LEVELS
 
 SHAPE = (256, 128)
 SPINE, BORDER = 1, 2

@@ -182,7 +182,7 @@ def _write_images(suffix: str, *modes: str, **options):
 
 
 def _read_images(folder):
-  from spinejax.data import files
+  from spinejax.readers import files
 
   for path in sorted(folder.iterdir()):
     for read in (files.read_picture, files.read_mask,
@@ -236,7 +236,7 @@ def _write_dicom(folder):
 
 @functools.cache
 def _geometry():
-  from spinejax.data import volumes
+  from spinejax.readers import volumes
 
   with tempfile.TemporaryDirectory() as folder:
     path = pathlib.Path(folder) / 'a.npz'
@@ -273,7 +273,7 @@ def _write_npz(folder):
 
 
 def _read_volumes(folder):
-  from spinejax.data import volumes
+  from spinejax.readers import volumes
 
   geometry = _geometry()
   for path in sorted(folder.iterdir()):
@@ -295,7 +295,7 @@ def _write_text(**files: str):
 
 
 def _read_cases(folder):
-  from spinejax.data import files
+  from spinejax.readers import files
 
   for path in sorted(folder.iterdir()):
     _, faults = files.read_cases(path, ['anna', 'ben', 'carl'])
@@ -304,7 +304,7 @@ def _read_cases(folder):
 
 
 def _read_landmarks(folder):
-  from spinejax.data import landmarks
+  from spinejax.readers import landmarks
 
   geometry = _geometry()
   for path in sorted(folder.iterdir()):
@@ -329,7 +329,7 @@ def _write_corners(folder):
 
 
 def _read_corners(folder):
-  from spinejax.data import trimaps
+  from spinejax.readers import trimaps
 
   for path in sorted(folder.iterdir()):
     for line in (0, 1, 2):
@@ -344,7 +344,7 @@ def _read_split(folder):
 
 
 def _read_agreement(folder):
-  from spinejax import agreement
+  from spinejax.commands import agree as agreement
 
   _try(agreement.compare_tables, folder / 'a.csv', folder / 'b.csv')
 
@@ -362,7 +362,7 @@ def _write_pairs(folder):
 
 
 def _read_pairs(folder):
-  from spinejax.data import files
+  from spinejax.readers import files
 
   def read(path):
     pairs, faults = files.find_pairs(path)
@@ -392,7 +392,8 @@ def _write_run(folder):
 
 
 def _read_run(folder):
-  from spinejax import compare, logs, runs
+  from spinejax.commands import compare
+  from spinejax import logs, runs
 
   _try(lambda: runs.check(str(folder), 'config', tiny.tiny_config()))
   for read in (runs.load_config, runs.load_dataset_info, runs.read_manifest, compare.load_run,
@@ -529,7 +530,7 @@ def _read_overrides(folder):
   from absl import flags
   from ml_collections import config_flags
 
-  from spinejax import cli
+  from spinejax.commands import cli
 
   lines = (folder / 'flags').read_text(errors='surrogateescape').split('\n')
   for line in lines[:40]:

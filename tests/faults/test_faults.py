@@ -18,7 +18,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from spinejax import checkpoints, cli, logs, runs, train
+from spinejax import checkpoints, logs, runs, train
+from spinejax.commands import cli
 from tests import tiny
 from tests.faults import campaign
 

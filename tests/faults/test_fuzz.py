@@ -31,7 +31,7 @@ def test_a_volume_unpacks_to_no_more_than_it_declares(tmp_path):
   import tracemalloc
   import zlib
 
-  from spinejax.data import volumes
+  from spinejax.readers import volumes
 
   header = ('ObjectType = Image\nNDims = 3\nDimSize = 4 4 4\nElementType = MET_UCHAR\n'
             'CompressedData = True\nElementDataFile = LOCAL\n')

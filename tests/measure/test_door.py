@@ -15,7 +15,7 @@ VPI = ('background', 'rib', 'thoracic process', 'lump')
 
 
 def call(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax.measure', *map(str, arguments)],
+  return subprocess.run([sys.executable, '-m', 'spinejax.commands.measure', *map(str, arguments)],
                         cwd=tiny.ROOT, capture_output=True, text=True, timeout=120, check=False)
 
 

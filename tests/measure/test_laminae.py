@@ -6,7 +6,7 @@ import pytest
 
 from spinejax import measure
 from spinejax.measure import laminae
-from tests.measure import benchmark_laminae
+from benchmarks import measure_laminae as benchmark_laminae
 
 
 @pytest.fixture(scope='module')

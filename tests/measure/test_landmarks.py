@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from spinejax import measure
-from spinejax.data import phantoms
+from spinejax import phantoms
 from spinejax.measure import landmarks
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import ndimage
 
 from spinejax import measure
-from spinejax.data import phantoms
+from spinejax import phantoms
 from spinejax.measure import angles, candidates, midline, pairing
 
 

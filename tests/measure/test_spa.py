@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from spinejax.data import phantoms
+from spinejax import phantoms
 from spinejax.measure import spa
 
 

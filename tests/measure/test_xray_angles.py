@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from spinejax import measure
-from spinejax.data import phantoms
-from tests.measure.benchmark_laminae import largest, ragged, squeeze
+from spinejax import phantoms
+from benchmarks.measure_laminae import largest, ragged, squeeze
 
 
 @pytest.fixture(scope='module')

@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from spinejax import models
-from spinejax.metrics import cost
+from spinejax.models import cost
 from spinejax.models import attention, layers, resnet
 from tests import tiny
 
@@ -31,7 +31,7 @@ def flops(function, *shape):
 
 
 def command(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax.metrics.cost', *arguments], cwd=tiny.ROOT,
+  return subprocess.run([sys.executable, '-m', 'spinejax.models.cost', *arguments], cwd=tiny.ROOT,
                         timeout=120, capture_output=True, text=True, check=False)
 
 

@@ -11,7 +11,7 @@ import pytest
 from spinejax import losses
 from spinejax import models
 from spinejax.data import resize
-from spinejax.data.phantoms import vpi
+from spinejax.phantoms import vpi
 from spinejax.models import resnet
 from spinejax.models import wave_ct
 

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from spinejax.data import landmarks
-from spinejax.data import orientation
-from spinejax.data import volumes
-from spinejax.data.orientation import Geometry
+from spinejax.readers import landmarks
+from spinejax.readers import orientation
+from spinejax.readers import volumes
+from spinejax.readers.orientation import Geometry
 from spinejax.measure import angles
 from spinejax.report import figures
-from spinejax.report import handoff
+from spinejax.handoff import files as handoff
 
 SPACING = (0.5, 0.8)
 CLASSES = ('background', 'rib', 'thoracic process', 'lump')

@@ -1,0 +1,123 @@
+"""Speed and memory of networks, attention modules and the rest, beside PyTorch where it is there.
+
+  python -m benchmarks                                  # about 5 minutes on two cores
+  python -m benchmarks --systems=unet,fpn --sizes=paper --output=bench.jsonl
+  python -m benchmarks --torch_python=/path/to/python   # PyTorch in an environment of its own
+
+Each system is computed by spinejax and by an independent PyTorch reference with the same weights
+(pip install -e .[bench]), each in a process of its own, timed in turns A B A B. Logits, loss and
+gradient of the first step are compared before; rows whose sides differ are not timed and fail.
+With --plain the same networks of plain Flax operations are a third side.
+PyTorch runs in the fastest of its forms: contiguous arrays, channels-last arrays and, on GPUs and
+with --compiled, torch.compile.
+
+Times are of one call: a forward pass, or a training step with Adam. Operations are multiply-adds of
+the prediction times 2, and times 3 for a step; the peak they are shares of is that of a matrix
+product on this machine. Other programs on it make all figures worse, and not equally: the load
+average stands in every row. --output=FILE gets one JSON object a row, appended.
+"""
+import sys
+from collections.abc import Sequence
+
+from absl import flags
+
+from spinejax.commands import cli
+from benchmarks import systems
+
+_NAMES = [*systems.SYSTEMS, *systems.PIECES]
+_SYSTEMS = flags.DEFINE_list('systems', _NAMES, f'What to measure, of {", ".join(_NAMES)}.')
+_PHASES = flags.DEFINE_list('phases', list(systems.PHASES), 'Of forward, train.')
+_SIZE = flags.DEFINE_enum('sizes', 'quick', systems.SIZES, "Small shapes, or the papers'.")
+_REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each side.', lower_bound=1)
+_OUTPUT = flags.DEFINE_string('output', None, 'File to append a JSON object a row to.')
+_ALONE = flags.DEFINE_bool('without_torch', False, 'Measure spinejax alone.')
+_TORCH_PYTHON = flags.DEFINE_string(
+    'torch_python', None, 'Interpreter of the PyTorch side, by default this one.')
+_PLAIN = flags.DEFINE_bool(
+    'plain', False, 'Measure plain Flax too: the same networks of the operations its modules call.')
+_COMPILED = flags.DEFINE_bool(
+    'compiled', None, 'Try torch.compile too, which takes minutes on CPUs; by default on GPUs.')
+
+
+def side_lines(row: dict) -> list[list[str]]:
+  """The lines of a row in the table: its name, and one a side; a row that failed has none."""
+
+  def number(value: float | None, unit: float = 1.0) -> str:
+    """Three digits or more; empty for none and for 0."""
+    return '' if not value else format(value / unit, ',.0f' if value >= 100 * unit else '.3g')
+
+  lines: list[list[str]] = []
+  for side, facts in row.get('sides', {}).items():
+    lines.append([
+        f'  {side} {facts.get("form", "")}',
+        *(number(facts[key], 1e-3) for key in ('wall_median', 'wall_min', 'cpu_median')),
+        number(facts.get('compile_seconds')), number(facts.get('peak_bytes'), 1e6),
+        number(facts.get('flops_per_second'), 1e9),
+        f'{facts["share_of_peak"]:.0%}' if 'share_of_peak' in facts else '',
+        f'{row["ratios"][side]:.2f}' if side in row['ratios'] else ''])
+  dtype = '' if row['dtype'] == 'float32' else row['dtype']
+  name = ' '.join(filter(None, (row['system'], row['phase'], dtype)))
+  return [[name, *[''] * 8], *lines] if lines else []
+
+
+def print_rows(rows: Sequence[dict], console) -> None:
+  from rich.box import SIMPLE_HEAD
+  from rich.table import Table
+
+  table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+  columns = ('', 'ms', 'min', 'CPU', 'build', 'MB', 'GF/s', 'peak', 'ratio')
+  for i, column in enumerate(columns):
+    table.add_column(column, justify='right' if i else 'left', no_wrap=not i)
+  for line in (line for row in rows for line in side_lines(row)):
+    table.add_row(*line)
+  console.print(table)
+
+
+def main(argv) -> int:
+  del argv
+  cli.check_choice('systems', _SYSTEMS.value, _NAMES)
+  cli.check_choice('phases', _PHASES.value, list(systems.PHASES))
+  output = cli.check_file('output', _OUTPUT.value)
+
+  from rich.console import Console
+
+  from benchmarks import harness
+
+  console = Console()
+  machine = harness.look_around(None if _ALONE.value else _TORCH_PYTHON.value or sys.executable)
+  if machine.note and _TORCH_PYTHON.value:
+    raise ValueError(f'--torch_python: {machine.note.partition(": ")[2]}')
+  if machine.note:
+    console.print(f'{machine.note} Install PyTorch, or name an interpreter that has it by '
+                  '--torch_python.', highlight=False, soft_wrap=True)
+  peaks = ', '.join(f'{peak / 1e9:,.0f} GFLOP/s in {dtype}'
+                    for dtype, peak in machine.peaks.items())
+  console.print(f'{machine.facts["device"]}, {machine.facts["cores"]} cores, peak {peaks}',
+                highlight=False, soft_wrap=True)
+  compiled = machine.platform == 'gpu' if _COMPILED.value is None else _COMPILED.value
+  rows: list[dict] = []
+  with console.status('') as status:
+    for name in _SYSTEMS.value:
+      status.update(f'{len(rows)} rows done, measuring {name} ...')
+      if name in systems.SYSTEMS:
+        measured = harness.measure_system(machine, name, _PHASES.value, _SIZE.value,
+                                          repeats=_REPEATS.value, compiled=compiled,
+                                          plain=_PLAIN.value)
+      else:
+        measured = iter([harness.measure_piece(machine, name, _SIZE.value,
+                                               repeats=_REPEATS.value)])
+      for row in measured:
+        rows.append(row)
+        harness.record(row, f'{row["title"]} {row["phase"] or ""}', output)
+  print_rows(rows, console)
+  load = rows[-1]['load']
+  console.print(
+      'Milliseconds of a call, median and least of wall time and median of CPU time; seconds of '
+      "compilation; GFLOP/s and their share of the peak; ratio of our time to that of the line, "
+      f"median of the turns. Load {'unknown' if load is None else round(load, 1)}.",
+      highlight=False, soft_wrap=True)
+  return 1 if any(row['status'] != 'ok' for row in rows) else 0
+
+
+if __name__ == '__main__':
+  cli.run(main)

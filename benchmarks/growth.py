@@ -1,0 +1,276 @@
+"""How time and memory grow with the work: image, batch, classes, laminae, positions, winding.
+
+  python -m benchmarks.growth                     # about 3 minutes on two cores
+  python -m benchmarks.growth --curves=criss_cross,position,channel --figure=attention.png
+  python -m benchmarks.growth --output=growth.jsonl --figure=growth.png
+
+Every curve computes the same with one quantity growing and the rest fixed and small: training steps
+of networks and attention modules with Adam, values and gradients of losses, counts, components, the
+measurement of laminae. Programs are compiled as in a run, for one device. Memory is that of the
+program as compiled: arguments, results and what lies between; on the host what Python and NumPy
+hold at most.
+
+The exponent e of cost ~ quantity^e is fitted by least squares to the logarithms of the upper half
+of the points, to the least of their times; below, what does not grow weighs too much. Beside it
+stands the least exponent that any way to compute the same has at large quantities. Other programs
+on the machine bend the times, but not the memory. --output=FILE gets one JSON object a point,
+appended; --figure=FILE (PNG, PDF or SVG) the curves.
+"""
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+import numpy as np
+
+from spinejax.commands import cli
+from benchmarks import harness
+from benchmarks import worker
+
+Row = dict[str, Any]
+# What is measured: label of an axis to its key and its unit.
+COSTS = {'time of a call, ms': ('time', 1e-3), 'memory, MB': ('memory', 1e6)}
+_PICTURES = ('.png', '.pdf', '.svg')
+_SLACK = 0.2  # of an exponent above the least one, for fixed costs and noise
+
+
+class Curve(NamedTuple):
+  """What grows, and the least exponents that time and memory can have.
+
+  Attributes:
+    title: for people.
+    quantity: what `values` count.
+    values: in growing order.
+    time, memory: least exponents; 0 where nothing has to grow.
+  """
+  title: str
+  quantity: str
+  values: tuple[int, ...]
+  time: float
+  memory: float
+
+
+_PIXELS, _CLASSES = 'pixels or voxels', 'classes'
+_LAMINAE, _POSITIONS = 'laminae', 'positions of a map'
+_DOUBLING = (2, 4, 8, 16, 32)
+_SQUARES = tuple(side ** 2 for side in (16, 24, 32, 48, 64, 96))
+CURVES = {
+    'unet_pixels': Curve('U-Net', _PIXELS, tuple(2 ** n for n in range(13, 18)), 1, 1),
+    'seam_pixels': Curve('SEAM', _PIXELS, tuple(4 ** n for n in (7, 8, 9)), 1, 1),
+    'unet_3d_voxels': Curve('3-D U-Net', _PIXELS, tuple(2 ** n for n in (11, 13, 15, 17)), 1, 1),
+    'components_pixels': Curve('spiral', _PIXELS, tuple(4 ** n for n in range(5, 11)), 1, 1),
+    'unet_batch': Curve('U-Net', 'images of a batch', (1, 2, 4, 8), 1, 1),
+    'unet_classes': Curve('U-Net', _CLASSES, _DOUBLING[::2], 1, 1),
+    'counts_classes': Curve('counts', _CLASSES, _DOUBLING, 0, 0),
+    'seam_loss_classes': Curve('SEAM loss', _CLASSES, _DOUBLING, 1, 1),
+    'centroid_laminae': Curve('centroid loss', _LAMINAE, (2, 12, 72), 0, 0),
+    'components_laminae': Curve('components', _LAMINAE, (2, 12, 72), 0, 0),
+    'measure_laminae': Curve('measurement', _LAMINAE, (17, 34, 68, 136, 192), 2, 2),
+    'criss_cross': Curve('criss-cross', _POSITIONS, _SQUARES, 1.5, 1),
+    'position': Curve('position', _POSITIONS, (*_SQUARES[2:5], 72 ** 2, 80 ** 2, 88 ** 2), 2, 1),
+    'channel': Curve('channel', _POSITIONS, _SQUARES, 1, 1),
+    'components_winding': Curve('spiral', 'turns of a spiral', (1, 2, 4, 8, 16, 32, 64), 0, 0),
+}
+
+
+def measure_curve(machine: harness.Machine, name: str, repeats: int, points: int | None = None
+                  ) -> Iterator[Row]:
+  """One row a point of a curve of `CURVES`, all in one process.
+
+  Args:
+    machine: of `harness.look_around`.
+    name: of the curve.
+    repeats: turns that are timed.
+    points: so many of its smallest values; None: all.
+
+  Yields:
+    JSON-safe rows: `curve`, `quantity`, `value`, `status` 'ok' or 'failed' with a `reason`,
+    `wall_median`, `wall_min`, `cpu_median` (seconds a call), `calls` of a turn, `repeats`, `bytes`,
+    `load`, `date` and the facts of the machine.
+  """
+  curve = CURVES[name]
+  with worker.started('spinejax') as ask:
+    for value in curve.values[:points]:
+      row: Row = {'curve': name, 'quantity': curve.quantity, 'value': value}
+      try:
+        row |= ask('build_point', curve=name, value=value)
+        timed = harness.time_programs({'spinejax': (ask, '')}, repeats)
+        row |= {'status': 'ok', 'repeats': repeats, **timed['sides']['spinejax']}
+      except worker.WorkerError as error:
+        row |= {'status': 'failed', 'reason': str(error)}
+      yield harness.dated(row, machine)
+
+
+def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
+  """e of cost ~ value^e by least squares in the logarithms of the upper half, 3 points at least.
+
+  None of fewer than two points, or where a cost is 0.
+  """
+  x, y = (np.array(column[-_num_fitted(len(values)):], float) for column in (values, costs))
+  if len(x) < 2 or not (y > 0).all():
+    return None
+  x, y = np.log(x) - np.log(x).mean(), np.log(y)
+  return float(x @ y / (x @ x))
+
+
+def summarize(rows: Sequence[Row]) -> dict[str, Row]:
+  """By curve `values`, `time` (least, seconds), `memory` (bytes): lists; `exponents` and `least`.
+
+  The latter two are {time, memory}, an exponent None where there is none. Rows that failed are left
+  out.
+  """
+  found = {}
+  done = [row for row in rows if row['status'] == 'ok']
+  for name in dict.fromkeys(row['curve'] for row in done):
+    columns = {column: [row[key] for row in done if row['curve'] == name] for column, key in (
+        ('values', 'value'), ('time', 'wall_min'), ('memory', 'bytes'))}
+    found[name] = {
+        **columns, 'least': {'time': CURVES[name].time, 'memory': CURVES[name].memory},
+        'exponents': {cost: exponent(columns['values'], columns[cost])
+                      for cost in ('time', 'memory')}}
+  return found
+
+
+def excess(summary: Mapping[str, Row]) -> list[str]:
+  """A phrase for every cost whose exponent is more than `_SLACK` above the least one."""
+  return [f'{cost} of {name} ({e:.2f}, not {facts["least"][cost]:g})'
+          for name, facts in summary.items() for cost, e in facts['exponents'].items()
+          if e is not None and e > facts['least'][cost] + _SLACK]
+
+
+def print_table(summary: Mapping[str, Row], console) -> None:
+  from rich.box import SIMPLE_HEAD
+  from rich.table import Table
+
+  table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+  for i, column in enumerate(('', 'from', 'to', 'ms', 'grows', 'must', 'MB', 'grows', 'must')):
+    table.add_column(column, justify='right' if i else 'left', no_wrap=True)
+  for name, facts in summary.items():
+    cells = [name, *(str(facts['values'][end]) for end in (0, -1))]
+    for cost, unit in COSTS.values():
+      last = facts[cost][-1] / unit
+      cells += [format(last, '.0f' if last >= 100 else '.3g'), _number(facts['exponents'][cost]),
+                f'{facts["least"][cost]:g}']
+    table.add_row(*cells)
+  console.print(table)
+
+
+def draw(summary: Mapping[str, Row]):
+  """A matplotlib Figure: a column a quantity, time above memory, both axes logarithmic.
+
+  Each curve has its name and exponent at its end, and a thin line through its largest point, over
+  those that are fitted, that grows by the least exponent. Costs of 0, unknown ones, are left out.
+  """
+  from matplotlib.figure import Figure
+
+  from spinejax.report import figures
+
+  quantities = list(dict.fromkeys(CURVES[name].quantity for name in summary))
+  figure = Figure(figsize=(max(2.7 * len(quantities), 4.5), 6), layout='constrained')
+  figure.suptitle('Exponents by which curves grow, and those by which they must (thin lines)',
+                  x=0.01, ha='left', color=figures.INK, fontsize=figures.FONT + 1)
+  for column, quantity in zip(figure.subplots(2, len(quantities), squeeze=False).T, quantities):
+    for axis, (label, (cost, unit)) in zip(column, COSTS.items()):
+      names = [name for name in summary
+               if CURVES[name].quantity == quantity and min(summary[name][cost]) > 0]
+      axis.set(xscale='log', yscale='log')
+      for i, name in enumerate(names):
+        facts = summary[name]
+        x, y = np.array(facts['values'], float), np.array(facts[cost]) / unit
+        axis.plot(x, y, color=figures.RUN_COLORS[i], marker='osDv'[i % 4], markersize=4,
+                  linewidth=1.8)
+        fitted = x[-_num_fitted(len(x)):]
+        axis.plot(fitted, y[-1] * (fitted / x[-1]) ** facts['least'][cost], linewidth=0.8,
+                  color=figures.MUTED, zorder=1)
+      low, high = _span(axis.get_ylim())
+      axis.set_ylim(np.exp(low), np.exp(high))
+      figures.style(axis, quantity if cost == 'memory' else '',
+                    label if quantity == quantities[0] else '')
+      _set_ticks(axis)
+      ends = [(np.log(summary[name][cost][-1] / unit) - low) / (high - low) for name in names]
+      for i, (name, height) in enumerate(zip(names, spread(ends, 0.14))):
+        facts = summary[name]
+        text = (f'{CURVES[name].title}\n{_number(facts["exponents"][cost])}, '
+                f'must {facts["least"][cost]:g}')
+        axis.text(1.03, height, text, transform=axis.transAxes, color=figures.RUN_COLORS[i],
+                  fontsize=figures.FONT - 1, va='center', linespacing=1.05)
+  return figure
+
+
+def _span(limits: tuple[float, float], least: float = np.log(30)) -> np.ndarray:
+  """Logarithms of the limits of an axis, as far apart as `least` at least: noise stays small."""
+  low, high = np.log(limits)
+  return np.array([low, high]) + max(least - (high - low), 0) / 2 * np.array([-1, 1])
+
+
+def _set_ticks(axis) -> None:
+  """Powers of 10, and what fits between them."""
+  from matplotlib import ticker
+
+  for side in (axis.xaxis, axis.yaxis):
+    low, high = np.log10(side.get_view_interval())
+    subs = (1, 2, 5) if high - low < 1.6 else (1, 3) if high - low < 2 else (1,)
+    side.set_major_locator(ticker.LogLocator(subs=subs, numticks=20))
+    side.set_major_formatter(ticker.FuncFormatter(
+        lambda value, _: f'{value / 1e6:g}M' if value >= 1e6 else
+        f'{value / 1e3:g}k' if value >= 1e3 else f'{value:g}'))
+  axis.minorticks_off()
+
+
+def spread(heights: Sequence[float], gap: float) -> np.ndarray:
+  """Heights in [0, 1] moved, in their order, until they lie `gap` apart, none above 1 for that."""
+  order = np.argsort(heights, kind='stable')
+  steps = gap * np.arange(len(order))
+  sorted_heights = np.asarray(heights, float)[order]
+  lifted = np.maximum.accumulate(sorted_heights - steps)
+  moved = np.empty(len(order))
+  moved[order] = np.minimum(lifted, 1 - steps[-1:]) + steps
+  return moved
+
+
+def _num_fitted(num_points: int) -> int:
+  return max(num_points // 2, 3)
+
+
+def _number(e: float | None) -> str:
+  """Two digits; empty for none, and no negative zero."""
+  return '' if e is None else f'{round(e, 2) + 0.0:.2f}'
+
+
+def main(argv) -> int:
+  del argv
+  names = flags.FLAGS.curves
+  cli.check_choice('curves', names, list(CURVES))
+  output = cli.check_file('output', flags.FLAGS.output)
+  picture = cli.check_file('figure', flags.FLAGS.figure)
+  if picture is not None and picture.suffix.lower() not in _PICTURES:
+    raise ValueError(f'--figure must end with {", ".join(_PICTURES)}, not {picture.name}.')
+
+  from rich.console import Console
+
+  console = Console()
+  machine = harness.look_around(None, probe_size=256)
+  console.print(f'{machine.facts["device"]}, {machine.facts["cores"]} cores', highlight=False)
+  rows: list[Row] = []
+  with console.status('') as status:
+    for name in names:
+      status.update(f'{len(rows)} points done, measuring {name} ...')
+      for row in measure_curve(machine, name, flags.FLAGS.repeats):
+        rows.append(row)
+        harness.record(row, f'{name} at {row["value"]}', output)
+  summary = summarize(rows)
+  print_table(summary, console)
+  above = '; '.join(excess(summary)) or 'nothing'
+  console.print('Least milliseconds and megabytes at the largest value, the exponents by which '
+                f'they grow and those by which they must. More than {_SLACK:g} above: {above}.',
+                highlight=False, soft_wrap=True)
+  if picture is not None and summary:
+    draw(summary).savefig(picture, dpi=150)
+  return 1 if any(row['status'] != 'ok' for row in rows) else 0
+
+
+if __name__ == '__main__':  # flags are defined here, so that others may import the functions above
+  flags.DEFINE_list('curves', list(CURVES), f'What to measure, of {", ".join(CURVES)}.')
+  flags.DEFINE_integer('repeats', 3, 'Turns of each point.', lower_bound=1)
+  flags.DEFINE_string('output', None, 'File to append a JSON object a point to.')
+  flags.DEFINE_string('figure', None, 'PNG, PDF or SVG file to write.')
+  cli.run(main)

@@ -1,0 +1,1 @@
+"""Files of users: images, masks, DICOM, volumes, landmarks, and which file belongs to which."""

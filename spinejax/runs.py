@@ -199,11 +199,20 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a text as `write_json` does."""
+  """Writes a text as UTF-8, atomically like `write_bytes`."""
+  write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+  """Writes a file atomically: a reader sees the old file or the new one, never half of one.
+
+  Raises:
+    OSError: the file cannot be written; the message is one sentence.
+  """
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.writing')
   try:
-    temporary.write_text(text)
+    temporary.write_bytes(data)
     os.replace(temporary, path)
   except OSError as error:
     with contextlib.suppress(OSError):

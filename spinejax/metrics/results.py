@@ -1,0 +1,453 @@
+"""Results of tests and comparisons: what `metrics` computes and `report` shows.
+
+The attributes are named as the keys of the JSON files. None means undefined. Units of fields that
+end in `_deg` are degrees, of fields that end in `_mm` millimeters.
+"""
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from spinejax.measure.results import AngleResult
+
+# {metric: {class or mean: value}}, see `metrics.segmentation`.
+ClassTable: TypeAlias = Mapping[str, Mapping[str, float | None]]
+# {metric: {'all' or region: value}}, see `metrics.laminae`.
+RegionTable: TypeAlias = Mapping[str, Mapping[str, float | None]]
+Interval: TypeAlias = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+  """Counts of a yes-or-no question, with the reference as the truth.
+
+  Attributes:
+    tp, fn, fp, tn: numbers of cases.
+    sensitivity: tp / (tp + fn).
+    specificity: tn / (tn + fp).
+    from_deg: angle from which the answer is yes, of `BandAgreement.at_least`.
+  """
+  tp: int
+  fn: int
+  fp: int
+  tn: int
+  sensitivity: float | None
+  specificity: float | None
+  from_deg: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class BandAgreement:
+  """Whether two measurements put each case into the same band of severity.
+
+  Attributes:
+    names: of the bands, by rising angle.
+    limits: upper limits in degrees, excluded; the last is None.
+    confusion: number of cases [reference][other].
+    accuracy: share of the cases in the same band.
+    kappa: Cohen's kappa with linear weights.
+    each: {name: this band against all others}.
+    at_least: {name: this band or a higher one}, without the first band.
+  """
+  names: tuple[str, ...]
+  limits: tuple[float | None, ...]
+  confusion: tuple[tuple[int, ...], ...]
+  accuracy: float | None
+  kappa: float | None
+  each: Mapping[str, Decision]
+  at_least: Mapping[str, Decision]
+
+
+@dataclasses.dataclass(frozen=True)
+class Smape:
+  """Symmetric mean absolute percentage error.
+
+  Attributes:
+    smape: in percent.
+    smape_cases: number of cases in the mean.
+    undefined: {attribute: why it is None}.
+  """
+  smape: float | None
+  smape_cases: int
+  undefined: Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+  """Agreement of two measurements of one angle per case, with d = other - reference.
+
+  Attributes:
+    pairs: number of cases with both angles.
+    left_out: number of cases without one of them.
+    mad, mad_sd: mean and standard deviation of |d|.
+    bias, bias_ci, sd: mean of d, its confidence interval, and the standard deviation of d.
+    limits: limits of agreement, bias ± 1.96 sd.
+    lower_limit_ci, upper_limit_ci: confidence intervals of the two limits.
+    within, num_within, limit: share and number of the cases with |d| <= limit.
+    r, r_ci, r2: Pearson's correlation, its confidence interval, and its square.
+    icc2_1, icc2_1_ci, icc3_1, icc3_1_ci: intraclass correlations, see `agreement.icc`.
+    sem: standard error of measurement.
+    mdc95: minimal detectable change.
+    smape, smape_cases: as in `Smape`.
+    bands: agreement on the band of severity.
+    confidence: of the intervals.
+    undefined: {attribute: why it is None}.
+  """
+  pairs: int
+  left_out: int
+  mad: float | None
+  mad_sd: float | None
+  bias: float | None
+  bias_ci: Interval | None
+  sd: float | None
+  limits: Interval | None
+  lower_limit_ci: Interval | None
+  upper_limit_ci: Interval | None
+  within: float | None
+  num_within: int
+  limit: float
+  r: float | None
+  r_ci: Interval | None
+  r2: float | None
+  icc2_1: float | None
+  icc2_1_ci: Interval | None
+  icc3_1: float | None
+  icc3_1_ci: Interval | None
+  sem: float | None
+  mdc95: float | None
+  smape: float | None
+  smape_cases: int
+  bands: BandAgreement
+  confidence: float
+  undefined: Mapping[str, str]
+
+  def to_json(self) -> dict[str, Any]:
+    """The content of JSON files; `from_deg` stands only where it is defined."""
+    content = dataclasses.asdict(self)
+    for decision in content['bands']['each'].values():
+      del decision['from_deg']
+    return content
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseAngle:
+  """The largest angle of one case and its reference.
+
+  Attributes:
+    reference_deg: exact angle of a phantom, else the angle of the true mask.
+    angle_deg: measured on the predicted mask.
+    naive_deg: largest angle between the lines themselves, if the method has one.
+    band: band of severity.
+    status: 'ok', 'partial' or 'fail'.
+    flags: one sentence for each remark.
+  """
+  reference_deg: float | None
+  angle_deg: float | None
+  naive_deg: float | None
+  band: str | None
+  status: str
+  flags: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class CaseResult:
+  """One test case at its original size.
+
+  Attributes:
+    name: of the case.
+    overlap: metrics by class, as `segmentation.case_metrics`; with several classes also the class
+      'any_foreground', which is all foreground classes as one.
+    laminae: metrics by region of a volume, as `laminae.case_metrics`.
+    angle: the measured angle, if the config asks for one.
+  """
+  name: str
+  overlap: ClassTable
+  laminae: RegionTable | None = None
+  angle: CaseAngle | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class NetworkScores:
+  """Scores over the pixels of the images that the network sees.
+
+  Attributes:
+    cross_entropy: mean over the cases.
+    accuracy: share of all pixels.
+  """
+  cross_entropy: float
+  accuracy: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LaminaeSummary:
+  """Laminae of all test volumes.
+
+  Attributes:
+    mean, sd: over the cases in which the metric is defined.
+    localizer_dice: {noise in voxels: Dice of a perfect localizer}; empty unless labels are cubes.
+  """
+  mean: RegionTable
+  sd: RegionTable
+  localizer_dice: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class AngleSummary:
+  """Angles of all test cases.
+
+  Attributes:
+    method: of measuring.
+    reference: 'phantom truth' or 'true masks'.
+    failed: number of cases without an angle.
+    agreement: of the measured angles with the reference.
+    naive: of the naive angles with the reference, if the method has them.
+  """
+  method: str
+  reference: str
+  failed: int
+  agreement: Agreement
+  naive: Agreement | None
+
+
+@dataclasses.dataclass(frozen=True)
+class TestResult:
+  """The test of one checkpoint: the content of test_metrics.json.
+
+  Attributes:
+    step: of the checkpoint.
+    per_image, pooled: tables of the test set, as `segmentation.summarize`; empty without cases.
+    cases: {name: result of the case}.
+    auc: {class: area under the ROC curve}.
+    at_network_size: scores at the size of the network's images; None without cases.
+    laminae: of volumes.
+    angles: if the config asks for them.
+  """
+  __test__ = False  # pytest collects no tests from it
+
+  step: int
+  per_image: ClassTable
+  pooled: ClassTable
+  cases: Mapping[str, CaseResult]
+  auc: Mapping[str, float | None]
+  at_network_size: NetworkScores | None = None
+  laminae: LaminaeSummary | None = None
+  angles: AngleSummary | None = None
+
+  def to_json(self) -> dict[str, Any]:
+    """The content of test_metrics.json: the results of cases stand by kind."""
+    cases = self.cases.values()
+    content: dict[str, Any] = {
+        'step': self.step, 'per_image': self.per_image, 'pooled': self.pooled,
+        'cases': {case.name: case.overlap for case in cases}, 'auc': self.auc}
+    if self.at_network_size:
+      content['at_network_size'] = dataclasses.asdict(self.at_network_size)
+    if self.angles:
+      naive = self.angles.naive
+      content['angles'] = {
+          **dataclasses.asdict(self.angles), 'agreement': self.angles.agreement.to_json(),
+          'naive': None if naive is None else naive.to_json(),
+          'cases': {case.name: dataclasses.asdict(case.angle) for case in cases if case.angle}}
+    if self.laminae:
+      content['laminae'] = {
+          'cases': {case.name: case.laminae for case in cases if case.laminae},
+          'mean': self.laminae.mean, 'sd': self.laminae.sd}
+      if self.laminae.localizer_dice:
+        content['laminae']['localizer_dice'] = self.laminae.localizer_dice
+    return content
+
+  @classmethod
+  def from_json(cls, content: Any) -> 'TestResult':
+    """Reads the content of test_metrics.json.
+
+    Raises:
+      ValueError: it is not the result of a test, or a value has the wrong kind.
+    """
+    try:
+      laminae, angles = content.get('laminae') or {}, content.get('angles') or {}
+      scores = content.get('at_network_size')
+      of_laminae, of_angles = laminae.get('cases', {}), angles.get('cases', {})
+      return cls(
+          step=int(content['step']), per_image=_table(content['per_image']),
+          pooled=_table(content['pooled']), auc=_numbers(content['auc']),
+          cases={name: CaseResult(
+              name, _table(overlap),
+              _table(of_laminae[name]) if name in of_laminae else None,
+              CaseAngle(**{**of_angles[name], 'flags': tuple(of_angles[name]['flags'])})
+              if name in of_angles else None) for name, overlap in content['cases'].items()},
+          at_network_size=NetworkScores(**_numbers(scores)) if scores else None,
+          laminae=LaminaeSummary(_table(laminae['mean']), _table(laminae['sd']),
+                                 _numbers(laminae.get('localizer_dice', {}))) if laminae else None,
+          angles=AngleSummary(
+              angles['method'], angles['reference'], angles['failed'],
+              _agreement(angles['agreement']),
+              _agreement(angles['naive']) if angles['naive'] else None) if angles else None)
+    except (AttributeError, KeyError, TypeError) as error:
+      raise ValueError('expected the result of a test with step, tables and cases, got other '
+                       f'content ({type(error).__name__}: {error}).') from error
+
+
+@dataclasses.dataclass(frozen=True)
+class RocCurve:
+  """A ROC curve for drawing.
+
+  Attributes:
+    fpr, tpr: false and true positive rates, from 0 to 1; empty if the curve is undefined.
+    auc: area under the curve.
+  """
+  fpr: tuple[float, ...]
+  tpr: tuple[float, ...]
+  auc: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class ShownCase:
+  """One view of a test case that the report shows.
+
+  Attributes:
+    name: of the case, with the view if it is a volume.
+    role: 'best', 'median' or 'worst' by mean Dice of the foreground classes.
+    image: gray levels [H,W].
+    label: true classes int [H,W].
+    prediction: predicted classes int [H,W].
+    probs: float [H,W,K].
+    dice: mean over the foreground classes.
+    angle: the measurement, shown on the view along the spine.
+    interlaced: whether a picture with image and mask in alternate rows is added.
+  """
+  name: str
+  role: str
+  image: np.ndarray
+  label: np.ndarray
+  prediction: np.ndarray
+  probs: np.ndarray
+  dice: float | None
+  angle: AngleResult | None
+  interlaced: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """What `evaluate` gives to the report.
+
+  Attributes:
+    result: the content of test_metrics.json.
+    roc: {class: curve}; empty without test cases.
+    shown_cases: the best, the median and the worst case.
+  """
+  result: TestResult
+  roc: Mapping[str, RocCurve]
+  shown_cases: tuple[ShownCase, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+  """One metric of one run, over the cases in which it is defined."""
+  mean: float | None
+  sd: float | None
+  cases: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedTest:
+  """The first run against another one, in one metric.
+
+  Attributes:
+    cases: number of cases in which both are defined.
+    difference: mean of first - other.
+    low, high: confidence interval of the mean difference.
+    p_value: of the one-tailed test that the first run is better.
+    note: why something is None, or ''.
+  """
+  cases: int
+  difference: float | None
+  low: float | None = None
+  high: float | None = None
+  p_value: float | None = None
+  note: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedMetric:
+  """One metric of all runs.
+
+  Attributes:
+    key: such as 'dice/rib' or 'missed/all'.
+    name: to print.
+    better: 'higher' or 'lower'.
+    digits, case_digits: decimals of means and of cases.
+    main: whether it is shown first.
+    values: {run: one value per case}.
+    runs: {run: summary}.
+    against: {other run: test against the first run}.
+  """
+  key: str
+  name: str
+  better: str
+  digits: int
+  case_digits: int
+  main: bool
+  values: Mapping[str, tuple[float | None, ...]]
+  runs: Mapping[str, RunSummary]
+  against: Mapping[str, PairedTest]
+
+
+@dataclasses.dataclass(frozen=True)
+class MissedLaminae:
+  """Number of laminae that are missed, of the true ones, over all cases."""
+  missed: int
+  true: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Runs that were tested on the same cases.
+
+  Attributes:
+    runs: names; the first run is compared with each other one.
+    cases: names.
+    metrics: in the order to print.
+    missed: {region: {run: counts}}; empty unless all runs have laminae.
+    notes: sentences on what is undefined.
+    localizer_dice: of the first run, as in `LaminaeSummary`.
+    confidence: of the intervals.
+    num_resamples, seed: of the bootstrap.
+  """
+  runs: tuple[str, ...]
+  cases: tuple[str, ...]
+  metrics: tuple[ComparedMetric, ...]
+  missed: Mapping[str, Mapping[str, MissedLaminae]]
+  notes: tuple[str, ...]
+  localizer_dice: Mapping[str, float]
+  confidence: float
+  num_resamples: int
+  seed: int
+
+  def to_json(self) -> dict[str, Any]:
+    """The content of comparison.json."""
+    return dataclasses.asdict(self)
+
+
+def _numbers(values: Any) -> dict[str, float | None]:
+  """A mapping of names to finite numbers or None, else ValueError."""
+  for name, value in values.items():
+    if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))
+                              or not math.isfinite(value)):
+      raise ValueError(f'expected a number for {name}, got {value!r}.')
+  return dict(values)
+
+
+def _table(table: Any) -> ClassTable:
+  return {metric: _numbers(values) for metric, values in table.items()}
+
+
+def _agreement(content: Mapping[str, Any]) -> Agreement:
+  bands = content['bands']
+  intervals = {key: tuple(value) for key, value in content.items() if isinstance(value, Sequence)
+               and not isinstance(value, str)}
+  decisions = {kind: {name: Decision(**counts) for name, counts in bands[kind].items()}
+               for kind in ('each', 'at_least')}
+  return Agreement(**{**content, **intervals, 'bands': BandAgreement(
+      tuple(bands['names']), tuple(bands['limits']), tuple(map(tuple, bands['confusion'])),
+      bands['accuracy'], bands['kappa'], **decisions)})

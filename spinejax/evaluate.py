@@ -41,7 +41,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
 
   Returns:
     What test_metrics.json holds: `per_image` and `pooled` as `segmentation.summarize`, `cases`
-    {name: `segmentation.case_metrics`}, each with `any_bone` where there are several, the classes
+    {name: `segmentation.case_metrics`}, each with `any_foreground` where there are several, the classes
     above 0 as one; `auc` {class: area}; `at_network_size` with the mean `cross_entropy` and the
     `accuracy` over pixels of the network's own images; and the `step` of the checkpoint; of
     volumes also `laminae`, as `laminae.summarize`, with `localizer_dice` {noise in voxels: Dice of
@@ -72,7 +72,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> d
     curves = roc.summarize(tested.histograms)
     results |= _overlap(tested.counts, test.names, classes)
     if len(classes) > 2:
-      _add_any_bone(results, _overlap(tested.any_bone, test.names, (classes[0], 'any_bone')))
+      _add_any_foreground(results, _overlap(tested.any_foreground, test.names, (classes[0], 'any_foreground')))
     results['auc'] = {name: curve['auc'] for name, curve in curves.items()}
     results['at_network_size'] = {
         'cross_entropy': float(np.mean(tested.cross_entropies)),
@@ -112,13 +112,13 @@ def _overlap(counts: np.ndarray, names: tuple[str, ...], classes: tuple[str, ...
                     for name, case in zip(names, zip(counts, pixels))}}
 
 
-def _add_any_bone(results: dict[str, Any], binary: dict[str, Any]) -> None:
-  """Puts the class 'any_bone' of a binary table into the tables of all classes."""
+def _add_any_foreground(results: dict[str, Any], binary: dict[str, Any]) -> None:
+  """Puts the class 'any_foreground' of a binary table into the tables of all classes."""
   tables_of = lambda table: [table['per_image'], table['pooled'], *table['cases'].values()]
   for table, other in zip(tables_of(results), tables_of(binary)):
     for metric, values in other.items():
-      if 'any_bone' in values:
-        table[metric]['any_bone'] = values['any_bone']
+      if 'any_foreground' in values:
+        table[metric]['any_foreground'] = values['any_foreground']
 
 
 class _Tested(NamedTuple):
@@ -126,7 +126,7 @@ class _Tested(NamedTuple):
 
   Attributes:
     counts: int64 [cases, K, 3] at the original size, as `segmentation.confusion_counts`.
-    any_bone: int64 [cases, 2, 3], of the classes above 0 as one.
+    any_foreground: int64 [cases, 2, 3], of the classes above 0 as one.
     histograms: of scores, by class.
     laminae: metrics of volumes, by case.
     angles: results of `measure`, by case, and the angles they are compared with: exact ones of
@@ -135,7 +135,7 @@ class _Tested(NamedTuple):
       of the right class, pixels.
   """
   counts: np.ndarray
-  any_bone: np.ndarray
+  any_foreground: np.ndarray
   histograms: dict[str, np.ndarray]
   laminae: dict[str, Any]
   angles: dict[str, Any]
@@ -150,7 +150,7 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
           folder: pathlib.Path, console: Console) -> _Tested:
   """Predicts the test cases and writes their masks."""
   folder.mkdir(parents=True, exist_ok=True)
-  counts, any_bone, found, entropies, correct, seen = [], [], {}, [], [], []
+  counts, any_foreground, found, entropies, correct, seen = [], [], {}, [], [], []
   histograms: dict[str, np.ndarray] = {}
   angles, true_angles, are_exact = {}, {}, False
   with logs.progress_of('testing', len(test), console) as progress:
@@ -160,7 +160,7 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
       for record, prediction in zip(records, inference.predict_images(predictor, images)):
         label, mask, logits = record['label'], prediction.mask, prediction.logits
         counts.append(segmentation.confusion_counts(mask[None], label[None], len(classes))[0])
-        any_bone.append(segmentation.confusion_counts(
+        any_foreground.append(segmentation.confusion_counts(
             (mask > 0).astype(np.uint8)[None], label[None], 1)[0])
         for name, histogram in roc.class_histograms(prediction.probs, label, classes).items():
           histograms[name] = histograms.get(name, 0) + histogram
@@ -185,7 +185,7 @@ def _test(predictor: inference.Predictor, test: datasets.Source, classes: tuple[
           runs.write_json(folder / f'{name}_angle.json', result)
         _write_mask(folder / record['name'], mask, record['spacing'])
         progress.advance()
-  return _Tested(np.stack(counts), np.stack(any_bone), histograms, found, angles, true_angles,
+  return _Tested(np.stack(counts), np.stack(any_foreground), histograms, found, angles, true_angles,
                  are_exact, entropies, correct, seen)
 
 
@@ -236,7 +236,7 @@ def _views(image: np.ndarray, *others: np.ndarray) -> dict[str, list[np.ndarray]
 def _shown_cases(predictor: inference.Predictor, test: datasets.Source,
                  metrics: dict[str, Any], angles: dict[str, Any]) -> list[dict[str, Any]]:
   """The best, the median and the worst test case by mean Dice of the bones, with their pictures."""
-  dice = [metrics[name]['dice']['mean_bones'] for name in test.names]
+  dice = [metrics[name]['dice']['mean_foreground'] for name in test.names]
   order = sorted((i for i, value in enumerate(dice) if value is not None), key=lambda i: -dice[i])
   if not order:
     return []

@@ -251,9 +251,9 @@ def _loop(config: ConfigDict, run: Run, state: steps.TrainState, log: logs.Metri
           score = _score(validation, config.evaluation.best) if validation else float(step)
           if validation:
             log.write(step, 'validation', validation)
-            dice = validation['dice/mean_bones']
+            dice = validation['dice/mean_foreground']
             progress.note(f'step {step}/{run.num_steps}  validation Dice '
-                          + ('undefined' if dice is None else f'{dice:.3f} (mean of bones)'))
+                          + ('undefined' if dice is None else f'{dice:.3f} (mean of foreground)'))
         validated = time.perf_counter()
         save(state, score=score)
         window_start = time.perf_counter()
@@ -310,7 +310,7 @@ def _create_validation(config: ConfigDict, cases: datasets.Source, model, loss: 
 
 def _score(validation: dict[str, float], best: str) -> float | None:
   """What the best checkpoint has most of: mean Dice of the bones, or less loss."""
-  return -validation['loss'] if best == 'loss' else validation['dice/mean_bones']
+  return -validation['loss'] if best == 'loss' else validation['dice/mean_foreground']
 
 
 def _mean_of(window: list[dict[str, jax.Array]]) -> dict[str, float]:

@@ -23,7 +23,7 @@ def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d'
   runs.write_json(folder / 'config.json', {'data': {'name': data, 'classes': classes}})
   runs.write_json(folder / 'dataset.json',
                   {'split': {'test': names}, 'fingerprint': {'test': fingerprint}})
-  dice = lambda value: {**dict.fromkeys(classes[1:], value), 'mean_bones': value}
+  dice = lambda value: {**dict.fromkeys(classes[1:], value), 'mean_foreground': value}
   results = {'cases': {name: {'dice': dice(value)} for name, value in zip(names, values)}}
   if laminae:
     table = lambda value: {'all': 3 * value, 'thoracic': value, 'lumbar': 2 * value}

@@ -56,7 +56,7 @@ def train(config, workdir):
     signal.signal(signal.SIGTERM, lambda *_: (workdir / 'saved').touch() or sys.exit(130))
     time.sleep(config.pause)
   dice = config.dice + config.seed / 10
-  results = {'per_image': {'dice': {'mean_bones': dice, 'lump': None}, 'dice_sd': {'lump': 1.0}},
+  results = {'per_image': {'dice': {'mean_foreground': dice, 'lump': None}, 'dice_sd': {'lump': 1.0}},
              'cases': {'one': {'dice': 1.0}}, 'step': 3}
   (workdir / 'config.json').write_text(json.dumps(config.to_dict()))
   (workdir / 'test_metrics.json').write_text(json.dumps(results))
@@ -98,12 +98,12 @@ def test_a_failed_member_stops_no_other_and_the_same_command_goes_on(stand_in, t
   results = json.loads((output / 'results.json').read_text())
   a, b = results['groups']
   assert (a['overrides'], a['seeds'], a['members']) == ({'variant': 'a'}, [1], 2)
-  assert a['metrics']['per_image.dice.mean_bones'] == {'mean': 0.1, 'sd': None, 'count': 1}
+  assert a['metrics']['per_image.dice.mean_foreground'] == {'mean': 0.1, 'sd': None, 'count': 1}
   assert b['seeds'] == [1, 2]
-  dice = b['metrics']['per_image.dice.mean_bones']
+  dice = b['metrics']['per_image.dice.mean_foreground']
   assert dice == {'mean': pytest.approx(0.65), 'sd': pytest.approx(0.1 / 2**0.5), 'count': 2}
   assert b['metrics']['per_image.dice.lump'] == {'mean': None, 'sd': None, 'count': 0}
-  assert set(b['metrics']) == {'per_image.dice.mean_bones', 'per_image.dice.lump', 'step'}
+  assert set(b['metrics']) == {'per_image.dice.mean_foreground', 'per_image.dice.lump', 'step'}
   assert '1 of 2' in first.stdout and '0.650 ± 0.071' in first.stdout
 
   refused = call(stand_in, output, '--only=variant=b', '--config.fault=b_seed=1')
@@ -116,8 +116,8 @@ def test_a_failed_member_stops_no_other_and_the_same_command_goes_on(stand_in, t
   assert starts(output) == {'a_seed=1': 1, 'a_seed=2': 2, 'b_seed=1': 1, 'b_seed=2': 1}
   rows = list(csv.DictReader((output / 'results.csv').open()))
   assert [row['variant'] for row in rows] == ['a', 'b']
-  assert float(rows[0]['per_image.dice.mean_bones']) == pytest.approx(0.15)
-  assert float(rows[0]['per_image.dice.mean_bones_sd']) == pytest.approx(
+  assert float(rows[0]['per_image.dice.mean_foreground']) == pytest.approx(0.15)
+  assert float(rows[0]['per_image.dice.mean_foreground_sd']) == pytest.approx(
       statistics.stdev([0.1, 0.2]))
   members = list(csv.DictReader((output / 'members.csv').open()))
   assert [row['name'] for row in members] == ['a_seed=1', 'a_seed=2', 'b_seed=1', 'b_seed=2']

@@ -53,7 +53,7 @@ def test_a_run_leaves_everything_behind(finished):
   assert set(stored) >= {'per_image', 'pooled', 'cases', 'auc', 'step'} and stored['step'] in (2, 4)
   for table in (stored['per_image'], stored['pooled'], *stored['cases'].values()):
     for metric in ('dice', 'iou', 'recall', 'precision', 'accuracy'):
-      assert {'mean_bones', 'mean_all'} <= set(table[metric])
+      assert {'mean_foreground', 'mean_all'} <= set(table[metric])
   names = json.loads((workdir / 'dataset.json').read_text())['split']['test']
   assert list(stored['cases']) == names and len(names) == 3
   for name in names:
@@ -79,7 +79,7 @@ def test_the_test_table_is_that_of_the_written_masks(finished):
     mask = np.asarray(Image.open(workdir / 'predictions' / f'{name}.png')) > 0
     truth = test[i]['label'] > 0
     dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
-    assert results['cases'][name]['dice']['mean_bones'] == pytest.approx(dice)
+    assert results['cases'][name]['dice']['mean_foreground'] == pytest.approx(dice)
 
 
 def test_evaluating_again_gives_the_same(finished):
@@ -225,7 +225,7 @@ def test_the_command_evaluates_a_run_without_its_config(finished):
   (workdir / 'test_metrics.json').unlink()
   result = call('--mode=evaluate', f'--workdir={workdir}')
   assert result.returncode == 0, result.stderr
-  assert 'mean of bones' in result.stdout and 'Report: ' in result.stdout
+  assert 'mean of foreground' in result.stdout and 'Report: ' in result.stdout
   stored = json.loads((workdir / 'test_metrics.json').read_text())
   assert stored['pooled']['dice'] == pytest.approx(results['pooled']['dice'], abs=1e-3)
 

@@ -39,10 +39,10 @@ def test_a_run_reports_as_the_paper_and_all_bones_as_one(finished):
     assert mask.shape == record['label'].shape == (64, 32)
     hits += 2 * np.sum((mask > 0) & (record['label'] > 0))
     both += np.sum(mask > 0) + np.sum(record['label'] > 0)
-    case = results['cases'][record['name']]['dice']['any_bone']
+    case = results['cases'][record['name']]['dice']['any_foreground']
     assert case == pytest.approx(2 * np.sum((mask > 0) & (record['label'] > 0)) / (
         np.sum(mask > 0) + np.sum(record['label'] > 0)))
-  assert results['pooled']['dice']['any_bone'] == pytest.approx(hits / both)
+  assert results['pooled']['dice']['any_foreground'] == pytest.approx(hits / both)
   predictor = inference.load_predictor(str(workdir))
   right = seen = 0
   entropies = []

@@ -51,9 +51,9 @@ from spinejax import runs
 SLURM = pathlib.Path(__file__).resolve().parents[2] / 'launch' / 'slurm.sh'
 SEED = 'seed'
 COLUMNS = {  # of the table on the terminal, where some member has them: name, decimals
-    'per_image.dice.mean_bones': ('Dice', 3),
-    'per_image.iou.mean_bones': ('IoU', 3),
-    'pooled.dice.mean_bones': ('pooled Dice', 3),
+    'per_image.dice.mean_foreground': ('Dice', 3),
+    'per_image.iou.mean_foreground': ('IoU', 3),
+    'pooled.dice.mean_foreground': ('pooled Dice', 3),
     'laminae.mean.missed.all': ('missed', 1),
     'laminae.mean.false.all': ('false', 1),
     'angles.agreement.mad': ('angle MAD', 1),
@@ -390,7 +390,7 @@ def write_table(results: Mapping[str, Any], output: str | os.PathLike, console: 
                   *(_cell(group['metrics'].get(name), digits)
                     for name, (_, digits) in shown.items()))
   console.print(table)
-  console.print(Text('Mean of bones, mean ± standard deviation over seeds. '
+  console.print(Text('Mean of foreground, mean ± standard deviation over seeds. '
                      f'{folder / "results.csv"} has every metric.', style='dim'), soft_wrap=True)
 
 

@@ -127,7 +127,7 @@ def _metrics(results, cases, classes) -> list[dict[str, Any]]:
 
   names = {name: name for name in classes[1:]}
   if len(names) > 1:
-    names['mean_bones'] = 'mean of bones'
+    names['mean_foreground'] = 'mean of foreground'
   found = [metric(f'dice/{key}', f'Dice, {name}', 'higher', 3, True, 'cases', None, 'dice', key)
            for key, name in names.items()]
   for region in _regions(results, cases):

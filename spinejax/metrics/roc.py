@@ -105,7 +105,7 @@ def class_histograms(
     return {classes[1]: score_histogram(bone, label > 0, bins)}
   histograms = {name: score_histogram(probs[..., index], label == index, bins)
                 for index, name in enumerate(classes) if index}
-  return histograms | {'bone': score_histogram(bone, label > 0, bins)}
+  return histograms | {'any_foreground': score_histogram(bone, label > 0, bins)}
 
 
 def summarize(

@@ -7,9 +7,9 @@ Counts of cases add up, so no figure depends on the batch, its padding or the nu
   per_image[metric][class]        mean over the cases where the class's metric is defined
   per_image[metric + '_sd'][...]  its standard deviation over those cases (n - 1 below)
   pooled[metric][class]           from the counts of all cases added up
-  ...[metric]['mean_bones']       mean of the classes' values without the background
+  ...[metric]['mean_foreground']       mean of the classes' values without the background
   ...[metric]['mean_all']         mean of the classes' values with the background
-  ...['accuracy']['mean_bones']   share of the true bone pixels given their class
+  ...['accuracy']['mean_foreground']   share of the true bone pixels given their class
   ...['accuracy']['mean_all']     share of all pixels given their class
 
 Metrics of a class: dice = 2 TP / (2 TP + FP + FN), iou = TP / (TP + FP + FN),
@@ -123,8 +123,8 @@ def case_metrics(
     classes: K names, background first.
 
   Returns:
-    {metric: {class: value, 'mean_bones': value, 'mean_all': value}} for dice, iou, recall and
-    precision, and {'accuracy': {'mean_bones': value, 'mean_all': value}}; None is undefined.
+    {metric: {class: value, 'mean_foreground': value, 'mean_all': value}} for dice, iou, recall and
+    precision, and {'accuracy': {'mean_foreground': value, 'mean_all': value}}; None is undefined.
 
   Raises:
     ValueError: counts that do not fit the names, or do not cover the pixels.
@@ -145,7 +145,7 @@ def case_metrics(
     values['precision'][name] = _ratio(tp, tp + fp)
   for metric in METRICS:
     values[metric] |= _means(values[metric], classes)
-  values['accuracy'] = {'mean_bones': _ratio(sum(hits[1:]), sum(hits[1:]) + sum(misses[1:])),
+  values['accuracy'] = {'mean_foreground': _ratio(sum(hits[1:]), sum(hits[1:]) + sum(misses[1:])),
                         'mean_all': _ratio(sum(hits), pixels)}
   return values
 
@@ -154,7 +154,7 @@ def summarize(
     counts: np.ndarray, pixels: np.ndarray, classes: Sequence[str]) -> dict[str, dict[str, Any]]:
   """The table of a test set, per image and pooled; the names are explained above.
 
-  `per_image[metric]['mean_bones']` is the mean of the table's own columns, as the papers print.
+  `per_image[metric]["mean_foreground"]` is the mean of the columns of the table, as papers print.
   Its deviation is that of the cases' means. Where a class is undefined in some cases the two
   weigh cases differently.
 
@@ -202,4 +202,4 @@ def _mean(values: Sequence[float]) -> float | None:
 def _means(values: dict[str, float | None], classes: Sequence[str]) -> dict[str, float | None]:
   defined = {name: value for name in classes if (value := values[name]) is not None}
   bones = [value for name, value in defined.items() if name != classes[0]]
-  return {'mean_bones': _mean(bones), 'mean_all': _mean(list(defined.values()))}
+  return {'mean_foreground': _mean(bones), 'mean_all': _mean(list(defined.values()))}

@@ -208,7 +208,7 @@ def overlay(image: np.ndarray, label: np.ndarray | None, prediction: np.ndarray,
 
 
 def probability_maps(probs: np.ndarray, classes: Sequence[str]) -> Figure:
-  """Heat map of each bone's probability, and of any bone (1 - background) when there are several.
+  """Heat map of each class's probability and, with several, of any foreground (1 - background).
 
   Args:
     probs: float [H,W,K], K = len(classes), background first.
@@ -220,7 +220,7 @@ def probability_maps(probs: np.ndarray, classes: Sequence[str]) -> Figure:
                      f'got shape {probs.shape}')
   maps = {name: probs[..., index] for index, name in enumerate(classes) if index}
   if len(classes) > 2:
-    maps['any bone'] = 1.0 - probs[..., 0]
+    maps['any foreground'] = 1.0 - probs[..., 0]
   size = shown_size(probs.shape[:2])
   figure, axes = panels([f'P({name})' for name in maps], size)
   for axis, values in zip(axes, maps.values()):
@@ -280,21 +280,22 @@ def loss_curves(history: Sequence[Mapping]) -> Figure:
 
 
 def validation_curves(history: Sequence[Mapping], classes: Sequence[str]) -> Figure:
-  """Validation Dice by step: each class, both means, and a mark on the best mean of bones.
+  """Validation Dice by step: each class, both means, and a mark on the best mean of foreground.
 
   Args:
-    history: as in `loss_curves`, with `dice/<class>`, `dice/mean_bones`, `dice/mean_all`.
+    history: as in `loss_curves`, with `dice/<class>`, `dice/mean_foreground`, `dice/mean_all`.
     classes: class names by index, background first.
   """
   figure = Figure(figsize=(6.2, 3.9), layout='constrained')
   axis = figure.subplots()
-  steps, best = _series(history, 'validation', 'dice/mean_bones')
-  axis.plot(steps, best, color=INK, linewidth=2, label='mean of bones', zorder=3, **_dot(steps))
+  steps, best = _series(history, 'validation', 'dice/mean_foreground')
+  axis.plot(steps, best, color=INK, linewidth=2, label='mean of foreground', zorder=3,
+            **_dot(steps))
   if len(steps):
     top = int(np.argmax(best))
     axis.plot(steps[top], best[top], 'o', color=INK, markersize=7, markerfacecolor='none',
               zorder=4)
-    axis.set_title(f'best mean of bones {best[top]:.3f} at step {int(steps[top])}',
+    axis.set_title(f'best mean of foreground {best[top]:.3f} at step {int(steps[top])}',
                    fontsize=FONT, color=INK, loc='left')
   steps, values = _series(history, 'validation', 'dice/mean_all')
   axis.plot(steps, values, color=MUTED, linewidth=1.4, linestyle='--', label='mean of all classes')
@@ -313,8 +314,8 @@ def roc_curves(roc: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
   """Pixel-level ROC curve of each class against the rest, with its area.
 
   Args:
-    roc: {name: {'fpr': [P], 'tpr': [P], 'auc': float or None}}; name is a class or 'bone' (any
-      bone against the background). Classes without a curve (absent from the truth) are left out.
+    roc: {name: {'fpr': [P], 'tpr': [P], 'auc': float or None}}; name is a class or 'any_foreground'
+      (against the background). Classes without a curve (absent from the truth) are left out.
     classes: class names by index, background first.
   """
   figure = Figure(figsize=(4.6, 4.4), layout='constrained')
@@ -330,7 +331,7 @@ def roc_curves(roc: Mapping[str, Mapping], classes: Sequence[str]) -> Figure:
     axis.plot(curve['fpr'], curve['tpr'], linewidth=1.7 if index is None else 2.0,
               color=INK if index is None else class_color(index),
               linestyle=(0, (1, 1.2)) if index is None else dashes[index % len(dashes)],
-              label=f"{name if index is not None else 'any ' + name}, AUC {curve['auc']:.3f}")
+              label=f"{name if index is not None else 'any foreground'}, AUC {curve['auc']:.3f}")
   axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect='equal')
   axis.set_xticks(np.linspace(0, 1, 6))
   axis.set_yticks(np.linspace(0, 1, 6))
@@ -348,7 +349,7 @@ def dice_by_case(cases: Mapping[str, Mapping], classes: Sequence[str]) -> Figure
     classes: class names by index, background first.
   """
   columns = [(name, name, class_color(i)) for i, name in enumerate(classes) if i]
-  columns.append(('mean_bones', 'mean of bones', INK))
+  columns.append(('mean_foreground', 'mean of foreground', INK))
   figure = Figure(figsize=(max(3.2, 1.6 + 1.2 * len(columns)), 4.4), layout='constrained')
   axis = figure.subplots()
   lowest = 1.0

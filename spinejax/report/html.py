@@ -253,7 +253,7 @@ def _environment() -> jinja2.Environment:
 def _sorted_scores(scores):
   """(name, metrics) of every case, best Dice first and undefined last."""
   def worst_first(item):
-    dice = (item[1].get('dice') or {}).get('mean_bones')
+    dice = (item[1].get('dice') or {}).get('mean_foreground')
     return dice is None, -(dice or 0.0), item[0]
   return sorted(scores.items(), key=worst_first)
 

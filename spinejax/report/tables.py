@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-MEANS = {'mean_bones': 'mean of bones', 'mean_all': 'mean of all classes'}
+MEANS = {'mean_foreground': 'mean of foreground', 'mean_all': 'mean of all classes'}
 UNDEFINED = '–'
 ANGLE_COLUMNS = ('MAD ± sd', 'bias', '95 % limits', 'within 5°', 'r', 'ICC(2,1)')
 NAIVE_NOTE = 'Naive: the largest angle between the lines themselves, without the fitted spine.'
@@ -62,9 +62,9 @@ def result_rows(results: Mapping, classes: Sequence[str]) -> list[tuple[str, str
   background = [(classes[0], classes[0])] if classes and classes[0] in rated else []
   bones = [(name, name) for name in classes[1:]]
   together = ' + '.join(classes[1:])
-  together = [('any_bone', f'{together if len(together) < 25 else "all bones"} as one')]
-  return [*bones, ('mean_bones', MEANS['mean_bones']),
-          *(together if 'any_bone' in rated else []), *background,
+  together = [('any_foreground', f'{together if len(together) < 25 else "foreground"} as one')]
+  return [*bones, ('mean_foreground', MEANS['mean_foreground']),
+          *(together if 'any_foreground' in rated else []), *background,
           ('mean_all', MEANS['mean_all'])]
 
 
@@ -99,8 +99,9 @@ def print_results(results: Mapping | None, classes: Sequence[str],
         style='bold' if key in MEANS else None)
   console.print(table)
   notes = ['Dice to precision: mean over images; pooled: all pixels together.']
-  if len(classes) > 2 and 'bone' in auc and 'bone' not in classes:
-    notes.append(f'AUC of any bone against the background: {format_value(auc["bone"])}.')
+  if 'any_foreground' in auc:
+    notes.append('AUC of any foreground class against the background: '
+                 f'{format_value(auc["any_foreground"])}.')
   if 'at_network_size' in results:
     notes.append(network_note(results))
   if has_undefined(results):

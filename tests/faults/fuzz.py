@@ -384,7 +384,7 @@ def _write_run(folder):
       'split': names, 'patients': names, 'fingerprint': dict.fromkeys(names, 'f0'), 'mean': [0.0],
       'std': [1.0]})
   runs.write_json(folder / 'manifest.json', {'starts': [{'date': '', 'command': ''}]})
-  table = {'dice': {'bone': 0.5, 'mean_bones': 0.5}}
+  table = {'dice': {'bone': 0.5, 'mean_foreground': 0.5}}
   runs.write_json(folder / 'test_metrics.json', {'cases': {'c': table}, 'per_image': table})
   (folder / 'metrics.jsonl').write_text('{"step": 1, "phase": "train", "loss": 0.5}\n' * 3)
   return [folder / f'{name}.json' for name in ('config', 'dataset', 'manifest', 'test_metrics')

@@ -13,7 +13,7 @@ CLASSES = ('background', 'rib', 'lump')
 
 def result(dice, laminae=None):
   """test_metrics.json of cases with these Dice values of rib; lump is 0.5 everywhere."""
-  cases = {f'case_{i}': {'dice': {'rib': value, 'lump': 0.5, 'mean_bones': value}}
+  cases = {f'case_{i}': {'dice': {'rib': value, 'lump': 0.5, 'mean_foreground': value}}
            for i, value in enumerate(dice)}
   found = {'cases': cases}
   if laminae is not None:
@@ -45,7 +45,7 @@ def test_means_deviations_and_a_t_test_by_hand():
   assert test['difference'] == pytest.approx(0.2)
   assert test['p_value'] == pytest.approx(stats.t.sf(2 * math.sqrt(3), 3))
   assert 0.099 < test['low'] < 0.2 < test['high'] < 0.301 and test['note'] == ''
-  assert list(by_key(found)) == ['dice/rib', 'dice/lump', 'dice/mean_bones']
+  assert list(by_key(found)) == ['dice/rib', 'dice/lump', 'dice/mean_foreground']
   assert json.loads(json.dumps(found, allow_nan=False)) == found
 
 
@@ -99,7 +99,7 @@ def test_undefined_values_are_left_out_and_said():
   rib = by_key(found)['dice/rib']
   assert rib['runs']['a']['cases'] == 3 and rib['against']['b']['cases'] == 2
   assert rib['against']['b']['difference'] == pytest.approx(0.2)
-  assert ('Dice, rib; Dice, mean of bones: undefined in some of the 4 cases, 1 of a, 1 of b.'
+  assert ('Dice, rib; Dice, mean of foreground: undefined in some of the 4 cases, 1 of a, 1 of b.'
           in found['notes'])
   assert any('Dice, lump (b): the difference is the same' in note for note in found['notes'])
   nowhere = comparison.compare({'a': result([None, None]), 'b': result([None, None])}, CLASSES)
@@ -136,7 +136,7 @@ def test_laminae_are_compared_and_misses_added_by_region():
 def test_laminae_are_left_out_where_a_run_has_none():
   a, b = result([0.9, 0.8], [lamina_case((0, 1))] * 2), result([0.9, 0.7])
   found = comparison.compare({'a': a, 'b': b}, CLASSES)
-  assert found['missed'] == {} and list(by_key(found))[-1] == 'dice/mean_bones'
+  assert found['missed'] == {} and list(by_key(found))[-1] == 'dice/mean_foreground'
   assert 'Laminae are left out: b was tested without them' in found['notes'][0]
 
 

@@ -104,19 +104,19 @@ def test_class_histograms_are_one_against_the_rest():
   probs = scipy.special.softmax(random.normal(size=(8, 9, 4)), axis=-1).astype(np.float32)
   label = random.integers(0, 4, (8, 9))
   histograms = roc.class_histograms(probs, label, classes)
-  assert list(histograms) == ['rib', 'thoracic process', 'lump', 'bone']
+  assert list(histograms) == ['rib', 'thoracic process', 'lump', 'any_foreground']
   for index, name in enumerate(classes[1:], start=1):
     expected = sorted_auc(probs[..., index].ravel(), (label == index).ravel())
     assert roc.auc(histograms[name]) == pytest.approx(expected, abs=1e-3)
   expected = sorted_auc(-probs[..., 0].ravel(), (label > 0).ravel())
-  assert roc.auc(histograms['bone']) == pytest.approx(expected, abs=1e-3)
+  assert roc.auc(histograms['any_foreground']) == pytest.approx(expected, abs=1e-3)
 
 
 def test_bone_score_near_zero_keeps_its_order():
   """1 - p_background is 0 in float32 at all three pixels; the bones' probabilities are not."""
   probs = np.array([[1, 1e-9, 1e-9], [1, 1e-12, 1e-10], [1, 3e-9, 0]], np.float32)
   histogram = roc.class_histograms(probs, np.array([0, 0, 2]), ('background', 'rib', 'lump'))
-  assert roc.auc(histogram['bone']) == 1.0
+  assert roc.auc(histogram['any_foreground']) == 1.0
 
 
 def test_two_classes_have_one_curve():

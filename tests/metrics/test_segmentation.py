@@ -100,13 +100,13 @@ def test_case_metrics_by_hand():
   metrics = segmentation.case_metrics(COUNTS[0], 6, CLASSES)
   assert metrics == {
       'dice': {'background': 4 / 6, 'rib': 4 / 6, 'lump': None,
-               'mean_bones': 4 / 6, 'mean_all': 4 / 6},
-      'iou': {'background': 2 / 4, 'rib': 2 / 4, 'lump': None, 'mean_bones': 0.5, 'mean_all': 0.5},
+               'mean_foreground': 4 / 6, 'mean_all': 4 / 6},
+      'iou': {'background': 2 / 4, 'rib': 2 / 4, 'lump': None, 'mean_foreground': 0.5, 'mean_all': 0.5},
       'recall': {'background': 2 / 3, 'rib': 2 / 3, 'lump': None,
-                 'mean_bones': 2 / 3, 'mean_all': 2 / 3},
+                 'mean_foreground': 2 / 3, 'mean_all': 2 / 3},
       'precision': {'background': 2 / 3, 'rib': 2 / 3, 'lump': None,
-                    'mean_bones': 2 / 3, 'mean_all': 2 / 3},
-      'accuracy': {'mean_bones': 2 / 3, 'mean_all': 4 / 6},
+                    'mean_foreground': 2 / 3, 'mean_all': 2 / 3},
+      'accuracy': {'mean_foreground': 2 / 3, 'mean_all': 4 / 6},
   }
 
 
@@ -114,11 +114,11 @@ def test_undefined_ratios_of_a_case():
   """Case 1 misses its lump: Dice 0 and recall 0, but nothing was predicted to be precise about."""
   metrics = segmentation.case_metrics(COUNTS[1], 6, CLASSES)
   assert metrics['dice'] == {'background': 10 / 11, 'rib': None, 'lump': 0.0,
-                             'mean_bones': 0.0, 'mean_all': 5 / 11}
+                             'mean_foreground': 0.0, 'mean_all': 5 / 11}
   assert metrics['recall']['lump'] == 0.0 and metrics['precision']['lump'] is None
-  assert metrics['precision']['mean_bones'] is None
+  assert metrics['precision']['mean_foreground'] is None
   assert metrics['precision']['mean_all'] == metrics['precision']['background'] == 5 / 6
-  assert metrics['accuracy'] == {'mean_bones': 0.0, 'mean_all': 5 / 6}
+  assert metrics['accuracy'] == {'mean_foreground': 0.0, 'mean_all': 5 / 6}
 
 
 def test_summary_by_hand():
@@ -127,16 +127,16 @@ def test_summary_by_hand():
   background = (4 / 6 + 10 / 11) / 2
   assert per_image['dice'] == pytest.approx({
       'background': background, 'rib': 4 / 6, 'lump': 0.0,
-      'mean_bones': (4 / 6 + 0) / 2, 'mean_all': (background + 4 / 6 + 0) / 3})
+      'mean_foreground': (4 / 6 + 0) / 2, 'mean_all': (background + 4 / 6 + 0) / 3})
   assert per_image['dice_sd']['background'] == pytest.approx((10 / 11 - 4 / 6) / np.sqrt(2))
   assert per_image['dice_sd']['rib'] is None
-  assert per_image['dice_sd']['mean_bones'] == pytest.approx((4 / 6) / np.sqrt(2))
+  assert per_image['dice_sd']['mean_foreground'] == pytest.approx((4 / 6) / np.sqrt(2))
   assert per_image['accuracy'] == pytest.approx(
-      {'mean_bones': (2 / 3 + 0) / 2, 'mean_all': (4 / 6 + 5 / 6) / 2})
+      {'mean_foreground': (2 / 3 + 0) / 2, 'mean_all': (4 / 6 + 5 / 6) / 2})
   assert pooled['dice'] == pytest.approx({
       'background': 14 / 17, 'rib': 4 / 6, 'lump': 0.0,
-      'mean_bones': 1 / 3, 'mean_all': (14 / 17 + 4 / 6) / 3})
-  assert pooled['accuracy'] == pytest.approx({'mean_bones': 2 / 4, 'mean_all': 9 / 12})
+      'mean_foreground': 1 / 3, 'mean_all': (14 / 17 + 4 / 6) / 3})
+  assert pooled['accuracy'] == pytest.approx({'mean_foreground': 2 / 4, 'mean_all': 9 / 12})
   assert pooled['precision']['lump'] is None
 
 

@@ -183,7 +183,7 @@ def test_overlay_without_truth_and_in_color():
 def test_probability_maps_show_the_probabilities():
   probs = np.random.default_rng(0).dirichlet(np.ones(3), (6, 4)).astype(np.float32)
   figure = figures.probability_maps(probs, CLASSES)
-  assert titles(figure) == ['P(rib)', 'P(lump)', 'P(any bone)']
+  assert titles(figure) == ['P(rib)', 'P(lump)', 'P(any foreground)']
   for axis, expected in zip(figure.axes, (probs[..., 1], probs[..., 2], 1 - probs[..., 0])):
     np.testing.assert_allclose(axis.images[0].get_array(), expected, atol=1e-6)
     assert axis.images[0].get_clim() == (0, 1)
@@ -224,27 +224,27 @@ def test_long_histories_are_averaged_and_keep_their_extremes():
 
 
 def test_validation_curves_mark_the_best_mean_of_bones():
-  history = [{'step': step, 'phase': 'validation', 'dice/mean_bones': dice, 'dice/rib': dice / 2,
+  history = [{'step': step, 'phase': 'validation', 'dice/mean_foreground': dice, 'dice/rib': dice / 2,
               'dice/lump': None} for step, dice in ((5, 0.25), (10, 0.8125), (15, 0.75))]
   axis, = figures.validation_curves(history, CLASSES).axes
-  assert axis.get_title(loc='left') == 'best mean of bones 0.812 at step 10'
+  assert axis.get_title(loc='left') == 'best mean of foreground 0.812 at step 10'
   np.testing.assert_array_equal(curve(axis, 'rib')[:, 1], [0.125, 0.40625, 0.375])
   assert 'lump' not in [text.get_text() for text in axis.get_legend().get_texts()]
 
 
 def test_roc_curves_name_areas_and_leave_out_absent_classes():
-  roc = {'bone': {'fpr': [0, 1], 'tpr': [0, 1], 'auc': 0.5},
+  roc = {'any_foreground': {'fpr': [0, 1], 'tpr': [0, 1], 'auc': 0.5},
          'rib': {'fpr': [0, 0, 1], 'tpr': [0, 1, 1], 'auc': 0.98765},
          'lump': {'fpr': [], 'tpr': [], 'auc': None}}
   axis, = figures.roc_curves(roc, CLASSES).axes
   names = [text.get_text() for text in axis.get_legend().get_texts()]
-  assert names == ['rib, AUC 0.988', 'any bone, AUC 0.500']
+  assert names == ['rib, AUC 0.988', 'any foreground, AUC 0.500']
   np.testing.assert_array_equal(curve(axis, 'rib, AUC 0.988'), [[0, 0], [0, 1], [1, 1]])
 
 
 def test_dice_by_case_draws_every_defined_value_once():
   values = {'a': 0.5, 'b': 0.5, 'c': 0.501, 'd': 0.9, 'e': None}
-  cases = {name: {'dice': {'rib': value, 'mean_bones': value}} for name, value in values.items()}
+  cases = {name: {'dice': {'rib': value, 'mean_foreground': value}} for name, value in values.items()}
   axis, = figures.dice_by_case(cases, CLASSES).axes
   dots = [line.get_xydata() for line in axis.get_lines() if line.get_marker() == 'o']
   assert len(dots) == 2

@@ -58,7 +58,7 @@ def make_results(classes, names, seed=0):
   rng = np.random.default_rng(seed)
 
   def table():
-    keys = (*classes, 'mean_bones', 'mean_all')
+    keys = (*classes, 'mean_foreground', 'mean_all')
     rated = {metric: {key: float(rng.uniform()) for key in keys} for metric in METRICS}
     return rated | {'accuracy': {key: float(rng.uniform()) for key in keys[-2:]}}
 
@@ -81,7 +81,7 @@ def make_case(name, role, shape, classes, seed=0):
 def make_history(classes):
   train = [{'step': step, 'phase': 'train', 'loss': 1 / step, 'loss/center': 0.1 / step,
             'learning_rate': 1e-3} for step in range(10, 60, 10)]
-  return train + [{'step': 50, 'phase': 'validation', 'loss': 0.1, 'dice/mean_bones': 0.5,
+  return train + [{'step': 50, 'phase': 'validation', 'loss': 0.1, 'dice/mean_foreground': 0.5,
                    **{f'dice/{name}': 0.4 for name in classes}}]
 
 
@@ -124,9 +124,9 @@ def test_result_table_is_the_results(full):
   rows = Page(full[1]).tables['metrics']
   assert rows[1] == ['Dice', 'IoU', 'Recall', 'Precision', 'Accuracy'] * 2
   body = {row[0]: row[1:] for row in rows[2:]}
-  assert list(body) == ['rib', 'thoracic process', 'lump', 'mean of bones', 'background',
+  assert list(body) == ['rib', 'thoracic process', 'lump', 'mean of foreground', 'background',
                         'mean of all classes']
-  for name, key in (('rib', 'rib'), ('background', 'background'), ('mean of bones', 'mean_bones'),
+  for name, key in (('rib', 'rib'), ('background', 'background'), ('mean of foreground', 'mean_foreground'),
                     ('mean of all classes', 'mean_all')):
     per_image, pooled, auc = body[name][:5], body[name][5:10], body[name][10]
     for shown, metric in zip(per_image, METRICS):
@@ -141,20 +141,20 @@ def test_result_table_is_the_results(full):
 def test_cases_are_sorted_by_dice(full):
   cases = make_results(CLASSES, ('case 1', 'case 2', 'case 3'))['cases']
   rows = Page(full[1]).tables['scores'][1:]
-  order = sorted(cases, key=lambda name: -cases[name]['dice']['mean_bones'])
+  order = sorted(cases, key=lambda name: -cases[name]['dice']['mean_foreground'])
   assert [row[0] for row in rows] == order
   for row in rows:
     dice = cases[row[0]]['dice']
-    keys = ('rib', 'thoracic process', 'lump', 'mean_bones', 'background', 'mean_all')
+    keys = ('rib', 'thoracic process', 'lump', 'mean_foreground', 'background', 'mean_all')
     assert row[1:7] == [f'{dice[key]:.3f}' for key in keys]
-    assert row[7] == f'{cases[row[0]]["iou"]["mean_bones"]:.3f}'
+    assert row[7] == f'{cases[row[0]]["iou"]["mean_foreground"]:.3f}'
 
 
 def test_headline_and_notices(full, tmp_path):
   text = Page(full[1]).text
   results = make_results(CLASSES, ('case 1', 'case 2', 'case 3'))
-  assert (f'{results["per_image"]["dice"]["mean_bones"]:.3f} ± '
-          f'{results["per_image"]["dice_sd"]["mean_bones"]:.3f} Dice, mean of bones , per image; '
+  assert (f'{results["per_image"]["dice"]["mean_foreground"]:.3f} ± '
+          f'{results["per_image"]["dice_sd"]["mean_foreground"]:.3f} Dice, mean of foreground , per image; '
           '3 test cases') in text
   assert 'Research software, not a medical device.' in text
   assert 'phantom' not in text
@@ -225,7 +225,7 @@ def test_one_case_of_a_binary_problem(tmp_path):
   page = Page(text)
   assert '1 test case,' in page.text and 'best, worst · only' in page.text
   assert page.tables['metrics'][2][1] == f'{results["per_image"]["dice"]["bone"]:.3f}'
-  assert 'any bone' not in text
+  assert 'any foreground' not in text
   labels = [value for _, name, value in page.attributes if name == 'aria-label']
   assert [label for label in labels if label.startswith('Case')] == [
       'Case only: image, true mask, predicted mask and contours; Dice 0.500',

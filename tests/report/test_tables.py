@@ -9,11 +9,11 @@ CLASSES = ('background', 'rib', 'thoracic process')
 RESULTS = {
     'per_image': {
         'dice': {'background': 0.99, 'rib': 0.71262, 'thoracic process': None,
-                 'mean_bones': 0.71262, 'mean_all': 0.85},
-        'dice_sd': {'background': 0.01, 'rib': 0.03, 'thoracic process': None, 'mean_bones': 0.03},
-        'iou': {'rib': 0.6, 'mean_bones': 0.6}, 'recall': {'rib': 1.0}, 'precision': {'rib': 0.5}},
-    'pooled': {'dice': {'rib': 0.7, 'mean_bones': 0.701}},
-    'cases': {'a': {}}, 'auc': {'rib': 0.9714, 'bone': 0.98}}
+                 'mean_foreground': 0.71262, 'mean_all': 0.85},
+        'dice_sd': {'background': 0.01, 'rib': 0.03, 'thoracic process': None, 'mean_foreground': 0.03},
+        'iou': {'rib': 0.6, 'mean_foreground': 0.6}, 'recall': {'rib': 1.0}, 'precision': {'rib': 0.5}},
+    'pooled': {'dice': {'rib': 0.7, 'mean_foreground': 0.701}},
+    'cases': {'a': {}}, 'auc': {'rib': 0.9714, 'any_foreground': 0.98}}
 
 
 def printed(*args):
@@ -46,11 +46,11 @@ def test_printed_table_holds_the_numbers_within_80_columns():
   assert 'Test results, 1 case' in lines[0] and '1 cases' not in lines[0]
   assert rows['rib'] == ['0.713', '±', '0.030', '0.600', '1.000', '0.500', '0.700', '0.971']
   assert rows['thoracic process'][0] == '–'
-  assert rows['mean of bones'][-1] == '0.701'
+  assert rows['mean of foreground'][-1] == '0.701'
   assert rows['mean of all classes'] == ['0.850']
-  assert 'any bone against the background: 0.980' in text
+  assert 'any foreground class against the background: 0.980' in text
   assert 'undefined: class absent' in ' '.join(text.split())
-  order = [text.index(name) for name in ('rib', 'mean of bones', ' background', 'mean of all')]
+  order = [text.index(name) for name in ('rib', 'mean of foreground', ' background', 'mean of all')]
   assert order == sorted(order)
 
 

@@ -186,7 +186,7 @@ def test_different_methods_are_noted(compare):
 
 
 @pytest.mark.parametrize('text, sentence', [
-    ('', 'a.csv is empty'),
+    ('', 'a.csv: the file is empty'),
     ('\n\n', 'a.csv is empty'),
     ('case,angle\n', 'a.csv has a header but no row'),
     ('case\na\n', "a.csv has a single column, 'case'"),
@@ -206,7 +206,7 @@ def test_different_methods_are_noted(compare):
     ('case,pt,mt,tl\na,1,2,3\n', 'pt, mt, tl of .*a.csv against angle of .*b.csv: give as many'),
     ('PK\x03\x04', 'is a spreadsheet'),
     ('case,angle\na,\0\n', 'is not a text table'),
-    ('case,angle\na,"' + 'x' * 200_000 + '"\n', 'line 2 cannot be read as a table'),
+    ('case,angle\na,"' + 'x' * 200_000 + '"\n', 'line 2: the line cannot be read as a table'),
 ])
 def test_hostile_tables_are_refused_with_file_and_row(compare, text, sentence):
   with pytest.raises(ValueError, match=sentence):
@@ -214,7 +214,7 @@ def test_hostile_tables_are_refused_with_file_and_row(compare, text, sentence):
 
 
 def test_wrong_paths_columns_and_bands_are_refused(compare, tmp_path):
-  with pytest.raises(FileNotFoundError, match='there is no table .*none.csv'):
+  with pytest.raises(FileNotFoundError, match='none.csv: there is no such file'):
     agreement.compare_tables(tmp_path / 'none.csv', tmp_path / 'none.csv')
   with pytest.raises(ValueError, match='is a folder'):
     agreement.compare_tables(tmp_path, tmp_path)

@@ -10,8 +10,6 @@ and decimal commas are recognized. Cases in one table only, cases of status fail
 are left out and counted. --output=DIR gets agreement.json, bland_altman.png, scatter.png and
 index.html.
 """
-import csv
-import io
 import os
 import pathlib
 import re
@@ -22,6 +20,8 @@ from absl import flags
 
 from spinejax import __version__
 from spinejax.commands import cli
+from spinejax.readers import tables as text_tables
+from spinejax.readers.tables import Table
 
 NOTICE = 'Research software, not a medical device.'
 KEYS = ('case', 'name', 'id', 'file', 'filename', 'image', 'patient', 'subject')
@@ -29,13 +29,6 @@ ANGLES = ('major', 'angle', 'cobb', 'cobb_angle', 'major_angle', 'uca', 'spa')
 CASE_ANGLES = ('pt', 'mt', 'tl')  # of the AASCE challenge
 _MISSING = ('', 'nan', 'na', 'n/a', 'none', 'null', '-', '–')
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?', re.IGNORECASE)
-
-
-class Table(NamedTuple):
-  """A table as read: its path, the names of its columns, and (row in the file, cells) of each."""
-  path: pathlib.Path
-  columns: list[str]
-  rows: list[tuple[int, list[str]]]
 
 
 class Angles(NamedTuple):
@@ -110,27 +103,17 @@ def compare_tables(reference: str | os.PathLike, other: str | os.PathLike, *,
 
 
 def read_table(path: str | os.PathLike) -> Table:
-  """Reads a text table; its separator (comma, semicolon or tab) is what divides the header most.
-
-  A byte order mark, quotes and a first line such as 'sep=;' are understood; UTF-8 and UTF-16 with
-  their mark, or else the Western code page of spreadsheets. Empty rows are skipped.
+  """Reads a table of angles, see `readers.tables.read_table`.
 
   Raises:
-    FileNotFoundError: no such file.
-    ValueError: no table, no header, no row below it, or a row with more cells than the header.
+    FileNotFoundError: there is no such file.
+    ValueError: as `readers.tables.read_table`; no header, a single column, no row below the header,
+      a row with more cells than the header.
   """
-  path = pathlib.Path(path)
-  lines = _read_text(path).splitlines(keepends=True)
-  skipped, separator = 0, None
-  if lines and (given := re.fullmatch(r'sep=(.)\s*', lines[0])):
-    skipped, separator = 1, given[1]
-  text = ''.join(lines[skipped:])
-  rows = (_read_rows(path, text, separator, skipped) if separator else
-          max((_read_rows(path, text, mark, skipped) for mark in '\t;,'),
-              key=lambda rows: len(rows[0][1]) if rows else 0))
-  if not rows:
+  table = text_tables.read_table(path)
+  path, header, rows = table
+  if not header:
     raise ValueError(f'{path} is empty; expected a table with a header row.')
-  (_, header), *rows = rows
   if (not any(_plain(name) in KEYS for name in header)
       and any(_to_number(name) is not None for name in header)):
     raise ValueError(f'{path} has no header row (its first row is {", ".join(header[:4])}); put '
@@ -144,44 +127,12 @@ def read_table(path: str | os.PathLike) -> Table:
     if len(cells) > len(header):
       raise ValueError(f'{path}, row {number} has {len(cells)} cells under {len(header)} column '
                        'names; put quotes around cells with a comma, or separate by semicolons.')
-  return Table(path, header, [(number, cells + [''] * (len(header) - len(cells)))
-                              for number, cells in rows])
+  return Table(path, [_single_blanks(name) for name in header],
+               [(number, [_single_blanks(cell) for cell in cells]) for number, cells in rows])
 
 
-def _read_text(path: pathlib.Path) -> str:
-  if path.is_dir():
-    raise ValueError(f'{path} is a folder; expected a CSV table.')
-  if not path.is_file():
-    raise FileNotFoundError(f'there is no table {path}.')
-  data = path.read_bytes()
-  if data[:4] in (b'PK\x03\x04', b'\xd0\xcf\x11\xe0'):
-    raise ValueError(f'{path} is a spreadsheet, not text; save it as CSV.')
-  try:
-    text = data.decode('utf-16' if data[:2] in (b'\xff\xfe', b'\xfe\xff') else 'utf-8-sig')
-  except UnicodeDecodeError:
-    text = data.decode('cp1252', errors='replace')
-  if '\0' in text:
-    raise ValueError(f'{path} is not a text table; save it as CSV.')
-  return text
-
-
-def _read_rows(path: pathlib.Path, text: str, separator: str, skipped: int
-               ) -> list[tuple[int, list[str]]]:
-  """(row in the file from 1, cells with single blanks between words) of rows that are not empty."""
-  reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator,
-                      skipinitialspace=separator != '\t')
-  rows = []
-  try:
-    for number, cells in enumerate(reader, 1 + skipped):
-      cells = [' '.join(cell.split()) for cell in cells]
-      while cells and not cells[-1]:
-        cells.pop()
-      if cells:
-        rows.append((number, cells))
-  except csv.Error as error:
-    raise ValueError(f'{path}, line {reader.line_num + skipped} cannot be read as a table '
-                     f'({error}).') from error
-  return rows
+def _single_blanks(text: str) -> str:
+  return ' '.join(text.split())
 
 
 def choose_columns(tables: tuple[Table, Table], keys: tuple[str, str],

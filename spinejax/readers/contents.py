@@ -1,0 +1,24 @@
+"""Bytes of files, with one sentence for whatever cannot be read."""
+import os
+import pathlib
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+  """Content of a file.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: the path is a folder, or the file cannot be read or is empty.
+  """
+  try:
+    content = pathlib.Path(path).read_bytes()
+  except FileNotFoundError:
+    raise FileNotFoundError(f'{path}: there is no such file.') from None
+  except IsADirectoryError:
+    raise ValueError(f'{path}: expected a file, but this is a folder.') from None
+  except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+    reason = getattr(error, 'strerror', None) or error
+    raise ValueError(f'{path}: the file cannot be read ({reason}).') from None
+  if not content:
+    raise ValueError(f'{path}: the file is empty.')
+  return content

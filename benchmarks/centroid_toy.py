@@ -56,7 +56,7 @@ def descend(loss: str, centers: np.ndarray, steps: int, rate: float = 0.1) -> np
   def objective(centers):
     probs = blobs(centers, SHAPE)[None]
     gradient = 'published' if loss == 'dice' else loss
-    total, parts = centroid.centroid_loss(probs, target, gradient=gradient, distance_floor=0.0)
+    total, parts = centroid.centroid_dice(probs, target, gradient=gradient, distance_floor=0.0)
     return (parts['dice'] if loss == 'dice' else total)[0]
 
   @jax.jit

@@ -84,7 +84,7 @@ def _seam_loss(num_classes: int) -> Point:
   batch = dict(label=label, cells=regions.component_cells(label[0], num_classes)[None])
   outputs = {name: rng.standard_normal((1, size, size, num_classes), np.float32)
              for name, size in (('logits', 256), ('key_logits', 64))}
-  loss = lambda outputs, batch: jnp.mean(losses.seam(outputs, batch)[0])
+  loss = lambda outputs, batch: jnp.mean(losses.LOSSES['seam'](outputs, batch)[0])
   return spinejax_side.jitted(jax.value_and_grad(loss), outputs, batch)
 
 
@@ -101,7 +101,7 @@ def _centroid_loss(count: int) -> Point:
   """Value and gradient, where all laminae are found a voxel too low."""
   target = _boxes(count).astype(np.float32)
   probs = 0.9 * np.roll(target, 1, 1) + np.float32(0.05)
-  loss = lambda probs, target: jnp.mean(centroid.centroid_loss(probs, target)[0])
+  loss = lambda probs, target: jnp.mean(centroid.centroid_dice(probs, target)[0])
   return spinejax_side.jitted(jax.value_and_grad(loss), probs, target)
 
 

@@ -101,7 +101,7 @@ def _centroid_loss(size: str, folder: pathlib.Path) -> Piece:
   target = jnp.asarray(case['label'][None] > 0, jnp.float32)
   noise = jax.random.uniform(jax.random.key(0), target.shape, jnp.float32)
   probs = jnp.clip(0.8 * jnp.roll(target, 1, 1) + 0.3 * noise, 0.0, 1.0)
-  loss = lambda p: jnp.mean(centroid.centroid_loss(p, target)[0])
+  loss = lambda p: jnp.mean(centroid.centroid_dice(p, target)[0])
   overlap = lambda p: jnp.mean(dice.dice(p[..., None], target[..., None]))
   return Piece({name: spinejax_side.jitted(jax.value_and_grad(function), probs)[0]
                 for name, function in (('centroid', loss), ('dice', overlap))}, 1)

@@ -65,13 +65,13 @@ def test_the_loss_by_hand_and_its_gradients():
       loss, [-(0.25 ** 2 * np.log(0.75) + 0.5 ** 2 * np.log(0.5)) / 2], rtol=1e-5)
   np.testing.assert_array_equal(parts['focal'], loss)
   plain, _ = losses.create_loss({'name': 'focal', 'gamma': 0.0})({'logits': logits}, batch)
-  np.testing.assert_allclose(plain, losses.cross_entropy({'logits': logits}, batch)[0], rtol=1e-6)
+  np.testing.assert_allclose(plain, losses.LOSSES['cross_entropy']({'logits': logits}, batch)[0], rtol=1e-6)
   for scale in (1.0, 100.0):  # 100: certain, one pixel rightly and one wrongly
     certain = scale * jnp.array([[[[1.0, -1.0], [1.0, -1.0]]]], jnp.float32)
     objective = losses.create_loss({'name': 'focal'})
     slope = jax.grad(lambda logits: objective({'logits': logits}, batch)[0].sum())(certain)
     assert np.isfinite(slope).all() and float(optax.tree.norm(slope)) > 0
-  with pytest.raises(ValueError, match='focal.*no weight alpha'):
+  with pytest.raises(ValueError, match='focal.*no argument alpha'):
     losses.create_loss({'name': 'focal', 'alpha': 1.0})
 
 

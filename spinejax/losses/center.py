@@ -1,25 +1,26 @@
-"""SEAM's structure supervision of the key map: class and center of every bone."""
+"""Structure supervision of SEAM's key map: the class of its pixels and the center of every bone."""
 import functools
 from collections.abc import Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from spinejax.losses import objective
 from spinejax.losses import pixel
 
-NUM_CELLS = 256  # values of a uint8 cell id; 0 marks a class that is absent
+Center = Literal['component', 'class']
+NUM_CELLS = 256  # values of a uint8 cell id; 0 marks an absent class
 
 
 def class_supervision(key_logits: jax.Array, label: jax.Array) -> jax.Array:
-  """Mean cross entropy of the key map against the labels at its size.
-
-  SEAM (Zhao et al., 2021, eq. 6).
+  """Mean cross entropy of the key map: SEAM (Zhao et al., 2021, eq. 6).
 
   Args:
     key_logits: float [N, h, w, K].
-    label: int [N, H, W] in [0, K), resized by nearest neighbor to (h, w).
+    label: int [N, H, W] in [0, K), resized to (h, w) by nearest neighbor.
 
   Returns:
     float [N].
@@ -29,38 +30,37 @@ def class_supervision(key_logits: jax.Array, label: jax.Array) -> jax.Array:
 
 def center_regression(
     key_logits: jax.Array, label: jax.Array, cells: jax.Array | None = None, *,
-    center: str = 'component', epsilon: float = 1e-6) -> jax.Array:
+    center: Center = 'component', epsilon: float = 1e-6) -> jax.Array:
   """`1 / max(M, 1) sum_m A_m sum_xy smooth_l1(c_hat_m - c_m)` over bones m of A_m pixels.
 
-  SEAM (Zhao et al., 2021, eq. 7). With k' = softmax(key_logits), R_m the cell of component m
-  of class n and p the pixel positions, the estimated center is the soft-argmax
-  `c_hat_m = sum_{R_m} k'_n p / max(sum_{R_m} k'_n, epsilon)`; c_m is the mean position of the
-  component's pixels and M the number of bone pixels, all on the key map's grid.
+  SEAM (Zhao et al., 2021, eq. 7). Let k' = softmax(key_logits), R_m the cell of bone m of class n
+  and p the position of a pixel. The estimated center is the soft-argmax
+  `c_hat_m = sum_{R_m} k'_n p / max(sum_{R_m} k'_n, epsilon)`. The true center c_m is the mean
+  position of the bone's pixels. M is the number of bone pixels. All are taken on the key map's
+  grid.
 
-  The paper sums differences of offsets over pixels. An offset difference is the center's error,
-  constant within a bone, hence the weight A_m. The paper leaves open which pixels a bone owns;
-  here they are those nearest to it.
+  The paper sums differences of offsets over pixels. Such a difference is the error of the center,
+  which is constant within a bone; hence the weight A_m. The paper does not say which pixels belong
+  to a bone. Here they are the pixels nearest to it.
 
   Args:
     key_logits: float [N, h, w, K].
     label: int [N, H, W] in [0, K), resized by nearest neighbor to (h, w).
     cells: uint8 [N, H, W, K-1]; cells[..., n-1] is the 1-based id of the component of class n
-      nearest to the pixel. Resized like `label`. Not read when `center` is 'class'.
-    center: 'component', or 'class' for one center per class. The latter is an ablation: it
-      puts the center of a left and right pair of bones between them.
-    epsilon: smallest mass, in pixels, that is divided by.
+      that is nearest to the pixel. Resized like `label`. Not used if `center` is 'class'.
+    center: 'component', or 'class' for one center per class. The latter is an ablation: the center
+      of a left and a right bone of a class lies between them.
+    epsilon: smallest mass, in pixels, to divide by.
 
   Returns:
-    float [N], in squared fractions of the image's height and width: position (i, j) is
-    ((i + 0.5) / h, (j + 0.5) / w). 0 without foreground. A bone too small for a pixel of the
-    key map adds 0.
+    float [N] in squared fractions of the image's height and width: pixel (i, j) is at
+    ((i + 0.5) / h, (j + 0.5) / w). 0 without foreground. A bone that covers no pixel of the key
+    map adds 0.
 
   Raises:
     ValueError: on another `center`, or 'component' without `cells`.
   """
-  if center not in ('component', 'class'):
-    raise ValueError(
-        f"center regression: center must be 'component' or 'class', got {center!r}")
+  objective.check_choice('center', center, Center)
   size, num_bones = key_logits.shape[1:3], key_logits.shape[-1] - 1
   probs = jax.nn.softmax(key_logits)[..., 1:]
   classes = jnp.arange(1, num_bones + 1, dtype=label.dtype)
@@ -70,7 +70,7 @@ def center_regression(
   num_segments = num_bones
   if center == 'component':
     if cells is None:
-      raise ValueError("center regression: center='component' needs cells, got None")
+      raise ValueError("center='component' needs cells, got None.")
     segments = segments * NUM_CELLS + resize_nearest(cells, size).astype(jnp.int32)
     num_segments = num_bones * NUM_CELLS
 
@@ -88,9 +88,9 @@ def smooth_l1(difference: jax.Array, beta: float = 1.0) -> jax.Array:
 
 
 def resize_nearest(array: jax.Array, size: Sequence[int]) -> jax.Array:
-  """Nearest-neighbor resize of [N, H, W, ...] to [N, h, w, ...], half-pixel centers.
+  """Nearest-neighbor resize of [N, H, W, ...] to [N, h, w, ...] with half-pixel centers.
 
-  Row i of h takes row floor((i + 0.5) H / h): at stride 4, rows 2, 6, 10, ...
+  Row i of the result is row floor((i + 0.5) H / h): at stride 4, rows 2, 6, 10, ...
   """
   rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new)
                    for old, new in zip(array.shape[1:3], size))
@@ -99,7 +99,10 @@ def resize_nearest(array: jax.Array, size: Sequence[int]) -> jax.Array:
 
 def _moments(
     weights: jax.Array, segments: jax.Array, num_segments: int) -> tuple[jax.Array, jax.Array]:
-  """Sums of weights [h, w, B] and of weighted positions: [num_segments, 1] and [..., 2]."""
+  """Sums over each segment of weights [h, w, B] and of weighted positions.
+
+  Returns arrays [num_segments, 1] and [num_segments, 2].
+  """
   height, width, _ = weights.shape
   y = (jnp.arange(height, dtype=weights.dtype) + 0.5) / height
   x = (jnp.arange(width, dtype=weights.dtype) + 0.5) / width

@@ -1,61 +1,78 @@
 """Centroid loss: distances between the centroids of predicted and true components."""
 import functools
+from typing import Literal
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
-from spinejax.losses import components
-from spinejax.losses import dice
+from spinejax.losses import components, dice, objective
+from spinejax.losses.components import Connectivity
+from spinejax.losses.objective import Arrays, Objective
 
 Array = jax.Array
-_COLLAR = 3  # pixels around a hard component that take part in its soft centroid
+Gradient = Literal['straight_through', 'published']
+_COLLAR = 3  # pixels around a hard component that belong to its soft centroid
 
 
 def centroid_loss(
-    probs: Array, target: Array, *, gradient: str = 'straight_through',
-    distance_floor: float = 1.0, connectivity: str = 'face', threshold: float = 0.5,
-    smooth: float = 0.0) -> tuple[Array, dict[str, Array]]:
+    outputs: Arrays, batch: Arrays, *, gradient: Gradient = 'straight_through',
+    distance_floor: float = 1.0, connectivity: Connectivity = 'face', threshold: float = 0.5,
+    smoothing: float = 0.0) -> Objective:
+  """`centroid_dice` of one logit per voxel [N, D, H, W, 1]: C-U-net (Wong et al., 2021).
+
+  Every class above 0 is a lamina. Raises ValueError on images instead of volumes.
+  """
+  logits, target = objective.binary_logits(outputs, batch, 'centroid')
+  if logits.ndim != 4:
+    raise ValueError("loss 'centroid' expects volumes, logits [N, D, H, W, 1], got an array of "
+                     f'{logits.ndim + 1} axes.')
+  return centroid_dice(
+      jax.nn.sigmoid(logits), target, gradient=gradient, distance_floor=distance_floor,
+      connectivity=connectivity, threshold=threshold, smoothing=smoothing)
+
+
+def centroid_dice(
+    probs: Array, target: Array, *, gradient: Gradient = 'straight_through',
+    distance_floor: float = 1.0, connectivity: Connectivity = 'face', threshold: float = 0.5,
+    smoothing: float = 0.0) -> Objective:
   """`L_D (L_d + floor) L_N`: C-U-net (Wong et al., 2021, eq. 6).
 
     L_d = d_c + d_s                                                     (eq. 4)
     L_N = max(1, |N_c - N'_c| + |N_s - N'_s|)                           (eq. 5)
 
-  d and the numbers of components N of truth and N' of prediction are those of the coronal and the
-  sagittal projection, see `projected_distance`; L_D is the Dice loss of eq. 1.
+  L_D is the Dice loss (eq. 1). d, N and N' are the distance and the numbers of true and predicted
+  components in the coronal and in the sagittal projection, see `projected_distance`.
 
-  Thresholds, components and counts are piecewise constant, so as published ('published') the
-  gradient is L_d L_N times that of Dice: a weight per volume, and none at all where prediction and
-  truth do not overlap. 'straight_through' keeps the value and gives d the gradient of a soft
-  centroid. The value vanishes with the distance though Dice is not solved; `distance_floor` (0 is
-  the paper) keeps it.
+  Thresholds, components and counts are piecewise constant. The gradient as published is therefore
+  that of Dice, scaled by L_d L_N for each volume; it is 0 where prediction and truth do not
+  overlap. 'straight_through' keeps the value and gives d the gradient of a soft centroid. The
+  paper's loss vanishes with the distance even if Dice is not 0; `distance_floor` prevents this.
 
   Args:
-    probs: float [N,D,H,W], probabilities; axes are superior-inferior, left-right and
+    probs: float [N, D, H, W], probabilities. The axes are superior-inferior, left-right and
       anterior-posterior.
-    target: float or bool [N,D,H,W], 0 or 1.
+    target: float or bool [N, D, H, W], 0 or 1.
     gradient: 'straight_through' or 'published'.
-    distance_floor: added to L_d, in pixels.
+    distance_floor: added to L_d, in pixels; 0 in the paper.
     connectivity: of components, 'face' or 'full'.
-    threshold: probability from which a pixel belongs to a component.
-    smooth: of the Dice loss.
+    threshold: pixels with at least this probability form the predicted components.
+    smoothing: of the Dice loss.
 
   Returns:
     float [N] and its parts [N]: dice, coronal_distance, sagittal_distance, count_difference.
 
   Raises:
-    ValueError: another `gradient` or `connectivity`.
+    ValueError: on another `gradient` or `connectivity`.
   """
-  if gradient not in ('straight_through', 'published'):
-    raise ValueError(
-        f"loss.gradient must be 'straight_through' or 'published', not {gradient!r}.")
+  objective.check_choice('gradient', gradient, Gradient)
   distance = jax.vmap(functools.partial(
       projected_distance, gradient=gradient, connectivity=connectivity, threshold=threshold))
   coronal, coronal_counts = distance(jnp.max(probs, 3), jnp.max(target, 3) > 0)
   sagittal, sagittal_counts = distance(jnp.max(probs, 2), jnp.max(target, 2) > 0)
   difference = jnp.abs(coronal_counts) + jnp.abs(sagittal_counts)
   parts = {
-      'dice': dice.dice(probs[..., None], target.astype(probs.dtype)[..., None], smooth=smooth),
+      'dice': dice.dice(probs[..., None], target.astype(probs.dtype)[..., None], smoothing=smoothing),
       'coronal_distance': coronal,
       'sagittal_distance': sagittal,
       'count_difference': difference,
@@ -65,28 +82,28 @@ def centroid_loss(
 
 
 def projected_distance(
-    probs: Array, target: Array, *, gradient: str = 'straight_through',
-    connectivity: str = 'face', threshold: float = 0.5) -> tuple[Array, Array]:
-  """d = mean_i min_j |g_i - h_j| over true centroids g and predicted ones h (eq. 2 and 3).
+    probs: Array, target: Array, *, gradient: Gradient = 'straight_through',
+    connectivity: Connectivity = 'face', threshold: float = 0.5) -> tuple[Array, Array]:
+  """`d = mean_i min_j |g_i - h_j|` over true centroids g and predicted centroids h (eq. 2 and 3).
 
-  The forward value is that of the hard components of probs >= threshold. Backward, with j(i) the
-  nearest component of i, R_j that component and the pixels within 3 of it, and P the
-  probabilities,
+  The value is that of the hard components of probs >= threshold. The gradient is that of H(|g_i -
+  s_j|), where j is the component nearest to i and s_j its soft centroid:
 
     s_j = sum_R P u / sum_R P,  d_i = |g_i - h_j| + H(|g_i - s_j|) - stop(H(|g_i - s_j|))
 
-  with H(x) = x^2 / 2 below one pixel and x - 1/2 above: near the truth the pull fades instead of
-  keeping its length, so that it settles. Matching and R are constants.
+  P are the probabilities, u pixel positions and R the pixels within 3 of component j. H(x) is
+  x^2 / 2 below one pixel and x - 1/2 above, so that the gradient fades near the truth. The matching
+  and R are constants.
 
   Args:
-    probs: float32 [H,W].
-    target: bool [H,W].
-    gradient: 'published' leaves the gradient zero.
-    connectivity, threshold: as `centroid_loss`.
+    probs: float32 [H, W].
+    target: bool [H, W].
+    gradient: 'published' gives a gradient of 0.
+    connectivity, threshold: see `centroid_dice`.
 
   Returns:
-    d in pixels, and the number of true components less that of predicted ones. Without a predicted
-    component d is the diagonal of the projection, without a true one 1, both constant.
+    d in pixels, and the number of true minus that of predicted components. d is the diagonal of
+    the projection without predicted components, and 1 without true ones; both are constants.
   """
   true, is_true = components.centroids(
       components.label_components(target, connectivity=connectivity))
@@ -109,10 +126,15 @@ def projected_distance(
 
 
 def _match(true: Array, is_true: Array, hard: Array, is_hard: Array) -> tuple[Array, Array]:
-  """For the true centroid in each row the row of the nearest predicted one, and its distance.
+  """The row of the nearest predicted centroid and its distance, for every true centroid.
 
-  Takes [P,d] and bool [P] each; returns int32 [P] and float32 [P], 0 in rows without a true
-  centroid. One turn of a loop per true component, however many there are.
+  Args:
+    true, hard: true and predicted centroids, float [P, d].
+    is_true, is_hard: bool [P], True in rows that hold a centroid.
+
+  Returns:
+    int32 [P] and float32 [P], 0 in rows without a true centroid. The work is linear in the number
+    of true centroids, not in P.
   """
   size = len(is_true)
   rows, = jnp.nonzero(is_true, size=size, fill_value=size)
@@ -123,7 +145,7 @@ def _match(true: Array, is_true: Array, hard: Array, is_hard: Array) -> tuple[Ar
     nearest, distance = state
     row = rows[i]
     squares = sum(jnp.square(axis - center) for axis, center in zip(axes, true[row]))
-    least = jnp.min(squares)  # two minima take a tenth of the time of an argmin on CPU
+    least = jnp.min(squares)  # on CPU two minima take a tenth of the time of an argmin
     best = jnp.min(jnp.where(squares == least, places, size - 1))
     return nearest.at[row].set(best), distance.at[row].set(jnp.sqrt(least))
 
@@ -132,7 +154,7 @@ def _match(true: Array, is_true: Array, hard: Array, is_hard: Array) -> tuple[Ar
 
 
 def _norm(x: Array) -> Array:
-  """Length over the last axis, with gradient 0 at 0."""
+  """Norm over the last axis, with gradient 0 at 0."""
   square = jnp.sum(jnp.square(x), -1)
   positive = square > 0
   return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)

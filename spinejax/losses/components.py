@@ -1,35 +1,39 @@
-"""Connected components on the device: fixed shapes, no callback, no limit on their number."""
+"""Connected components on the device, with fixed shapes and for any number of components."""
 import functools
 import itertools
 import math
+from typing import Literal
 
 import jax
 from jax import lax
 import jax.numpy as jnp
 
+from spinejax.losses import objective
+
 Array = jax.Array
+Connectivity = Literal['face', 'full']
 
 
-def label_components(mask: Array, *, connectivity: str = 'face') -> Array:
-  """Root of every foreground pixel's component: the smallest flat index in it.
+def label_components(mask: Array, *, connectivity: Connectivity = 'face') -> Array:
+  """Labels every foreground pixel with its component's root, the smallest flat index in it.
 
-  Every pixel points to a pixel of its component that is no later than itself. In turns the smallest
-  pointer among a pixel and its neighbors is hooked onto the pixel it points to, and pointers are
-  followed twice, until none changes: about log(path length) turns, 8 on a spiral of 128x128.
+  Every pixel keeps a pointer to a pixel of its component with a smaller or equal index. Each
+  iteration takes the smallest pointer among a pixel and its neighbors, assigns it to the pixel that
+  this pixel points to, and then follows all pointers twice. Iteration stops when no pointer
+  changes, after about log(path length) iterations: 8 for a spiral of 128x128 pixels.
 
   Args:
     mask: bool [*S], any number of axes.
     connectivity: 'face' (4 neighbors in two dimensions, 6 in three) or 'full' (8, 26).
 
   Returns:
-    int32 [*S]; background has mask.size. Two pixels have the same root where, and only where,
+    int32 [*S]; background is mask.size. Two pixels have the same root if and only if
     `scipy.ndimage.label` gives them the same label.
 
   Raises:
-    ValueError: another connectivity.
+    ValueError: on another `connectivity`.
   """
-  if connectivity not in ('face', 'full'):
-    raise ValueError(f"connectivity must be 'face' or 'full', not {connectivity!r}.")
+  objective.check_choice('connectivity', connectivity, Connectivity)
   size = mask.size
   if not size:
     return jnp.zeros(mask.shape, jnp.int32)
@@ -46,25 +50,25 @@ def label_components(mask: Array, *, connectivity: str = 'face') -> Array:
     return followed, jnp.any(followed != pointers)
 
   start = jnp.where(mask.ravel(), jnp.arange(size, dtype=jnp.int32), size)
-  start = jnp.append(start, jnp.int32(size))  # what the background points to
+  start = jnp.append(start, jnp.int32(size))  # the background points to this entry
   roots, _ = lax.while_loop(lambda state: state[1], turn, (start, jnp.bool_(True)))
   return roots[:-1].reshape(mask.shape)
 
 
 def shift(x: Array, offset: tuple[int, ...], fill) -> Array:
-  """x at p + offset for every pixel p; `fill` where that is outside."""
+  """The value of x at p + offset for every pixel p, or `fill` outside of x."""
   config = [(-step, step, 0) for step in offset]
   return lax.pad(x, jnp.asarray(fill, x.dtype), config)
 
 
 def grow_components(roots: Array, radius: int) -> Array:
-  """Gives background within `radius` pixels (Euclidean) of a component its nearest root.
+  """Extends every component to the background pixels within `radius` of it.
 
-  Of components equally near the one with the smallest root takes the pixel.
+  A pixel goes to the nearest component (Euclidean), at equal distances to the smallest root.
 
   Args:
     roots: int32 [*S] of `label_components`.
-    radius: in pixels; 0 returns `roots`.
+    radius: in pixels; 0 changes nothing.
   """
   size = roots.size
   steps = range(-radius, radius + 1)
@@ -81,16 +85,16 @@ def grow_components(roots: Array, radius: int) -> Array:
 
 
 def sums_by_root(values: Array, roots: Array) -> Array:
-  """Sums of values [*S,...] over the pixels of each root: [size,...], row r for the root r."""
+  """Sums of values [*S, ...] over each component: [size, ...], with row r for root r."""
   size = roots.size
   flat = values.reshape(size, *values.shape[roots.ndim:])
   return jax.ops.segment_sum(flat, roots.ravel(), size + 1)[:-1]
 
 
 def centroids(roots: Array) -> tuple[Array, Array]:
-  """Centroid of every component in pixels: float32 [size,d] and bool [size], true at its root.
+  """Centroids of all components: float32 [size, d] in pixels, and bool [size].
 
-  The centroid of a component stands in the row of its root; other rows are undefined.
+  Row r is the centroid of the component with root r. It is valid where the second array is True.
   """
   places = grid(roots.shape)
   counts = sums_by_root(jnp.ones(roots.shape, jnp.float32), roots)
@@ -99,7 +103,7 @@ def centroids(roots: Array) -> tuple[Array, Array]:
 
 
 def grid(shape: tuple[int, ...]) -> Array:
-  """Coordinates of every pixel, float32 [*shape,d]."""
+  """Coordinates of every pixel, float32 [*shape, d]."""
   return jnp.stack(jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in shape),
                                 indexing='ij'), -1)
 

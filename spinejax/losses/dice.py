@@ -1,43 +1,46 @@
-"""Dice losses with linear and with squared denominators, in two or three dimensions."""
+"""Dice losses with linear and with squared denominators, for images and volumes."""
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 
-EPSILON = 1e-7  # in denominators only: a sum of no probability and no target is not divided by 0
+from spinejax.losses import objective
+from spinejax.losses.objective import Arrays, Objective
+
+EPSILON = 1e-7  # added to denominators, which are 0 without any probability and target
+Reduction = Literal['class', 'global']
 
 
-def dice(probs: jax.Array, target: jax.Array, *, smooth: float = 0.0) -> jax.Array:
-  """`1 - (2 sum(p t) + s) / (sum p + sum t + s)` for each class, averaged over classes.
+def dice(probs: jax.Array, target: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
+  """`1 - (2 sum(p t) + s) / (sum p + sum t + s)` of each class, averaged over classes.
 
-  C-U-net (Wong et al., 2021, eq. 1) with K = 1 and s = `smooth` = 0.
+  C-U-net (Wong et al., 2021, eq. 1) has one class and s = 0.
 
   Args:
-    probs: float [N, (D,) H, W, K] in [0, 1].
-    target: float, shape of `probs`, in [0, 1].
-    smooth: 0 as in the paper: a class without target has loss 1 and no gradient. Above 0,
-      for patches that may hold no target, an empty prediction of it has loss 0 instead.
+    probs: float [N, *S, K] in [0, 1].
+    target: float [N, *S, K] in [0, 1].
+    smoothing: s. With 0 a class without target has loss 1 and no gradient. Use a positive value
+      for patches that may hold no target: an empty prediction then has loss 0.
 
   Returns:
     float [N].
   """
   axes = _pixel_axes(probs)
-  return jnp.mean(_dice_loss(
-      jnp.sum(probs * target, axis=axes),
-      jnp.sum(probs, axis=axes) + jnp.sum(target, axis=axes), smooth), axis=-1)
+  overlap = jnp.sum(probs * target, axis=axes)
+  total = jnp.sum(probs, axis=axes) + jnp.sum(target, axis=axes)
+  return jnp.mean(_ratio_loss(overlap, total, smoothing), axis=-1)
 
 
-def squared_dice(
-    probs: jax.Array, target: jax.Array, *, reduction: str = 'class',
-    smooth: float = 0.0) -> jax.Array:
-  """`1 - (2 sum(p t) + s) / (sum p^2 + sum t^2 + s)`.
-
-  SADANet (eq. 6) with s = `smooth` = 0.
+def squared_dice(probs: jax.Array, target: jax.Array, *, reduction: Reduction = 'class',
+                 smoothing: float = 0.0) -> jax.Array:
+  """`1 - (2 sum(p t) + s) / (sum p^2 + sum t^2 + s)`: SADANet (Xie et al., 2023, eq. 6), s = 0.
 
   Args:
-    probs: float [N, (D,) H, W, K] in [0, 1].
-    target: float, shape of `probs`, in [0, 1].
-    reduction: 'class' takes the ratio for each class and averages, so that small bones weigh
-      as much as the background; 'global' sums over pixels and classes first, as printed.
-    smooth: as in `dice`.
+    probs: float [N, *S, K] in [0, 1].
+    target: float [N, *S, K] in [0, 1].
+    reduction: 'class' averages the ratios of the classes, so that small classes count as much as
+      the background. 'global' sums over pixels and classes first, as the paper prints.
+    smoothing: s, see `dice`.
 
   Returns:
     float [N].
@@ -45,18 +48,47 @@ def squared_dice(
   Raises:
     ValueError: on another `reduction`.
   """
-  if reduction not in ('class', 'global'):
-    raise ValueError(f"squared Dice: reduction must be 'class' or 'global', got {reduction!r}")
+  objective.check_choice('reduction', reduction, Reduction)
   axes = _pixel_axes(probs)
   overlap = jnp.sum(probs * target, axis=axes)
   total = jnp.sum(jnp.square(probs), axis=axes) + jnp.sum(jnp.square(target), axis=axes)
   if reduction == 'global':
-    return _dice_loss(jnp.sum(overlap, axis=-1), jnp.sum(total, axis=-1), smooth)
-  return jnp.mean(_dice_loss(overlap, total, smooth), axis=-1)
+    return _ratio_loss(jnp.sum(overlap, axis=-1), jnp.sum(total, axis=-1), smoothing)
+  return jnp.mean(_ratio_loss(overlap, total, smoothing), axis=-1)
 
 
-def _dice_loss(overlap: jax.Array, total: jax.Array, smooth: float) -> jax.Array:
-  return 1 - (2 * overlap + smooth) / (total + smooth + EPSILON)
+def dice_loss(outputs: Arrays, batch: Arrays, *, smoothing: float = 0.0) -> Objective:
+  """`dice` of `objective.probabilities`: D-U-net (C-U-net, Wong et al., 2021, eq. 1).
+
+  With several logits the mean over classes includes the background.
+  """
+  loss = dice(*objective.probabilities(outputs, batch), smoothing=smoothing)
+  return loss, {'dice': loss}
+
+
+def squared_dice_loss(outputs: Arrays, batch: Arrays, *, reduction: Reduction = 'class',
+                      smoothing: float = 0.0) -> Objective:
+  """`squared_dice` of `objective.probabilities`: SADANet (Xie et al., 2023, eq. 6)."""
+  loss = squared_dice(*objective.probabilities(outputs, batch), reduction=reduction,
+                      smoothing=smoothing)
+  return loss, {'squared_dice': loss}
+
+
+def cross_entropy_dice(
+    outputs: Arrays, batch: Arrays, *, dice_weight: float = 3.0, reduction: Reduction = 'class',
+    smoothing: float = 0.0, divide_by_classes: bool = False) -> Objective:
+  """`CE + lambda squared Dice`: SADANet (Xie et al., 2023, eq. 7), lambda = `dice_weight`.
+
+  The other options are explained in `squared_dice` and `pixel.softmax_cross_entropy`.
+  """
+  _, parts = squared_dice_loss(outputs, batch, reduction=reduction, smoothing=smoothing)
+  parts = {'cross_entropy': objective.class_cross_entropy(
+      outputs, batch, 'cross_entropy_dice', divide_by_classes=divide_by_classes), **parts}
+  return parts['cross_entropy'] + dice_weight * parts['squared_dice'], parts
+
+
+def _ratio_loss(overlap: jax.Array, total: jax.Array, smoothing: float) -> jax.Array:
+  return 1 - (2 * overlap + smoothing) / (total + smoothing + EPSILON)
 
 
 def _pixel_axes(array: jax.Array) -> tuple[int, ...]:

@@ -258,7 +258,7 @@ def test_smooth_l1_reference(golden, name, beta):
 
 def test_errors():
   key, label = jnp.zeros((1, 4, 4, 3)), jnp.zeros((1, 4, 4), jnp.int32)
-  with pytest.raises(ValueError, match="must be 'component' or 'class', got 'bone'"):
+  with pytest.raises(ValueError, match="center must be 'component' or 'class', got 'bone'"):
     center.center_regression(key, label, center='bone')
   with pytest.raises(ValueError, match='needs cells, got None'):
     center.center_regression(key, label)

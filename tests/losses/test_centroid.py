@@ -53,7 +53,7 @@ def test_the_value_is_that_of_the_equations(gradient):
   probs, target = (np.stack(arrays) for arrays in zip(*cases))
   for floor in (0.0, 1.0):
     value, _ = jax.jit(functools.partial(
-        centroid.centroid_loss, gradient=gradient, distance_floor=floor))(probs, target)
+        centroid.centroid_dice, gradient=gradient, distance_floor=floor))(probs, target)
     expected = [slow_loss(p.astype(np.float64), t, floor) for p, t in cases]
     np.testing.assert_allclose(value, expected, rtol=2e-5, atol=1e-5)
 
@@ -62,7 +62,7 @@ def test_a_case_by_hand():
   """One lamina predicted two voxels too low, and a false one far away."""
   probs, target = np.zeros((1, 12, 4, 4), np.float32), np.zeros((1, 12, 4, 4), np.float32)
   target[0, 2, 1, 1] = probs[0, 4, 1, 1] = probs[0, 10, 3, 2] = 1
-  value, parts = centroid.centroid_loss(probs, target, distance_floor=0.0)
+  value, parts = centroid.centroid_dice(probs, target, distance_floor=0.0)
   np.testing.assert_allclose(parts['dice'], 1)
   np.testing.assert_allclose(parts['coronal_distance'], 2)
   np.testing.assert_allclose(parts['sagittal_distance'], 2)
@@ -73,8 +73,8 @@ def test_a_case_by_hand():
 def test_the_published_gradient_is_that_of_dice_times_a_constant():
   random = np.random.default_rng(3)
   probs, target = (x[None] for x in random_case(random, (9, 7, 5)))
-  loss = lambda p: jnp.sum(centroid.centroid_loss(p, target, gradient='published')[0])
-  dice = lambda p: jnp.sum(centroid.centroid_loss(p, target)[1]['dice'])
+  loss = lambda p: jnp.sum(centroid.centroid_dice(p, target, gradient='published')[0])
+  dice = lambda p: jnp.sum(centroid.centroid_dice(p, target)[1]['dice'])
   value, gradient = jax.value_and_grad(loss)(probs)
   np.testing.assert_allclose(gradient, jax.grad(dice)(probs) * value / dice(probs), rtol=1e-4,
                              atol=1e-8)
@@ -146,7 +146,7 @@ def test_hostile_volumes_are_finite(name, gradient):
   fill = {'one': one, 'checkerboard': board}
   probs, target = (fill.get(x, np.full(shape, x, np.float32) if not isinstance(x, str) else None)
                    for x in HOSTILE[name])
-  loss = lambda p: jnp.sum(centroid.centroid_loss(p, target, gradient=gradient)[0])
+  loss = lambda p: jnp.sum(centroid.centroid_dice(p, target, gradient=gradient)[0])
   value, slope = jax.jit(jax.value_and_grad(loss))(jnp.asarray(probs))
   assert np.isfinite(value) and np.isfinite(slope).all()
 
@@ -157,7 +157,7 @@ def test_the_loss_of_a_network():
   batch = {'label': jnp.asarray(random.integers(0, 3, (2, 8, 6, 4)), jnp.int32)}
   loss = losses.create_loss({'name': 'centroid', 'distance_floor': 0.5})
   value, parts = loss({'logits': logits}, batch)
-  expected, _ = centroid.centroid_loss(
+  expected, _ = centroid.centroid_dice(
       jax.nn.sigmoid(logits[..., 0]), (batch['label'] > 0).astype(jnp.float32), distance_floor=0.5)
   np.testing.assert_array_equal(value, expected)
   assert value.shape == (2,) and all(part.shape == (2,) for part in parts.values())

@@ -58,7 +58,7 @@ def test_labels_under_vmap_are_those_of_each():
 
 
 def test_another_connectivity_is_refused():
-  with pytest.raises(ValueError, match="connectivity must be 'face' or 'full', not 'edge'"):
+  with pytest.raises(ValueError, match="connectivity must be 'face' or 'full', got 'edge'"):
     components.label_components(np.ones((2, 2), bool), connectivity='edge')
 
 

@@ -31,7 +31,7 @@ def test_dice_by_hand():
   """sum(p t) = 1.5, sum p = 2, sum t = 2."""
   value = dice(as_images([PROBS, TARGET]), as_images([TARGET, TARGET]))
   np.testing.assert_allclose(value, [1 - 3 / 4, 0], atol=1e-6)
-  value = dice(as_images([PROBS]), as_images([TARGET]), smooth=1.0)
+  value = dice(as_images([PROBS]), as_images([TARGET]), smoothing=1.0)
   np.testing.assert_allclose(value, [1 - 4 / 5], rtol=1e-6)
 
 
@@ -66,7 +66,7 @@ def test_squared_dice_reference(golden, reduction, name):
 
 
 @pytest.mark.parametrize('loss', [
-    dice, lambda p, t: dice(p, t, smooth=1.0), squared_dice,
+    dice, lambda p, t: dice(p, t, smoothing=1.0), squared_dice,
     lambda p, t: squared_dice(p, t, reduction='global')])
 @pytest.mark.parametrize('shape', [(2, 3, 4, 3), (2, 2, 3, 2, 1)])
 def test_gradients(check_gradient, loss, shape):
@@ -89,7 +89,7 @@ def test_empty_target_has_loss_one_and_no_gradient(loss):
 @pytest.mark.parametrize('loss', [dice, squared_dice])
 def test_smooth_lets_an_empty_target_teach(loss):
   target = jnp.zeros((1, 2, 2, 1))
-  smoothed = lambda p: jnp.sum(loss(p, target, smooth=1.0))
+  smoothed = lambda p: jnp.sum(loss(p, target, smoothing=1.0))
   np.testing.assert_allclose(smoothed(jnp.zeros((1, 2, 2, 1))), 0, atol=1e-6)
   gradient = jax.grad(smoothed)(jnp.full((1, 2, 2, 1), 0.3))
   assert (np.asarray(gradient) > 0.05).all()

@@ -200,7 +200,7 @@ def test_the_segmenter_is_trained_as_an_fpn():
     """Of one part of the loss, by one half's parameters."""
     def part(changing):
       outputs, _ = train(model, {**changing, **fixed})
-      return jnp.mean(losses.wave_ct(outputs, {'label': label})[1][name])
+      return jnp.mean(losses.LOSSES['wave_ct'](outputs, {'label': label})[1][name])
     return jax.tree.leaves(jax.jit(jax.grad(part))(changing))
 
   assert not any(np.any(x) for x in gradient('cross_entropy', autoencoder, params))

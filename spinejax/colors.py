@@ -26,6 +26,11 @@ def color_bytes(color: str) -> tuple[int, int, int]:
   return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
 
 
+def palette(num_classes: int) -> np.ndarray:
+  """Colors of classes 0 to num_classes - 1, uint8 [num_classes,3]."""
+  return np.array([color_bytes(class_color(i)) for i in range(num_classes)], np.uint8)
+
+
 def to_bytes(image: np.ndarray) -> np.ndarray:
   """Converts gray levels 0 to 255 of any dtype to uint8.
 

@@ -1,2 +1,2 @@
 """Spine image segmentation for scoliosis in JAX."""
-__version__ = '0.1.0'
+__version__ = '0.2.0'

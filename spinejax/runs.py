@@ -1,10 +1,11 @@
-"""The run folder: its config, data and manifest, and the refusal to mix two runs in one.
+"""The run folder and its records.
 
-  .lock           held by the process that trains
-
-  config.json     the config, complete
+  config.json     the complete config
   dataset.json    classes, split by case name, hash of the data, mean and standard deviation
-  manifest.json   every start of the program: command, versions, devices
+  manifest.json   every start of the program: command, versions, devices; seconds by phase
+  .lock           locked by the process that trains; .holder names that process
+
+A folder holds one run: another config or other data is refused.
 """
 import contextlib
 import datetime
@@ -19,22 +20,21 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import filelock
 from ml_collections import ConfigDict
 
-try:
-  import fcntl
-except ImportError:  # Windows, where nothing is locked
-  fcntl = None  # type: ignore[assignment]
+import spinejax
 
-PACKAGES = ('spinejax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain',
-            'tensorflow-datasets', 'numpy', 'scipy', 'pillow')
+PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets',
+            'numpy', 'scipy', 'pillow')  # versions that are recorded
+_OLD_VERSION = '0.1.0'  # its configs have other fields
 
 
 def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
-  """Makes the run folder, or checks that the run in it has this config; claims nothing yet.
+  """Makes the run folder; if it holds a run, checks that the run has this config.
 
   Raises:
-    ValueError: the folder holds a run of another config.
+    ValueError: the folder holds a run with another config.
     OSError: the folder cannot be written.
   """
   folder = pathlib.Path(workdir)
@@ -51,31 +51,31 @@ def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def locked(workdir: str) -> Iterator[None]:
-  """Holds the open run folder for this process; the lock ends with the process, however it ends.
+  """Locks the run folder for this process. The lock ends with the process, however it ends.
 
-  Where the file system has no locks the folder is not locked.
+  A folder on a file system without locks is not locked.
 
   Raises:
-    ValueError: another process holds it.
+    ValueError: another process holds the lock.
   """
-  with open(pathlib.Path(workdir) / '.lock', 'a+') as file:
-    try:
-      if fcntl:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-      file.seek(0)
-      raise ValueError(f'another process ({file.read(200).strip() or "unknown"}) is training in '
-                       f'{workdir}; wait for it, or choose another --workdir.') from None
-    except OSError:
-      pass
-    file.truncate(0)
-    file.write(f'{os.getpid()} on {socket.gethostname()}')
-    file.flush()
+  lock, holder = filelock.FileLock(f'{workdir}/.lock'), pathlib.Path(workdir) / '.holder'
+  try:
+    lock.acquire(timeout=0)
+  except filelock.Timeout:
+    name = holder.read_text() if holder.exists() else 'unknown'
+    raise ValueError(f'another process ({name}) is training in {workdir}; wait for it, or choose '
+                     'another --workdir.') from None
+  except (OSError, NotImplementedError):  # the file system has no locks
+    pass
+  try:
+    write_text(holder, f'{os.getpid()} on {socket.gethostname()}')
     yield
+  finally:
+    lock.release()
 
 
 def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
-  """Writes `name`.json into the open run folder, or checks that the one there is the same.
+  """Writes `name`.json into the run folder; if the file exists, checks that it is the same.
 
   Args:
     workdir: the run folder.
@@ -83,7 +83,7 @@ def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
     content: nested dicts of plain values.
 
   Raises:
-    ValueError: the folder holds a run of another config or of other data.
+    ValueError: the folder holds a run with another config or other data.
   """
   path = pathlib.Path(workdir) / f'{name}.json'
   if path.exists():
@@ -93,63 +93,79 @@ def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
 
 
 def check(workdir: str, name: str, content: Mapping[str, Any]) -> None:
-  """Raises ValueError naming each differing field unless `name`.json in the run is `content`."""
+  """Raises ValueError with each differing field unless `name`.json of the run is `content`."""
   different = describe_difference(_read_run_file(workdir, name), content)
   if different:
     raise ValueError(f'{workdir} holds a run with another {name}; choose another --workdir, or '
-                     'restore:\n' + '\n'.join(different))
+                     'restore these fields:\n' + '\n'.join(different))
 
 
 def load_config(workdir: str) -> ConfigDict:
-  """Reads the config of a run; a sentence when the folder holds none."""
-  return ConfigDict(_tuples(_read_run_file(workdir, 'config'))).lock()
+  """The config of a run.
+
+  Raises:
+    FileNotFoundError: the folder holds no run.
+    ValueError: the file is damaged, or the run is of an older version with other fields.
+  """
+  return ConfigDict(_to_tuples(_read_run_file(workdir, 'config'))).lock()
 
 
 def load_dataset_info(workdir: str) -> dict[str, Any]:
-  """Reads dataset.json of a run: classes, split, fingerprint, mean, std."""
+  """dataset.json of a run: classes, split, fingerprint, mean, std; raises like `load_config`."""
   return _read_run_file(workdir, 'dataset')
 
 
-def _read_run_file(workdir: str, name: str) -> Any:
+def _read_run_file(workdir: str, name: str) -> dict[str, Any]:
   path = pathlib.Path(workdir) / f'{name}.json'
   if not path.is_file():
     raise FileNotFoundError(f'{workdir} holds no run ({path.name} is missing); train one with '
-                            f'python -m spinejax.main --config=... --workdir={workdir}.')
+                            f'spinejax train --config=... --workdir={workdir}.')
   content = read_json(path)
   if not isinstance(content, dict):
     raise ValueError(f'{path} does not hold the {name} of a run.')
+  evaluation = content.get('evaluation')
+  is_old = isinstance(evaluation, dict) and 'style_transfer' in evaluation
+  with contextlib.suppress(ValueError, LookupError, TypeError):  # a damaged manifest has no version
+    is_old |= read_manifest(workdir)['starts'][0]['versions']['spinejax'] == _OLD_VERSION
+  if is_old:
+    raise ValueError(f'{workdir} holds a run of spinejax {_OLD_VERSION}, whose config has other '
+                     f'fields than version {spinejax.__version__} reads; use spinejax '
+                     f'{_OLD_VERSION} for this run, or train again in another --workdir.')
   return content
 
 
 def describe_difference(old: Any, new: Any) -> list[str]:
-  """Lines 'a.b: old here, new asked' of every field that differs between two nested dicts."""
+  """One line 'a.b: OLD there, NEW asked' for each field that differs between two nested dicts."""
   old, new = dict(_flatten(plain(old))), dict(_flatten(plain(new)))
   absent = 'nothing'
-  return [f'  {key}: {_short(old.get(key, absent))} there, {_short(new.get(key, absent))} asked'
+  return [f'  {key}: {_shorten(old.get(key, absent))} there, '
+          f'{_shorten(new.get(key, absent))} asked'
           for key in sorted(old.keys() | new.keys())
           if old.get(key, absent) != new.get(key, absent)]
 
 
 def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
-  """Appends this start of the program to manifest.json and returns the manifest."""
-  import jax  # the only use of JAX here; reading a run needs none
+  """Adds this start of the program, with `facts`, to manifest.json and returns the manifest."""
+  import jax  # here alone: reading a run needs no JAX
 
-  path = pathlib.Path(workdir) / 'manifest.json'
+  versions = {'python': platform.python_version(), 'spinejax': spinejax.__version__}
+  for package in PACKAGES:
+    try:
+      versions[package] = importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+      versions[package] = 'not installed'
   manifest = read_manifest(workdir)
   manifest['starts'].append({
       'date': datetime.datetime.now().astimezone().isoformat(timespec='seconds'),
       'command': ' '.join([pathlib.Path(sys.executable).name, *sys.argv]),
       'devices': [f'{d.platform}:{d.id} {d.device_kind}' for d in jax.devices()],
-      'host': platform.platform(),
-      'versions': {'python': platform.python_version(), **_versions()},
-      **facts,
-  })
-  write_json(path, manifest)
+      'host': platform.platform(), 'versions': versions, **facts})
+  write_json(pathlib.Path(workdir) / 'manifest.json', manifest)
   return manifest
 
 
 def add_durations(workdir: str, seconds: Mapping[str, float]) -> None:
-  """Adds seconds by phase to `durations` of manifest.json, which sum over all starts of a run."""
+  """Adds seconds by phase to `durations` in manifest.json, the sums over all starts of a run."""
   manifest = read_manifest(workdir)
   durations = manifest.setdefault('durations', {})
   for phase, value in seconds.items():
@@ -158,9 +174,12 @@ def add_durations(workdir: str, seconds: Mapping[str, float]) -> None:
 
 
 def read_manifest(workdir: str) -> dict[str, Any]:
-  """The manifest of a run: {'starts': [one dict per start]}, empty where there is none.
+  """The manifest of a run: `starts` [one dict per start] and, if recorded, `durations`.
 
-  With `durations` {phase: seconds} where a part of the run is done.
+  Without a manifest `starts` is empty.
+
+  Raises:
+    ValueError: the file is damaged.
   """
   path = pathlib.Path(workdir) / 'manifest.json'
   manifest = read_json(path) if path.is_file() else {'starts': []}
@@ -168,22 +187,18 @@ def read_manifest(workdir: str) -> dict[str, Any]:
   if not (isinstance(manifest, dict) and isinstance(manifest.get('starts'), list)
           and isinstance(durations, dict)
           and all(isinstance(value, float | int) for value in durations.values())):
-    raise ValueError(f'{path} does not hold the starts of a run; delete it, it is a record only.')
+    raise ValueError(f'{path} does not hold the starts of a run; delete it, it is only a record.')
   return manifest
 
 
-def _versions() -> dict[str, str]:
-  versions = {}
-  for package in PACKAGES:
-    try:
-      versions[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-      versions[package] = 'not installed as a package'
-  return versions
+def first_line(error: BaseException) -> str:
+  """The first line of an error's message, at most 200 characters; its type without a message."""
+  text = str(error).strip() or type(error).__name__
+  return text.splitlines()[0][:200]
 
 
 def read_json(path: str | os.PathLike) -> Any:
-  """Reads a JSON file; a sentence when it is damaged."""
+  """Reads a JSON file; raises ValueError with one sentence when it is damaged."""
   try:
     return json.loads(pathlib.Path(path).read_text())
   except (ValueError, RecursionError) as error:
@@ -191,10 +206,7 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-  """Writes JSON atomically: a reader sees the old file or the new one, never half of one.
-
-  Raises OSError with one sentence where it cannot be written.
-  """
+  """Writes JSON atomically, like `write_bytes`; raises ValueError for NaN and infinity."""
   write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + '\n')
 
 
@@ -222,7 +234,7 @@ def write_bytes(path: str | os.PathLike, data: bytes) -> None:
 
 
 def plain(value: Any) -> Any:
-  """Nested ConfigDicts, dicts and tuples as JSON has them: dicts and lists."""
+  """Nested ConfigDicts, dicts, tuples and NumPy numbers as the types of JSON."""
   if isinstance(value, ConfigDict):
     value = value.to_dict()
   if isinstance(value, Mapping):
@@ -232,13 +244,11 @@ def plain(value: Any) -> Any:
   return value.item() if hasattr(value, 'item') else value
 
 
-def _tuples(value: Any) -> Any:
-  """JSON's lists as the tuples that configs hold."""
+def _to_tuples(value: Any) -> Any:
+  """The lists of JSON as the tuples of configs."""
   if isinstance(value, dict):
-    return {key: _tuples(item) for key, item in value.items()}
-  if isinstance(value, list):
-    return tuple(_tuples(item) for item in value)
-  return value
+    return {key: _to_tuples(item) for key, item in value.items()}
+  return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
 def _flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
@@ -249,6 +259,6 @@ def _flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     yield prefix, value
 
 
-def _short(value: Any, limit: int = 80) -> str:
+def _shorten(value: Any, limit: int = 80) -> str:
   text = str(value)
   return text if len(text) <= limit else text[:limit - 4] + ' ...'

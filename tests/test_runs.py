@@ -1,8 +1,13 @@
 """The run folder refuses to mix runs and says why."""
+import os
+import subprocess
+import sys
+
 from ml_collections import ConfigDict
 import pytest
 
 from spinejax import runs
+from tests import tiny
 
 
 def make_config(**fields):
@@ -47,6 +52,46 @@ def test_no_run_and_a_damaged_run(tmp_path):
   (tmp_path / 'config.json').write_text('{"seed": ')
   with pytest.raises(ValueError, match='config.json is not readable as JSON'):
     runs.load_config(tmp_path)
+
+
+@pytest.mark.parametrize('old_fields, versions', [
+    ({}, {'spinejax': '0.1.0'}),
+    ({'evaluation': {'style_transfer': False}}, {'spinejax': 'not installed as a package'})])
+def test_a_run_of_the_first_edition_is_refused_in_one_sentence(tmp_path, old_fields, versions):
+  config = make_config(**old_fields)
+  runs.write_json(tmp_path / 'config.json', config)
+  runs.write_json(tmp_path / 'manifest.json', {'starts': [{'versions': versions}]})
+  for read in (runs.load_config, lambda folder: runs.open_folder(folder, make_config())):
+    with pytest.raises(ValueError, match=(
+        r'holds a run of spinejax 0\.1\.0, whose config has other fields .*; use spinejax 0\.1\.0 '
+        'for this run, or train again in another --workdir')) as error:
+      read(tmp_path)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize('manifest', ['{', '{"starts": []}', '{"starts": [{"versions": 1}]}'])
+def test_a_run_is_read_without_a_version_in_its_manifest(tmp_path, manifest):
+  runs.claim(tmp_path, 'config', make_config())
+  (tmp_path / 'manifest.json').write_text(manifest)
+  assert runs.load_config(tmp_path).to_dict() == make_config().to_dict()
+
+
+def test_a_locked_folder_names_its_holder_and_is_free_when_the_holder_dies(tmp_path):
+  code = ('import sys, time; from spinejax import runs\n'
+          f'with runs.locked({str(tmp_path)!r}):\n  print(1, flush=True); time.sleep(60)')
+  with subprocess.Popen([sys.executable, '-c', code], cwd=tiny.ROOT,
+                        stdout=subprocess.PIPE) as holder:
+    assert holder.stdout.readline()
+    with pytest.raises(ValueError, match=rf'another process \({holder.pid} on .*choose another'):
+      with runs.locked(tmp_path):
+        pass
+    holder.kill()
+  with runs.locked(tmp_path):
+    with pytest.raises(ValueError, match=rf'another process \({os.getpid()} on'):
+      with runs.locked(tmp_path):
+        pass
+  with runs.locked(tmp_path):
+    pass
 
 
 def test_json_is_written_whole_or_not_at_all(tmp_path):

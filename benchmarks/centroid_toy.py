@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from spinejax import devices
 from spinejax.commands import cli
 from spinejax.losses import centroid
 from spinejax.losses import components
@@ -79,7 +80,7 @@ def error(centers: np.ndarray) -> np.ndarray:
 
 def main(argv) -> None:
   del argv
-  cli.configure_jax()
+  devices.configure_jax()
   from spinejax.report import figures
 
   steps = flags.FLAGS.steps

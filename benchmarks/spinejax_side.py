@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spinejax.commands import cli
+from spinejax import devices
 from spinejax import optimizers
 from spinejax import steps
 from benchmarks import systems
@@ -29,7 +29,7 @@ _ADAM = dict(name='adam', learning_rate=1e-3, schedule='constant', final_learnin
 def configure() -> None:
   """Devices as in a run; call before JAX is first used."""
   os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch has the GPU too
-  cli.configure_jax()
+  devices.configure_jax()
   jax.config.update('jax_enable_compilation_cache', False)  # or nothing would be compiled
 
 

@@ -1,63 +1,60 @@
-"""Trains, evaluates and reports one configuration.
+"""Trains a config, tests the best checkpoint and writes the report.
 
-  python -m spinejax.main --config=configs/seam.py:quick --workdir=runs/seam_quick
+  python -m spinejax.main --config=configs/seam.py:quick
+  spinejax train --config=seam:quick --workdir=runs/mine --config.seed=2
 
-A second run in the same --workdir resumes. Any field of the config can be overridden on the
-command line, as in --config.seed=2 or --config.data.directory=my_images.
+The run folder is runs/CONFIG_VARIANT unless --workdir names another one. The same command resumes
+a run that was stopped. Any field of the config is a flag, as in --config.data.directory=my_images.
 
 With --multihost the same command is started once per machine or per GPU, and the processes train
-together: Slurm (launch/slurm.sh), Open MPI, Cloud TPU and GKE are recognized. The folder of the run
-must be one that all of them see.
+together. Slurm (launch/slurm.sh), Open MPI, Cloud TPU and GKE are detected. All processes must see
+the run folder.
 """
 import contextlib
 
+from absl import app
 from absl import flags
-from ml_collections import config_flags
 
+from spinejax import devices
+from spinejax import multihost
 from spinejax.commands import cli
 
-MODES = ('train_and_evaluate', 'train', 'evaluate')
+POSITIONALS = ()
 
-_CONFIG = config_flags.DEFINE_config_file(
-    'config', None, 'Config file and variant, such as configs/seam.py:quick; with '
-    '--mode=evaluate it may be left out, the config of the run is used.', lock_config=True)
+cli.define_config()
 _WORKDIR = flags.DEFINE_string(
-    'workdir', None, 'Folder of the run: checkpoints, metrics, predictions, report.', required=True)
-_MODE = flags.DEFINE_enum(
-    'mode', 'train_and_evaluate', MODES, "'train' stops after training; 'evaluate' restores the "
-    'best checkpoint, tests it and writes the report.')
-
+    'workdir', None, 'Folder of the run: checkpoints, metrics, predictions, report; by default '
+    'runs/CONFIG_VARIANT.')
+_TEST = flags.DEFINE_bool('test', True, 'Test the best checkpoint and write the report afterwards.')
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of this command.')
 _COORDINATOR = flags.DEFINE_string(
     'coordinator', None, 'HOST:PORT of process 0, with --multihost outside of a known cluster.')
-_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'How many there are.', lower_bound=1)
-_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Which this one is, from 0.', lower_bound=0)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes', None, 'Number of processes, with --coordinator.', lower_bound=1)
+_PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Index of this process from 0, with --coordinator.', lower_bound=0)
 
 
 def main(argv) -> None:
-  del argv
-  cli.configure_jax()
-  explicit = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
-  if not _MULTIHOST.value and explicit != (None, None, None):
-    raise ValueError('--coordinator, --num_processes and --process_id need --multihost.')
-  with cli.joined(*explicit) if _MULTIHOST.value else contextlib.nullcontext():
-    _run()
+  with cli.user_errors():
+    cli.check_positionals(argv, POSITIONALS)
+    processes = _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+    if not _MULTIHOST.value and processes != (None, None, None):
+      raise ValueError('--coordinator, --num_processes and --process_id need --multihost.')
+    config, workdir = flags.FLAGS.config, _WORKDIR.value
+    if config is None:
+      raise ValueError('--config=CONFIG is needed, such as --config=configs/seam.py:quick.')
+    devices.configure_jax()
+    import jax  # late: --help and config errors need no JAX
+    from spinejax import evaluate, train
+    from spinejax.report import pages
 
-
-def _run() -> None:
-  import jax
-  from spinejax import evaluate, runs, train
-
-  config = _CONFIG.value
-  if config is None:
-    if _MODE.value != 'evaluate':
-      raise ValueError('--config=FILE is needed, such as --config=configs/seam.py:quick.')
-    config = runs.load_config(_WORKDIR.value)
-  run = {'train_and_evaluate': train.train_and_evaluate, 'train': train.train,
-         'evaluate': evaluate.evaluate}[_MODE.value]
-  if _MODE.value != 'evaluate' or jax.process_index() == 0:  # one process tests
-    run(config, _WORKDIR.value)
+    with (multihost.joined_processes(*processes) if _MULTIHOST.value
+          else contextlib.nullcontext()):
+      train.train(config, workdir)
+      if _TEST.value and jax.process_index() == 0:
+        pages.report_run(workdir, config, evaluate.evaluate(config, workdir))
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  app.run(main, flags_parser=cli.parse_flags)

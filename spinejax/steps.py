@@ -1,11 +1,10 @@
-"""Pure training and evaluation steps, and the only place that maps them over devices.
+"""Pure training and evaluation steps, and their compilation for several devices.
 
-`train_step(state, batch, key)` sees the global batch. `parallelize_train_step` compiles it for a
-mesh of devices (`'mesh'`: `jit` with the batch sharded, so batch norm is synchronized by
-construction and gradients are those of one device) or with `pmap` (`'pmap'`: the same function per
-device, means taken over the axis `'data'`). In a mesh, devices that the batch leaves idle share the
-planes of a volume, so that one volume of a batch of 1 keeps them all busy, or is spread over their
-memories.
+`train_step(state, batch, key)` sees the global batch. `parallelize_train_step` compiles it in one
+of two ways. `'mesh'` is `jit` with the batch sharded over a mesh of devices: batch norm and
+gradients are those of one device with the whole batch. `'pmap'` runs the same function on each
+device and averages over the axis `'data'`. In a mesh, devices that the batch does not need share
+the planes of each volume.
 """
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -19,26 +18,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 import optax
 
-from spinejax.commands import cli
+from spinejax import devices
 from spinejax.metrics import segmentation
 
 AXIS = 'data'
 SPACE = 'space'
-# Operations of a step for each parameter, above which the virtual devices of a CPU pay.
-_WORTH_SHARING = 15_000
+# Operations of a training step per parameter, above which several virtual devices of a CPU are
+# faster than one. Measured on two cores: two win from 19,000 on, one wins below 11,000.
+_MIN_OPERATIONS_PER_PARAMETER = 15_000
 Batch = Mapping[str, jax.Array]
 Variables = Mapping[str, Any]
 
 
 class TrainState(struct.PyTreeNode):
-  """Everything a step changes; arrays only, no device axis.
+  """Everything a step changes, as arrays without a device axis.
 
   Attributes:
     step: int32 [], training steps done.
     params, batch_stats: the model's variables.
     opt_state: state of the optax chain.
     ema: exponential moving average of {params, batch_stats}, or None.
-    skipped: int32 [], steps skipped in a row because loss or gradient was not finite.
+    skipped: int32 [], latest steps in a row that were skipped: loss or gradient not finite.
   """
   step: jax.Array
   params: Any
@@ -49,14 +49,14 @@ class TrainState(struct.PyTreeNode):
 
   @property
   def variables(self) -> dict[str, Any]:
-    """What inference uses: the moving average where there is one."""
+    """The variables for inference: the moving average if there is one."""
     return self.ema or {'params': self.params, 'batch_stats': self.batch_stats}
 
 
 def create_train_state(
     key: jax.Array, model: nn.Module, tx: optax.GradientTransformation,
     image_shape: Sequence[int], *, ema: bool = False) -> TrainState:
-  """Initializes a state for images [N, (D,) H, W, C] of `image_shape`, compiled as one program."""
+  """Initializes a state for images [N, (D,) H, W, C] of `image_shape`."""
 
   def create(key):
     params_key, dropout_key = jax.random.split(key)
@@ -71,7 +71,7 @@ def create_train_state(
 
 
 def variable_shapes(model: nn.Module, image_shape: Sequence[int]) -> dict[str, Any]:
-  """Shapes and dtypes of the variables for images [N, (D,) H, W, C]; computes nothing."""
+  """Shapes and dtypes of the variables for images [N, (D,) H, W, C], without computing them."""
   image = jax.ShapeDtypeStruct(tuple(image_shape), jnp.float32)
   rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(0)}
   return dict(jax.eval_shape(functools.partial(model.init, train=True), rngs, image))
@@ -82,22 +82,23 @@ def train_step(
     loss_fn: Callable, tx: optax.GradientTransformation, augment_fn: Callable,
     ema_decay: float = 0.0, axis_name: str | None = None, mesh: Mesh | None = None
 ) -> tuple[TrainState, dict[str, jax.Array]]:
-  """One optimizer step; a non-finite loss or gradient leaves the state as it was and is counted.
+  """One optimizer step. A non-finite loss or gradient is counted and changes nothing else.
 
   Args:
     state: the state before the step.
-    batch: what `augment_fn(key, batch)` takes; the batch it returns has `image` [N, H, W, C]
-      (normalized), `label` [N, H, W] and whatever the loss reads.
-    key: constant over the run; the step number is folded in, so a step is a pure function of its
-      number and resuming is exact.
-    model, loss_fn, tx: the network, `loss_fn(outputs, batch) -> ([N], {name: [N]})`, the optimizer.
-    augment_fn: random augmentation and normalization, on the device.
-    ema_decay: decay of the moving average of the variables; used when `state.ema` is present.
-    axis_name: name of the mapped axis under `pmap`, None otherwise.
-    mesh: devices that share the network's work on a volume; see `create_mesh`.
+    batch: the input of `augment_fn`.
+    key: random key of the run. The step number is folded in, so resuming is exact.
+    model: the network.
+    loss_fn: `loss_fn(outputs, batch) -> (loss [N], {part: [N]})`.
+    tx: the optimizer.
+    augment_fn: `augment_fn(key, batch)` returns the batch with a normalized `image`
+      [N, (D,) H, W, C], `label` [N, (D,) H, W] and what else the loss reads.
+    ema_decay: decay of the moving average of the variables, if `state.ema` is not None.
+    axis_name: name of the mapped axis under `pmap`, else None.
+    mesh: devices that share the batch and the volumes; see `create_mesh`.
 
   Returns:
-    The new state and scalars: loss, its parts as `loss/<part>`, grad_norm, skipped (in a row).
+    The new state and scalars: loss, its parts as `loss/<part>`, grad_norm and skipped (in a row).
   """
   augment_key, dropout_key = jax.random.split(jax.random.fold_in(key, state.step))
   if axis_name is not None:
@@ -139,8 +140,8 @@ def eval_step(variables: Variables, batch: Batch, *, model: nn.Module, loss_fn: 
               ) -> dict[str, jax.Array]:
   """Loss and counts of one batch at the network's size.
 
-  Returns per-example arrays, zero where `batch['valid']` is 0: `loss` [N] and `counts` [N, K, 3]
-  (true positives, false positives, false negatives), ready to be summed over batches and devices.
+  Returns `loss` [N] and `counts` [N, K, 3] (true positives, false positives, false negatives). Both
+  are zero where `batch['valid']` is 0.
   """
   outputs = _predict(variables, batch['image'], model, normalize_fn, mesh)
   loss, _ = loss_fn(outputs, batch)
@@ -162,7 +163,7 @@ def _predict(variables: Variables, image: jax.Array, model: nn.Module, normalize
 
 
 def _constrain(arrays: Any, mesh: Mesh | None, *axes: str) -> Any:
-  """Arrays with their first axes sharded over these axes of the mesh, if there is one."""
+  """Shards the first axes of the arrays over the named axes of the mesh, if there is one."""
   if mesh is None:
     return arrays
   return jax.lax.with_sharding_constraint(arrays, NamedSharding(mesh, PartitionSpec(*axes)))
@@ -170,15 +171,15 @@ def _constrain(arrays: Any, mesh: Mesh | None, *axes: str) -> Any:
 
 def create_mesh(batch_size: int, image_size: Sequence[int] = (),
                 devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """Mesh ('data', 'space'): devices that share the batch, and those that share each volume.
+  """Mesh with the axes 'data' (devices that share the batch) and 'space' (that share a volume).
 
-  'data' is the largest number of devices that divides the batch: a training batch is never padded,
-  since batch norm would see the padding. 'space' is 1 for images [H, W]; for volumes [D, H, W] it
-  is the largest number of devices left to each that divides D. Of several processes each has the
-  same number of devices in the mesh, and a part of the batch of its own.
+  'data' is the largest number of devices that divides the batch, because batch norm would see the
+  padding of a training batch. 'space' is 1 for images [H, W]. For volumes [D, H, W] it is the
+  largest number of the remaining devices that divides D. Each of several processes has the same
+  number of devices in the mesh and its own part of the batch.
 
   Raises:
-    ValueError: a batch that the processes cannot share.
+    ValueError: the number of processes does not divide the batch.
   """
   devices = list(devices if devices is not None else jax.devices())
   processes = sorted({device.process_index for device in devices})
@@ -188,30 +189,34 @@ def create_mesh(batch_size: int, image_size: Sequence[int] = (),
                      'processes.')
   groups = [[device for device in devices if device.process_index == index] for index in processes]
   each = min(map(len, groups))
-  largest = lambda size, most: max(n for n in range(1, most + 1) if size % n == 0)
-  data = largest(share, each)
-  space = largest(image_size[0], each // data) if len(image_size) == 3 else 1
+  data = _largest_divisor(share, each)
+  space = _largest_divisor(image_size[0], each // data) if len(image_size) == 3 else 1
   grid = np.array([group[:data * space] for group in groups])
   return Mesh(grid.reshape(-1, space), (AXIS, SPACE))
 
 
-def training_devices(model: nn.Module, shape: Sequence[int]) -> list[jax.Device]:
-  """Devices to train on with batches of images [N,*S,C] of a shape: for `create_mesh`.
+def _largest_divisor(number: int, limit: int) -> int:
+  return max(n for n in range(1, limit + 1) if number % n == 0)
 
-  All there are, but one virtual device of a CPU where several would cost more than they bring:
-  each updates all parameters, and a single one has all cores too, of which narrow convolutions use
-  one. On two cores, two win from 19,000 operations of a step for each parameter on and one wins
-  below 11,000. A number of devices that the user chose is kept.
+
+def training_devices(model: nn.Module, shape: Sequence[int]) -> list[jax.Device]:
+  """Devices to train on with batches of images [N,*S,C] of `shape`.
+
+  Uses all devices. On CPU it uses one where synchronization would cost more than it saves: every
+  device updates all parameters, and one device also runs on all cores. A number of devices that the
+  user set is kept.
   """
-  devices = jax.devices()
-  if jax.default_backend() != 'cpu' or len(devices) == 1 or not cli.chose_devices():
-    return devices
+  all_devices = jax.devices()
+  if jax.default_backend() != 'cpu' or len(all_devices) == 1 or devices.user_set_number():
+    return all_devices
   variables = variable_shapes(model, shape)
   image = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
   program = jax.jit(functools.partial(model.apply, train=False)).lower(variables, image)
   analysis: Any = program.cost_analysis()
-  worth = _WORTH_SHARING * sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
-  return devices if 3 * analysis['flops'] >= worth else devices[:1]
+  num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
+  operations = 3 * analysis['flops']  # forward, and twice as many backward
+  return all_devices if operations >= _MIN_OPERATIONS_PER_PARAMETER * num_parameters else (
+      all_devices[:1])
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -223,7 +228,7 @@ def batched(mesh: Mesh) -> NamedSharding:
 
 
 def place(arrays: Any, sharding: NamedSharding) -> Any:
-  """Puts arrays that every process holds whole on the devices of a sharding."""
+  """Puts arrays, of which every process holds the whole, on the devices of a sharding."""
   if sharding.is_fully_addressable:
     return jax.device_put(arrays, sharding)
   return jax.tree.map(
@@ -231,20 +236,19 @@ def place(arrays: Any, sharding: NamedSharding) -> Any:
 
 
 def join(batch: Batch, mesh: Mesh) -> Batch:
-  """The global batch [N, ...] of which each process holds its part, in their order."""
+  """The global batch [N, ...], of which each process holds its part, in the order of processes."""
   if batched(mesh).is_fully_addressable:
     return batch
-  part = lambda x: jax.make_array_from_process_local_data(batched(mesh), np.asarray(x))
-  return jax.tree.map(part, batch)
+  return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(batched(mesh), np.asarray(x)), batch)
 
 
 def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Callable:
   """Compiles `step(state, batch, key, axis_name=None)` for the devices of `mesh`.
 
-  `data_parallel='mesh'` shards the batch, and volumes, and leaves the program as it is; `'pmap'`
-  maps it over the devices of the axis `'data'`, with the model's batch norm averaging over it. Both
-  take and return the same arrays: a replicated state without a device axis and a global batch
-  [N, ...]. The state passed in is donated.
+  `data_parallel='mesh'` shards the batch and the volumes. `'pmap'` maps the step over the devices
+  of the axis 'data', over which batch norm averages. Both take and return a replicated state
+  without a device axis and take a global batch [N, ...]. The state passed in is donated.
   """
   if data_parallel == 'mesh':
     return jax.jit(functools.partial(step, mesh=mesh), donate_argnums=0,
@@ -257,17 +261,17 @@ def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Ca
   mapped = jax.pmap(functools.partial(step, axis_name=AXIS), axis_name=AXIS,
                     in_axes=(None, 0, None), out_axes=None, devices=list(mesh.devices[:, 0]))
 
-  def stepped(state, batch, key):
-    split = lambda x: x.reshape(mesh.shape[AXIS], -1, *x.shape[1:])
-    return mapped(state, jax.tree.map(split, batch), key)
+  def split_and_step(state, batch, key):
+    parts = jax.tree.map(lambda x: x.reshape(mesh.shape[AXIS], -1, *x.shape[1:]), batch)
+    return mapped(state, parts, key)
 
-  return stepped
+  return split_and_step
 
 
 def parallelize_eval_step(step: Callable, mesh: Mesh) -> jax.stages.Wrapped:
-  """Compiles `step(variables, batch)` with the batch sharded and outputs gathered.
+  """Compiles `step(variables, batch)` with the batch sharded and the outputs gathered.
 
-  `eval_step` and `predict_step` share a volume among devices where they are given the mesh too.
+  `eval_step` and `predict_step` also share a volume among devices if they are given the mesh.
   """
   return jax.jit(step, in_shardings=(replicated(mesh), batched(mesh)),
                  out_shardings=replicated(mesh))

@@ -3,7 +3,7 @@ import pathlib
 
 from ml_collections import ConfigDict
 
-from spinejax.commands import cli
+from spinejax import config as config_lib
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -30,7 +30,7 @@ _MODEL = {
 def tiny_config(name: str = 'rsn_unet:quick', **overrides) -> ConfigDict:
   """configs/NAME.py:VARIANT at 64x32 with six phantoms and four steps; dotted overrides win."""
   file, _, variant = name.partition(':')
-  config = cli.load_config(f'{ROOT}/configs/{file}.py' + (f':{variant}' if variant else ''))
+  config = config_lib.load_config(f'{ROOT}/configs/{file}.py' + (f':{variant}' if variant else ''))
   with config.unlocked():
     config.model.update(_MODEL[config.model.name])
   config.update_from_flattened_dict({

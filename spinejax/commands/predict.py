@@ -23,6 +23,7 @@ from typing import Any
 
 from absl import flags
 
+from spinejax import devices
 from spinejax.commands import cli
 
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
@@ -75,7 +76,7 @@ def main(argv) -> int:
   if output.resolve() == source.resolve():
     raise ValueError(f'--output must be another folder than --input, both are {source}.')
   handoff.require_formats(_FORMATS.value)
-  cli.configure_jax()
+  devices.configure_jax()
   from rich.console import Console
 
   from spinejax.inference import predictor as inference, outputs

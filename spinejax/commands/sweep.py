@@ -45,6 +45,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spinejax import config as config_lib
+from spinejax import interrupts
 from spinejax.commands import cli
 from spinejax import runs
 
@@ -127,7 +129,7 @@ def create_members(config: str, output: str | os.PathLike, extra: Mapping[str, A
                        f'of the members with --only={twice[0]}=VALUE.')
     variant = fields.pop('variant', given)
     which = f'{file}:{variant}' if variant else file
-    member_config = cli.load_config(which)
+    member_config = config_lib.load_config(which)
     try:
       member_config.update_from_flattened_dict({**fields, **extra})
     except (KeyError, TypeError, ValueError) as error:
@@ -187,7 +189,7 @@ def run_locally(members: Sequence[Member], jobs: int, console: Console) -> dict[
 
   Raises:
     ValueError: fewer GPUs in $CUDA_VISIBLE_DEVICES than jobs.
-    cli.Interrupted: stopped by a signal.
+    interrupts.Interrupted: stopped by a signal.
   """
   shares, waiting = _shares(jobs), collections.deque(members)
   running, failed, received = {}, {}, []
@@ -223,7 +225,7 @@ def run_locally(members: Sequence[Member], jobs: int, console: Console) -> dict[
     for number, handler in previous.items():
       signal.signal(number, handler)
   if received:
-    raise cli.Interrupted('The sweep is stopped; the same command resumes it.')
+    raise interrupts.Interrupted('The sweep is stopped; the same command resumes it.')
   return failed
 
 

@@ -52,6 +52,7 @@ import zipfile
 
 from absl import flags
 
+from spinejax import devices
 from spinejax.commands import cli
 
 PROGRAM, METADATA = 'program.bin', 'metadata.json'
@@ -320,7 +321,7 @@ def _first_line(error: Exception) -> str:
 
 def main(argv) -> None:
   del argv
-  cli.configure_jax()
+  devices.configure_jax()
   path = flags.FLAGS.output or os.path.join(flags.FLAGS.workdir, 'model.zip')
   metadata = export_run(flags.FLAGS.workdir, path, flags.FLAGS.checkpoint)
   for note in metadata['notes']:

@@ -19,7 +19,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from spinejax import checkpoints, logs, runs, train
-from spinejax.commands import cli
+from spinejax import interrupts
 from tests import tiny
 from tests.faults import campaign
 
@@ -66,7 +66,7 @@ def half(tmp_path_factory):
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(logs.MetricsLog, 'write', write_and_stop)
-    with pytest.raises(cli.Interrupted, match='the same command resumes'):
+    with pytest.raises(interrupts.Interrupted, match='the same command resumes'):
       train.train(make_config(), str(workdir))
   assert campaign.steps_of(workdir) == [2, 3]
   return workdir

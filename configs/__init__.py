@@ -1,0 +1,1 @@
+"""Configs of the papers; `common` holds every field once."""

@@ -1,0 +1,156 @@
+"""Loading a config file, and the one check of a config before any work."""
+import difflib
+import importlib.util
+import inspect
+import math
+import pathlib
+import types
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# Fields that must be whole numbers of at least so much.
+_LEAST = {'num_steps': 0, 'num_epochs': 0, 'batch_size': 1, 'eval_batch_size': 1, 'log_every': 1,
+          'eval_every': 1, 'max_skipped_steps': 0}
+# Fields with a few allowed values; `check_config` names them where another one is given.
+_CHOICES = {'data_parallel': ('mesh', 'pmap'), 'evaluation.resize': ('logits', 'mask'),
+            'evaluation.best': ('dice', 'loss'), 'data.cache': ('auto', 'device', 'stream')}
+
+
+def load_config(name: str) -> ConfigDict:
+  """Loads 'configs/seam.py', 'configs/seam.py:quick' or, from any folder, 'seam:quick'.
+
+  A name without '.py' is one of the configs that come with the package.
+
+  Raises:
+    FileNotFoundError: no such config.
+    ValueError: not a config, or an unknown variant. Both name what exists.
+  """
+  path, _, variant = name.partition(':')
+  module = load_module(path)
+  if variant and variant not in module.VARIANTS:
+    raise ValueError(f'{path} has no variant {variant!r}; it has {", ".join(module.VARIANTS)}.')
+  return module.get_config(variant) if variant else module.get_config()
+
+
+def run_name(name: str) -> str:
+  """Name of the run folder of a config: 'seam_quick' of 'configs/seam.py:quick'."""
+  path, _, variant = name.partition(':')
+  parameters = inspect.signature(load_module(path).get_config).parameters
+  default = [str(parameter.default) for parameter in parameters.values()][:1]
+  return '_'.join([pathlib.Path(path).stem, *([variant] if variant else default)])
+
+
+def load_module(path: str) -> types.ModuleType:
+  """The config file as a module, with `get_config(variant)` and `VARIANTS`; see `load_config`."""
+  shipped = pathlib.Path(__file__).parent / 'configs'
+  file = pathlib.Path(path) if path.endswith('.py') else shipped / f'{path}.py'
+  if not file.is_file():
+    folder = file.parent if file.parent.is_dir() else shipped
+    known = sorted(str(other) if path.endswith('.py') else other.stem
+                   for other in folder.glob('*.py') if other.stem not in ('__init__', 'common'))
+    raise FileNotFoundError(f'there is no config {path}; there is {", ".join(known) or "none"}.')
+  spec = importlib.util.spec_from_file_location(f'config_{file.stem}', file)
+  if spec is None or spec.loader is None:
+    raise ValueError(f'{path} is not a Python config file.')
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    _ = module.get_config, module.VARIANTS
+  except (SyntaxError, AttributeError, ImportError) as error:
+    raise ValueError(f'{path} is not a config: it needs get_config(variant) and VARIANTS '
+                     f'({error}).') from error
+  return module
+
+
+def check_field(config: ConfigDict, name: str) -> None:
+  """Raises ValueError naming the known fields unless the dotted `name` is a field of `config`."""
+  group, where = config, 'config'
+  for key in name.split('.'):
+    known = sorted(group) if isinstance(group, ConfigDict) else []
+    if key not in known:
+      near = difflib.get_close_matches(key, known, 1)
+      hint = f' (did you mean {near[0]}?)' if near else ''
+      raise ValueError(f'--config.{name}: {where} has no field {key!r}{hint}; '
+                       f'it has {", ".join(known) or "none"}.')
+    group, where = group[key], f'{where}.{key}'
+
+
+def check_config(config: ConfigDict) -> None:
+  """Refuses a config that cannot be trained or tested; reads no data.
+
+  It calls the constructors of what the config names, which check their own fields.
+
+  Raises:
+    ValueError: one sentence that names the field, what it must be and what it is.
+  """
+  from spinejax.losses import create_loss
+  from spinejax.models import create_model
+  from spinejax import optimizers
+
+  values = _flatten(config)
+  for name, least in _LEAST.items():
+    if values[name] < least:
+      raise ValueError(f'config.{name} must be at least {least}, not {values[name]}.')
+  for name, allowed in _CHOICES.items():
+    if values[name] not in allowed:
+      raise ValueError(f'config.{name} must be {" or ".join(map(repr, allowed))}, '
+                       f'not {values[name]!r}.')
+  if not 0 <= config.ema_decay < 1:
+    raise ValueError(f'config.ema_decay must be at least 0 and below 1, not {config.ema_decay}.')
+  if not (config.num_steps or config.num_epochs or config.init_from):
+    raise ValueError('config.num_steps or config.num_epochs must be above 0.')
+  create_model(config.model)
+  create_loss(config.loss)
+  optimizers.create_optimizer(config.optimizer, 1)
+  _check_data(config)
+  _check_angle(config)
+
+
+def _check_data(config: ConfigDict) -> None:
+  from spinejax.data import datasets
+
+  data = config.data
+  if data.name not in datasets.DATASETS:
+    raise ValueError(f'config.data.name must be one of {", ".join(datasets.DATASETS)}, '
+                     f'not {data.name!r}.')
+  if data.name in ('folder', 'built') and not data.directory:
+    raise ValueError(f'config.data.name={data.name} needs config.data.directory, the folder of the '
+                     'data.')
+  num_classes, label_map = len(data.classes), data.get('label_map') or ()
+  if label_map and not all(0 <= label < num_classes for label in label_map):
+    raise ValueError(f'config.data.label_map {tuple(label_map)} has a class outside of the '
+                     f'{num_classes} classes {tuple(data.classes)}.')
+  if config.model.num_classes != num_classes and (config.model.num_classes, num_classes) != (1, 2):
+    raise ValueError(f'config.model.num_classes must be the number of config.data.classes, '
+                     f'{num_classes} (or 1 for two classes), not {config.model.num_classes}.')
+
+
+def _check_angle(config: ConfigDict) -> None:
+  from spinejax import measure
+
+  angle, rank = config.angle, len(config.data.image_size)
+  if not angle.method:
+    return
+  spacing = tuple(angle.spacing)
+  if spacing and (len(spacing) != rank or not all(0 < step < math.inf for step in spacing)):
+    raise ValueError(f'config.angle.spacing must be {rank} numbers of mm, one per axis, '
+                     f'not {spacing}.')
+  if angle.method not in measure.METHODS:
+    raise ValueError(f'config.angle.method must be one of {", ".join(measure.METHODS)}, or empty, '
+                     f'not {angle.method!r}.')
+  try:
+    measure.Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration))
+  except ValueError as error:
+    raise ValueError(f'config.angle: {error}') from None
+
+
+def _flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
+  """Values by dotted name."""
+  values: dict[str, Any] = {}
+  for name, value in config.items():
+    if isinstance(value, ConfigDict):
+      values |= _flatten(value, f'{prefix}{name}.')
+    else:
+      values[f'{prefix}{name}'] = value
+  return values

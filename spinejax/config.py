@@ -128,6 +128,7 @@ def _check_data(config: ConfigDict) -> None:
 
 def _check_angle(config: ConfigDict) -> None:
   from spinejax import measure
+  from spinejax.measure.results import Options
 
   angle, rank = config.angle, len(config.data.image_size)
   if not angle.method:
@@ -140,7 +141,7 @@ def _check_angle(config: ConfigDict) -> None:
     raise ValueError(f'config.angle.method must be one of {", ".join(measure.METHODS)}, or empty, '
                      f'not {angle.method!r}.')
   try:
-    measure.Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration))
+    Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration))
   except ValueError as error:
     raise ValueError(f'config.angle: {error}') from None
 

@@ -46,13 +46,14 @@ def main(argv) -> None:
       raise ValueError('--config=CONFIG is needed, such as --config=configs/seam.py:quick.')
     devices.configure_jax()
     import jax  # late: --help and config errors need no JAX
-    from spinejax import evaluate, train
-    from spinejax.report import pages
+    from spinejax import train
 
     with (multihost.joined_processes(*processes) if _MULTIHOST.value
           else contextlib.nullcontext()):
       train.train(config, workdir)
       if _TEST.value and jax.process_index() == 0:
+        from spinejax import evaluate
+        from spinejax.report import pages
         pages.report_run(workdir, config, evaluate.evaluate(config, workdir))
 
 

@@ -1,10 +1,10 @@
-"""Checkpoints of a run with Orbax: the last two and the best, written atomically.
+"""Checkpoints of a run with Orbax: the last two and the best one, written atomically.
 
-Each step holds four items, so that inference restores only what it needs:
-  variables   {params, batch_stats} that inference uses (the moving average where there is one)
-  training    {step, skipped, opt_state} and, with a moving average, the raw {params, batch_stats}
+Each checkpoint has four items, so that inference restores only what it needs:
+  variables      {params, batch_stats} for inference (the moving average if the run keeps one)
+  training       {step, skipped, opt_state} and, with a moving average, the raw {params, batch_stats}
   data, config   dataset.json and config.json of the run
-and digests.json, the SHA-256 of every file, by which a flipped bit is found.
+digests.json holds the SHA-256 of every file. It reveals damaged files.
 """
 import contextlib
 import hashlib
@@ -27,13 +27,15 @@ from spinejax.steps import TrainState
 Manager: TypeAlias = ocp.CheckpointManager
 _SCORE = 'score'
 _DIGESTS = 'digests.json'
-_SPARE_BYTES = 2 ** 20  # for metadata
+_SPARE_BYTES = 2 ** 20  # free space to leave for the metadata of a checkpoint
+_MAX_DIFFERENCES = 20  # arrays named in an error
 
 
 def create_manager(workdir: str) -> Manager:
-  """Opens `workdir/checkpoints`, keeping the last two checkpoints and the best one by score.
+  """Opens `workdir/checkpoints`, which keeps the last two checkpoints and the one of best score.
 
-  Of several processes all open it, save and restore together. What killed saves left is removed.
+  With several processes all must open it, save and restore together. Leftovers of killed saves are
+  removed.
 
   Raises:
     OSError: the folder cannot be opened.
@@ -54,49 +56,49 @@ def create_manager(workdir: str) -> Manager:
   try:
     return Manager(folder, options=options, item_handlers={
         'variables': arrays(), 'training': arrays(), 'data': values(), 'config': values()})
-  except Exception as error:  # of many kinds, where the scores in it are damaged
-    raise OSError(f'the checkpoints in {folder} cannot be opened ({_first_line(error)}).'
+  except Exception as error:  # Orbax raises many kinds for damaged scores
+    raise OSError(f'the checkpoints in {folder} cannot be opened ({runs.first_line(error)}).'
                   ) from error
 
 
 def set_aside_damaged(workdir: str) -> list[str]:
-  """Renames checkpoints whose files are not what was saved to STEP.damaged; for one process.
+  """Renames each damaged checkpoint to STEP.damaged; training resumes from the last good one.
 
-  Training goes on from the last one that is whole. A checkpoint without digests passes: it is of a
-  process that was killed between the save, which is atomic, and its digests.
+  Only one process may call this. A checkpoint without digests counts as good: its process was
+  killed between the save, which is atomic, and the digests.
 
   Returns:
-    One sentence per checkpoint that was set aside.
+    One sentence for each renamed checkpoint.
 
   Raises:
-    ValueError: none is whole; nothing is renamed then.
+    ValueError: all checkpoints are damaged; then none is renamed.
   """
   folder = _folder(workdir)
-  steps = _steps(folder)
+  steps = _saved_steps(folder)
   damages = {step: damage for step in steps if (damage := _find_damage(folder / str(step)))}
   if damages and len(damages) == len(steps):
-    raise ValueError(f'no checkpoint in {folder} is whole (that of step {steps[-1]}: '
+    raise ValueError(f'all checkpoints in {folder} are damaged (that of step {steps[-1]}: '
                      f'{damages[steps[-1]]}); choose another --workdir to start again.')
   for step in damages:
     aside = folder / f'{step}.damaged'
     shutil.rmtree(aside, ignore_errors=True)
     (folder / str(step)).rename(aside)
-  return [f'The checkpoint of step {step} is damaged ({damage}) and was set aside as '
+  return [f'The checkpoint of step {step} is damaged ({damage}). It was renamed to '
           f'{folder / str(step)}.damaged.' for step, damage in damages.items()]
 
 
 def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],
          dataset: Mapping[str, Any], score: float | None) -> None:
-  """Saves `state` at its step; `score` None marks a checkpoint that cannot be the best.
+  """Saves `state` at its step. A checkpoint whose `score` is None is never the best one.
 
-  Raises OSError with one sentence when the disk is full or not writable; the checkpoints written
-  before stay valid.
+  Raises:
+    OSError: the disk is full or cannot be written; earlier checkpoints stay valid.
   """
   step = int(state.step)
   items = {'variables': state.variables, 'training': _training_item(state)}
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
   free = shutil.disk_usage(manager.directory).free
-  if free < needed + _SPARE_BYTES:  # before Orbax starts: its threads report a full disk at length
+  if free < needed + _SPARE_BYTES:  # the threads of Orbax would print long errors
     cause = f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free'
     raise OSError(_not_saved(manager, step, cause))
   try:
@@ -104,21 +106,20 @@ def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],
         step, force=True, metrics=None if score is None else {_SCORE: score},
         args=ocp.args.Composite(
             **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-            data=ocp.args.JsonSave(dict(dataset)),
-            config=ocp.args.JsonSave(dict(config))))
+            data=ocp.args.JsonSave(dict(dataset)), config=ocp.args.JsonSave(dict(config))))
     manager.wait_until_finished()
     if jax.process_index() == 0:
-      where = pathlib.Path(manager.directory) / str(step)
-      runs.write_json(where / _DIGESTS, _digest_files(where))
-  except Exception as error:  # Orbax and TensorStore raise many kinds; the cause is in the text
-    raise OSError(_not_saved(manager, step, _first_line(error))) from error
+      checkpoint = pathlib.Path(manager.directory) / str(step)
+      runs.write_json(checkpoint / _DIGESTS, _digest_files(checkpoint))
+  except Exception as error:  # Orbax and TensorStore raise many kinds
+    raise OSError(_not_saved(manager, step, runs.first_line(error))) from error
 
 
 def restore_state(manager: Manager, template: TrainState) -> TrainState:
-  """Restores the last checkpoint into the shapes, dtypes and shardings of `template`."""
-  where = pathlib.Path(manager.directory) / str(manager.latest_step())
+  """Restores the last checkpoint with the shapes, dtypes and shardings of `template`."""
+  checkpoint = pathlib.Path(manager.directory) / str(manager.latest_step())
   items = {'variables': template.variables, 'training': _training_item(template)}
-  restored = _restore(where, items)
+  restored = _restore(checkpoint, items)
   variables, training = restored['variables'], restored['training']
   raw = training.pop('raw', variables)
   return TrainState(params=raw['params'], batch_stats=raw['batch_stats'],
@@ -129,44 +130,42 @@ def restore_variables(workdir: str, template: Mapping[str, Any], *, which: str =
                       ) -> tuple[dict[str, Any], int]:
   """Restores {params, batch_stats} for inference from the 'best' or 'last' checkpoint.
 
-  The best has the highest validation score; without validation cases it is the last. Where it is
-  damaged the next one takes its place, and a line on the terminal says so.
+  The best checkpoint has the highest score; without scores it is the last one. If it is damaged,
+  the next one is restored and a line on the terminal says so.
 
   Returns:
-    The variables and the step they were saved at.
+    The variables and the step of the checkpoint.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
-    ValueError: it does not fit the template, or none is whole.
+    ValueError: the checkpoint does not fit the template, or all are damaged.
   """
   folder = _folder(workdir)
-  if not folder.is_dir():
-    raise FileNotFoundError(f'{workdir} has no checkpoint; train first with python -m '
-                            f'spinejax.main --config=... --workdir={workdir}.')
-  steps = _steps(folder)
-  if which == 'best':
-    steps = sorted(steps, key=lambda step: (_score_of(folder / str(step)), step))
+  steps = _saved_steps(folder)
   if not steps:
-    raise FileNotFoundError(f'{workdir} has no complete checkpoint; train first.')
-  faults = []
+    raise FileNotFoundError(f'{workdir} has no complete checkpoint; train first with spinejax '
+                            f'train --config=... --workdir={workdir}.')
+  if which == 'best':
+    steps = sorted(steps, key=lambda step: (_read_score(folder / str(step)), step))
+  errors = []
   for step in reversed(steps):
-    where = folder / str(step)
+    checkpoint = folder / str(step)
     try:
-      damage = _find_damage(where, ('variables', 'metrics'))
+      damage = _find_damage(checkpoint, ('variables', 'metrics'))
       if damage:
-        raise _Damaged(f'the checkpoint {where} is damaged or incomplete ({damage}).')
-      variables = _restore(where, {'variables': template}, alone=True)['variables']
-    except _Damaged as error:
-      faults.append(error)
+        raise _DamagedError(f'the checkpoint {checkpoint} is damaged or incomplete ({damage}).')
+      variables = _restore(checkpoint, {'variables': template}, alone=True)['variables']
+    except _DamagedError as error:
+      errors.append(error)
       continue
-    if faults:
-      print(f'{faults[0]} That of step {step} is taken instead.', file=sys.stderr)
+    if errors:
+      print(f'{errors[0]} The checkpoint of step {step} is restored instead.', file=sys.stderr)
     return variables, step
-  raise faults[0]
+  raise errors[0]
 
 
-class _Damaged(ValueError):
-  """A checkpoint that cannot be read; another one may be whole."""
+class _DamagedError(ValueError):
+  """A checkpoint cannot be read; another one may be intact."""
 
 
 def _folder(workdir: str) -> pathlib.Path:
@@ -180,123 +179,110 @@ def _training_item(state: TrainState) -> dict[str, Any]:
   return item
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
-  """The steps that were saved completely, ascending."""
+def _saved_steps(folder: pathlib.Path) -> list[int]:
+  """Steps of the complete checkpoints, ascending."""
   return sorted(ocp.utils.checkpoint_steps(folder)) if folder.is_dir() else []
 
 
-def _score_of(where: pathlib.Path) -> float:
-  """The score of a checkpoint; the least of all where it has none."""
+def _read_score(checkpoint: pathlib.Path) -> float:
+  """The score of a checkpoint; -inf without one."""
   try:
-    return float(json.loads((where / 'metrics' / 'metrics').read_bytes())[_SCORE])
+    return float(json.loads((checkpoint / 'metrics' / 'metrics').read_bytes())[_SCORE])
   except (OSError, ValueError, TypeError, LookupError):
     return -math.inf
 
 
-def _digest_files(where: pathlib.Path, items: Sequence[str] = ()) -> dict[str, str]:
-  """SHA-256 of every file of a step, or of some items, by its path in the folder of the step."""
+def _digest_files(checkpoint: pathlib.Path, items: Sequence[str] = ()) -> dict[str, str]:
+  """{path: SHA-256} of every file of a checkpoint, or of some of its items."""
   digests = {}
-  for path in sorted(where.rglob('*')):
-    name = path.relative_to(where)
+  for path in sorted(checkpoint.rglob('*')):
+    name = path.relative_to(checkpoint)
     if path.is_file() and path.name != _DIGESTS and (not items or name.parts[0] in items):
       with path.open('rb') as file:
         digests[name.as_posix()] = hashlib.file_digest(file, 'sha256').hexdigest()
   return digests
 
 
-def _find_damage(where: pathlib.Path, items: Sequence[str] = ()) -> str:
-  """What is wrong with the files of a step, or of some items; '' if nothing."""
-  path = where / _DIGESTS
+def _find_damage(checkpoint: pathlib.Path, items: Sequence[str] = ()) -> str:
+  """The first fault in the files of a checkpoint, or of some of its items; '' if none."""
+  path = checkpoint / _DIGESTS
   if not path.exists():
     return ''
   try:
     saved = {name: digest for name, digest in dict(runs.read_json(path)).items()
              if not items or name.split('/')[0] in items}
-    found = _digest_files(where, items)
+    found = _digest_files(checkpoint, items)
   except (OSError, ValueError, TypeError) as error:
-    return _first_line(error).rstrip('.')
-  different = sorted(name for name in saved.keys() | found.keys()
-                     if saved.get(name) != found.get(name))
-  if not different:
-    return ''
-  return f'{different[0]} ' + ('is missing' if different[0] not in found else
-                               'is not what was saved')
+    return runs.first_line(error).rstrip('.')
+  for name in sorted(saved.keys() | found.keys()):
+    if name not in found:
+      return f'{name} is missing'
+    if saved.get(name) != found[name]:
+      return f'{name} is not what was saved'
+  return ''
 
 
-def _restore(where: pathlib.Path, templates: Mapping[str, Any], *, alone: bool = False
+def _restore(checkpoint: pathlib.Path, templates: Mapping[str, Any], *, alone: bool = False
              ) -> dict[str, Any]:
-  """Restores items of one step after comparing every array's path, shape and dtype.
+  """Restores items of a checkpoint after comparing path, shape and dtype of every array.
 
-  Of several processes all restore together, or one does `alone`.
+  With several processes all restore together, or one restores `alone`.
   """
   _silence_orbax()
-  options = ocp.options.MultiprocessingOptions(
-      primary_host=jax.process_index(), active_processes={jax.process_index()}
-      ) if alone and jax.process_count() > 1 else ocp.options.MultiprocessingOptions()
-  reader = lambda: contextlib.closing(ocp.Checkpointer(
-      ocp.StandardCheckpointHandler(multiprocessing_options=options),
-      multiprocessing_options=options))
-  try:
-    faults: list[str] = []
-    for name, template in templates.items():
-      with reader() as checkpointer:
-        saved = checkpointer.metadata(where / name).item_metadata
-      faults += _differences(saved, template, name)
-  except Exception as error:
-    raise _Damaged(_damaged(where, error)) from error
-  if faults:
-    shown = faults[:20] + [f'... and {len(faults) - 20} more'] * (len(faults) > 20)
-    raise ValueError(f'the checkpoint {where} does not fit this model; differing arrays:\n  '
-                     + '\n  '.join(shown))
+  options = ocp.options.MultiprocessingOptions()
+  if alone and jax.process_count() > 1:
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=jax.process_index(), active_processes={jax.process_index()})
+
+  def open_reader():
+    return contextlib.closing(ocp.Checkpointer(
+        ocp.StandardCheckpointHandler(multiprocessing_options=options),
+        multiprocessing_options=options))
+
+  differences: list[str] = []
   restored = {}
   try:
     for name, template in templates.items():
-      with reader() as checkpointer:
-        restored[name] = checkpointer.restore(
-            where / name, args=ocp.args.StandardRestore(template))
-  except Exception as error:
-    raise _Damaged(_damaged(where, error)) from error
+      with open_reader() as reader:
+        differences += _differences(reader.metadata(checkpoint / name).item_metadata, template,
+                                    name)
+    if not differences:
+      for name, template in templates.items():
+        with open_reader() as reader:
+          restored[name] = reader.restore(
+              checkpoint / name, args=ocp.args.StandardRestore(template))
+  except Exception as error:  # Orbax and TensorStore raise many kinds
+    raise _DamagedError(f'the checkpoint {checkpoint} is damaged or incomplete '
+                        f'({runs.first_line(error)}); delete that folder to fall back to an '
+                        'earlier checkpoint.') from error
+  if differences:
+    more = len(differences) - _MAX_DIFFERENCES
+    shown = differences[:_MAX_DIFFERENCES] + [f'... and {more} more'] * (more > 0)
+    raise ValueError(f'the checkpoint {checkpoint} does not fit this model; differing arrays:\n  '
+                     + '\n  '.join(shown))
   return restored
 
 
-def _damaged(where: pathlib.Path, error: Exception) -> str:
-  return (f'the checkpoint {where} is damaged or incomplete ({_first_line(error)}); delete that '
-          'folder to fall back to an earlier checkpoint.')
-
-
 def _differences(saved: Any, template: Any, item: str) -> Iterator[str]:
-  """One line per array that is missing, unexpected, or of another shape or dtype."""
+  """One line for each array that is missing, unexpected, or of another shape or dtype."""
   if saved is None:
     yield f'{item}: nothing was saved'
     return
-  have, want = _arrays(saved), _arrays(template)
+  have, want = _describe_arrays(saved), _describe_arrays(template)
   for path in sorted(have.keys() | want.keys()):
     if path not in have:
-      yield f'{item}/{path}: missing in the checkpoint, the model has {_describe(want[path])}'
+      yield f'{item}/{path}: missing in the checkpoint, the model has {want[path]}'
     elif path not in want:
-      yield f'{item}/{path}: {_describe(have[path])} in the checkpoint, the model has none'
+      yield f'{item}/{path}: {have[path]} in the checkpoint, the model has none'
     elif have[path] != want[path]:
-      yield (f'{item}/{path}: {_describe(have[path])} in the checkpoint, '
-             f'{_describe(want[path])} in the model')
+      yield f'{item}/{path}: {have[path]} in the checkpoint, {want[path]} in the model'
 
 
-def _arrays(tree: Any) -> dict[str, tuple[tuple[int, ...], str]]:
-  tree = getattr(tree, 'tree', tree)
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {'/'.join(_key(entry) for entry in path): (tuple(leaf.shape), str(np.dtype(leaf.dtype)))
-          for path, leaf in leaves}
-
-
-def _key(entry: Any) -> str:
-  for attribute in ('key', 'name', 'idx'):
-    if hasattr(entry, attribute):
-      return str(getattr(entry, attribute))
-  return str(entry)
-
-
-def _describe(array: tuple[tuple[int, ...], str]) -> str:
-  shape, dtype = array
-  return f'{dtype}[{",".join(map(str, shape))}]'
+def _describe_arrays(tree: Any) -> dict[str, str]:
+  """{path: 'dtype[shape]'} of the arrays in a tree or in Orbax's metadata of one."""
+  leaves, _ = jax.tree_util.tree_flatten_with_path(getattr(tree, 'tree', tree))
+  return {jax.tree_util.keystr(path, simple=True, separator='/'):
+          f'{np.dtype(leaf.dtype)}[{",".join(map(str, leaf.shape))}]' for path, leaf in leaves}
 
 
 def _not_saved(manager: Manager, step: int, cause: str) -> str:
@@ -304,15 +290,10 @@ def _not_saved(manager: Manager, step: int, cause: str) -> str:
           'earlier checkpoints are intact: make room and run the same command to resume.')
 
 
-def _first_line(error: Exception) -> str:
-  text = str(error).strip() or type(error).__name__
-  return text.splitlines()[0][:200]
-
-
 def _silence_orbax() -> None:
-  logging.getLogger('absl').addFilter(_is_worth_reading)
+  """Removes the log of Orbax from the terminal; its failures are raised as exceptions too."""
+  logging.getLogger('absl').addFilter(_is_not_from_orbax)
 
 
-def _is_worth_reading(record: logging.LogRecord) -> bool:
-  """Keeps Orbax's log off the terminal: what goes wrong there comes as an exception too."""
+def _is_not_from_orbax(record: logging.LogRecord) -> bool:
   return 'orbax' not in record.pathname

@@ -97,7 +97,7 @@ def test_a_checkpoint_that_does_not_fit_is_explained_line_by_line(tmp_path):
 
 def test_missing_and_damaged_checkpoints_are_one_sentence(tmp_path):
   template = make_state().variables
-  with pytest.raises(FileNotFoundError, match='no checkpoint'):
+  with pytest.raises(FileNotFoundError, match='has no complete checkpoint'):
     checkpoints.restore_variables(tmp_path, template)
   save(tmp_path, make_state(), 3)
   damaged = tmp_path / 'checkpoints' / '3' / 'variables'

@@ -178,7 +178,7 @@ def try_once(kind: str, config: pathlib.Path, workdir: pathlib.Path, half: pathl
       path = rng.choice(files_of(workdir, step))
       damage(path, 'flip' if kind == 'flip' else 'cut', rng)
     if kind == 'every':
-      said = expect(start(config, workdir), 1, 'is whole', lines=1)
+      said = expect(start(config, workdir), 1, 'all checkpoints in', lines=1)
       for step in steps:
         shutil.rmtree(workdir / 'checkpoints' / str(step))
         shutil.copytree(half / 'checkpoints' / str(step), workdir / 'checkpoints' / str(step))

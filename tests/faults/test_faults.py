@@ -129,7 +129,8 @@ def test_inference_takes_another_checkpoint_and_says_so(
   step = checkpoints.restore_variables(copy, undisturbed[0].variables, which=which)[1]
   assert step == taken
   said, = capsys.readouterr().err.splitlines()
-  assert 'is damaged' in said and said.endswith(f'That of step {taken} is taken instead.')
+  assert 'is damaged' in said and said.endswith(
+      f'The checkpoint of step {taken} is restored instead.')
   assert campaign.steps_of(copy) == [2, 3]  # nothing is moved
 
 
@@ -137,7 +138,7 @@ def test_without_a_whole_checkpoint_one_sentence_says_so(copy):
   for step in campaign.steps_of(copy):
     path = campaign.files_of(copy, step)[0]
     campaign.damage(path, 'flip', np.random.default_rng(0))
-  with pytest.raises(ValueError, match='no checkpoint in .* is whole') as error:
+  with pytest.raises(ValueError, match='all checkpoints in .* are damaged') as error:
     train.train(make_config(), str(copy))
   assert len(str(error.value).splitlines()) == 1
   assert campaign.steps_of(copy) == [2, 3]

@@ -1,21 +1,21 @@
-"""What a run says while it works: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
+"""Progress of a run: metrics.jsonl, TensorBoard, a progress bar or plain lines."""
 import contextlib
 import json
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console
 from rich import progress
+from rich.console import Console
 
 from spinejax import runs
 
 
 class MetricsLog:
-  """Appends rows {"step", "phase", name: value} to metrics.jsonl, and to TensorBoard if there.
+  """Appends rows {"step", "phase", name: value} to metrics.jsonl and, if installed, TensorBoard.
 
-  Rows after `start_step` are dropped on opening: the resumed run writes those steps again. Of
-  several processes one has `writes`, the others drop what they are given.
+  Opening the log removes the rows after `start_step`, because the resumed run writes them again.
+  With several processes only the one with `writes` writes.
   """
 
   def __init__(self, workdir: str, start_step: int, writes: bool = True):
@@ -25,12 +25,15 @@ class MetricsLog:
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     kept = [row for row in read_metrics(workdir) if row['step'] <= start_step]
     runs.write_text(self._path, ''.join(json.dumps(row) + '\n' for row in kept))
-    self._writer = _tensorboard_writer(workdir, start_step)
+    with contextlib.suppress(ImportError):
+      from tensorboardX import SummaryWriter
+      self._writer = SummaryWriter(f'{workdir}/tensorboard', purge_step=start_step + 1)
 
   def write(self, step: int, phase: str, values: Mapping[str, Any]) -> None:
-    """Writes one row; values that are not finite are written as null.
+    """Writes one row. Values of None are left out; values that are not finite become null.
 
-    Raises OSError with one sentence where it cannot be written.
+    Raises:
+      OSError: the file cannot be written; the message is one sentence.
     """
     if not self._writes:
       return
@@ -52,7 +55,7 @@ class MetricsLog:
 
 
 def read_metrics(workdir: str) -> list[dict[str, Any]]:
-  """Rows of metrics.jsonl; what is no row, as the last line of a killed run, is left out."""
+  """Rows of metrics.jsonl. Broken lines, such as the last one of a killed run, are left out."""
   path = pathlib.Path(workdir) / 'metrics.jsonl'
   rows = []
   for line in path.read_bytes().splitlines() if path.is_file() else []:
@@ -60,14 +63,6 @@ def read_metrics(workdir: str) -> list[dict[str, Any]]:
       rows.append(json.loads(line))
   return [row for row in rows if isinstance(row, dict) and {'step', 'phase'} <= row.keys()
           and isinstance(row['step'], int)]
-
-
-def _tensorboard_writer(workdir: str, start_step: int):
-  try:
-    from tensorboardX import SummaryWriter
-  except ImportError:
-    return None
-  return SummaryWriter(str(pathlib.Path(workdir) / 'tensorboard'), purge_step=start_step + 1)
 
 
 class Progress:
@@ -91,7 +86,7 @@ class Progress:
       self._bar.advance(self._task, amount)
 
   def note(self, text: str) -> None:
-    """Shows the latest figures: beside the bar, or as a line."""
+    """Shows the latest values beside the bar, or as a line."""
     if self._bar is not None:
       self._bar.update(self._task, note=text)
     else:
@@ -105,9 +100,6 @@ class Progress:
 @contextlib.contextmanager
 def progress_of(description: str, total: int, console: Console, start: int = 0
                 ) -> Iterator[Progress]:
-  """`Progress` that is closed whatever happens."""
-  bar = Progress(description, total, console, start)
-  try:
+  """A `Progress` that is closed at the end, also after an error."""
+  with contextlib.closing(Progress(description, total, console, start)) as bar:
     yield bar
-  finally:
-    bar.close()

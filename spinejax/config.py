@@ -1,4 +1,5 @@
 """Loading a config file, and the one check of a config before any work."""
+import dataclasses
 import difflib
 import importlib.util
 import inspect
@@ -17,32 +18,54 @@ _CHOICES = {'data_parallel': ('mesh', 'pmap'), 'evaluation.resize': ('logits', '
             'evaluation.best': ('dice', 'loss'), 'data.cache': ('auto', 'device', 'stream')}
 
 
-def load_config(name: str) -> ConfigDict:
-  """Loads 'configs/seam.py', 'configs/seam.py:quick' or, from any folder, 'seam:quick'.
+@dataclasses.dataclass(frozen=True)
+class ConfigFile:
+  """A config file that was executed, and one of its variants.
 
-  A name without '.py' is one of the configs that come with the package.
+  Attributes:
+    path: as it was given, such as 'configs/seam.py' or 'seam'.
+    variant: name of the variant; '' for a file without variants.
+    module: the file as a module, with `get_config` and `VARIANTS`.
+  """
+  path: str
+  variant: str
+  module: types.ModuleType
+
+  def create(self) -> ConfigDict:
+    """A new config of the variant."""
+    return self.module.get_config(self.variant) if self.variant else self.module.get_config()
+
+  @property
+  def run_name(self) -> str:
+    """Name of a run folder, such as 'seam_quick'."""
+    return '_'.join(filter(None, [pathlib.Path(self.path).stem, self.variant]))
+
+
+def load_config(name: str) -> ConfigDict:
+  """The config 'configs/seam.py', 'configs/seam.py:quick' or, from any folder, 'seam:quick'.
+
+  Raises as `open_config`.
+  """
+  return open_config(name).create()
+
+
+def open_config(name: str) -> ConfigFile:
+  """Executes the config file PATH or PATH:VARIANT; without '.py' it is one of the package's.
 
   Raises:
     FileNotFoundError: no such config.
     ValueError: not a config, or an unknown variant. Both name what exists.
   """
   path, _, variant = name.partition(':')
-  module = load_module(path)
+  module = _execute(path)
   if variant and variant not in module.VARIANTS:
     raise ValueError(f'{path} has no variant {variant!r}; it has {", ".join(module.VARIANTS)}.')
-  return module.get_config(variant) if variant else module.get_config()
+  defaults = [str(parameter.default) for parameter in
+              inspect.signature(module.get_config).parameters.values()]
+  return ConfigFile(path, variant or ''.join(defaults[:1]), module)
 
 
-def run_name(name: str) -> str:
-  """Name of the run folder of a config: 'seam_quick' of 'configs/seam.py:quick'."""
-  path, _, variant = name.partition(':')
-  parameters = inspect.signature(load_module(path).get_config).parameters
-  default = [str(parameter.default) for parameter in parameters.values()][:1]
-  return '_'.join([pathlib.Path(path).stem, *([variant] if variant else default)])
-
-
-def load_module(path: str) -> types.ModuleType:
-  """The config file as a module, with `get_config(variant)` and `VARIANTS`; see `load_config`."""
+def _execute(path: str) -> types.ModuleType:
   shipped = pathlib.Path(__file__).parent / 'configs'
   file = pathlib.Path(path) if path.endswith('.py') else shipped / f'{path}.py'
   if not file.is_file():

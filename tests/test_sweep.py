@@ -3,7 +3,6 @@ import csv
 import json
 import os
 import pathlib
-import runpy
 import signal
 import statistics
 import subprocess
@@ -12,9 +11,10 @@ import time
 
 import pytest
 
+from spinejax.sweeps import local
 from tests import tiny
 
-SWEEP = tiny.ROOT / 'spinejax' / 'commands' / 'sweep.py'
+SWEEP = [sys.executable, '-m', 'spinejax', 'sweep']
 # A config that trains in the place of spinejax.main, which loads it first: Dice is seed / 10.
 STAND_IN = """import json
 import pathlib
@@ -73,7 +73,7 @@ def stand_in(tmp_path) -> pathlib.Path:
 
 
 def command(config, output, *flags) -> list[str]:
-  return [sys.executable, str(SWEEP), f'--config={config}', f'--output={output}', *flags]
+  return [*SWEEP, f'--config={config}', f'--output={output}', *flags]
 
 
 def call(config, output, *flags, **variables) -> subprocess.CompletedProcess:
@@ -92,7 +92,7 @@ def test_a_failed_member_stops_no_other_and_the_same_command_goes_on(stand_in, t
   assert first.returncode == 1
   assert first.stderr.splitlines() == [
       'a_seed=2: error: no such bone. it has ribs',
-      'error: 1 of 4 members are without results; see above and their logs, '
+      'error: 1 of 4 members have no results; see above and their logs, '
       f'{output}/NAME.log.']
   assert starts(output) == {'a_seed=1': 1, 'a_seed=2': 1, 'b_seed=1': 1, 'b_seed=2': 1}
   results = json.loads((output / 'results.json').read_text())
@@ -147,7 +147,7 @@ def test_ctrl_c_lets_the_members_save_and_the_same_command_resumes(stand_in, tmp
 
 
 def test_jobs_share_gpus_and_cores():
-  shares = runpy.run_path(str(SWEEP))['_shares']
+  shares = local.split_machine
   patched = pytest.MonkeyPatch()
   with patched.context() as environment:
     environment.setenv('CUDA_VISIBLE_DEVICES', '4,5,6')
@@ -177,15 +177,15 @@ def test_commands_are_printed_and_filtered(tmp_path):
      '--only=seed=7 fits no member; seed is 0, 1'),
     (['--config=configs/seam.py', '--only=lam'], 1, 'KEY=VALUE is needed, with a key of variant'),
     (['--config=configs/seam.py:ours'], 1, 'give --config=configs/seam.py alone'),
-    (['--config=configs/seam.py', '--config.seed=3'], 1, '--config.seed is what sweep() changes'),
+    (['--config=configs/seam.py', '--config.seed=3'], 1, 'changes seed; leave out --config.seed'),
     (['--config=configs/seam.py', '--config.sede=3'], 2, 'did you mean seed?'),
     (['--config=configs/seam.py', '--print', '--slurm'], 1, 'give one of'),
     (['--config=configs/seam.py', '--slurm', '--only=seed=0'], 1, 'sbatch was not found'),
-    ([], 1, '--config=FILE is needed'),
+    ([], 1, '--config=CONFIG is needed'),
 ])
 def test_wrong_flags_are_one_sentence(tmp_path, flags, status, sentence):
   result = subprocess.run(
-      [sys.executable, str(SWEEP), f'--output={tmp_path}', *flags], cwd=tiny.ROOT, check=False,
+      [*SWEEP, f'--output={tmp_path}', *flags], cwd=tiny.ROOT, check=False,
       capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
   assert result.returncode == status and len(result.stderr.splitlines()) == 1
   assert result.stderr.startswith('error: ') and sentence in result.stderr

@@ -67,8 +67,9 @@ def check_positionals(argv: Sequence[str], names: Sequence[str] = ()) -> None:
 def define_config() -> None:
   """Defines --config and its overrides.
 
-  After parsing, `flags.FLAGS.config` is the locked ConfigDict, or None without the flag. Where the
-  command has a flag --workdir, its default becomes runs/CONFIG_VARIANT.
+  After parsing, `flags.FLAGS.config` is the locked ConfigDict and `flags.FLAGS.config_name` the value
+  of the flag; without the flag the first is None and the second not defined. Where the command has a
+  flag --workdir, its default becomes runs/CONFIG_VARIANT.
   """
   flags.DEFINE_string(
       'config', None, 'Config and variant: configs/seam.py:quick, or seam:quick from any folder. '
@@ -116,12 +117,14 @@ def _load_config_flag(argv: list[str]) -> list[str]:
     if overrides:
       raise ValueError(f'--config.{overrides[0]} needs --config=FILE too.')
     return argv
-  config = config_lib.load_config(name)
+  file = config_lib.open_config(name)
+  config = file.create()
   for field in overrides:
     config_lib.check_field(config, field)
   if 'workdir' in flags.FLAGS:
-    flags.FLAGS.set_default('workdir', f'runs/{config_lib.run_name(name)}')
+    flags.FLAGS.set_default('workdir', f'runs/{file.run_name}')
   delattr(flags.FLAGS, 'config')
+  flags.DEFINE_string('config_name', name, 'The value of --config.')
   config_flags.DEFINE_config_dict('config', config, lock_config=True, sys_argv=rest)
   return rest
 

@@ -1,0 +1,192 @@
+"""The table of a sweep: means and standard deviations over seeds."""
+import collections
+import csv
+import dataclasses
+import io
+import math
+import numbers
+import os
+import pathlib
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spinejax import runs
+from spinejax.sweeps import local
+from spinejax.sweeps.members import Member, is_finished
+
+SEED = 'seed'  # the override that members of a group differ in
+COLUMNS = {  # of the printed table: title and decimals by metric
+    'per_image.dice.mean_foreground': ('Dice', 3),
+    'per_image.iou.mean_foreground': ('IoU', 3),
+    'pooled.dice.mean_foreground': ('pooled Dice', 3),
+    'laminae.mean.missed.all': ('missed', 1),
+    'laminae.mean.false.all': ('false', 1),
+    'angles.agreement.mad': ('angle MAD', 1),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A member and its results.
+
+  Attributes:
+    name, overrides, workdir: those of the member.
+    finished: whether it has results.
+    error: last line of its error, '' if finished.
+    metrics: numbers of test_metrics.json by dotted name, without those of single cases.
+  """
+  name: str
+  overrides: dict[str, Any]
+  workdir: str
+  finished: bool
+  error: str
+  metrics: dict[str, float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spread:
+  """Mean and standard deviation (n - 1, None for one value) over `count` seeds."""
+  mean: float | None
+  sd: float | None
+  count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Members that differ in their seed only.
+
+  Attributes:
+    overrides: without the seed.
+    seeds: seeds of the finished members.
+    members: number of members.
+    metrics: spread of each metric over the finished members where it is defined.
+  """
+  overrides: dict[str, Any]
+  seeds: list[Any]
+  members: int
+  metrics: dict[str, Spread]
+
+
+@dataclasses.dataclass(frozen=True)
+class Results:
+  """All members of a sweep and their groups, the content of results.json."""
+  groups: tuple[Group, ...]
+  members: tuple[Row, ...]
+
+
+def collect(members: Sequence[Member], failed: Mapping[str, str] | None = None) -> Results:
+  """Reads the results of all members.
+
+  Args:
+    members: those without results get the last line of their error.
+    failed: known errors by name of the member.
+  """
+  rows = [_read_row(member, (failed or {}).get(member.name, '')) for member in members]
+  groups = collections.defaultdict(list)
+  for row in rows:
+    key = {name: value for name, value in row.overrides.items() if name != SEED}
+    groups[tuple(key.items())].append(row)
+  return Results(tuple(_group(dict(key), rows) for key, rows in groups.items()), tuple(rows))
+
+
+def _read_row(member: Member, error: str) -> Row:
+  metrics: dict[str, float | None] = {}
+  try:
+    if not error and is_finished(member):
+      metrics = dict(_numbers(runs.read_json(member.workdir / 'test_metrics.json')))
+    elif not error:
+      error = f'not finished; {local.last_error(member.log)}'
+  except ValueError as fault:
+    error = ' '.join(str(fault).split())
+  return Row(member.name, member.overrides, str(member.workdir), not error, error, metrics)
+
+
+def _group(overrides: dict[str, Any], rows: Sequence[Row]) -> Group:
+  finished = [row for row in rows if row.finished]
+  metrics = {}
+  for name in dict.fromkeys(name for row in finished for name in row.metrics):
+    values = [row.metrics[name] for row in finished if row.metrics.get(name) is not None]
+    metrics[name] = Spread(statistics.fmean(values) if values else None,
+                           statistics.stdev(values) if len(values) > 1 else None, len(values))
+  return Group(overrides, [row.overrides.get(SEED) for row in finished], len(rows), metrics)
+
+
+def _numbers(value: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, float | None]]:
+  """(dotted name, number or None) of nested dicts, without cases and spreads over cases."""
+  for key, item in value.items():
+    if key in ('cases', 'sd') or key.endswith('_sd'):
+      continue
+    if isinstance(item, Mapping):
+      yield from _numbers(item, f'{prefix}{key}.')
+    elif item is None or isinstance(item, numbers.Real) and math.isfinite(item):
+      yield f'{prefix}{key}', None if item is None else float(item)
+
+
+def write_results(results: Results, output: str | os.PathLike) -> None:
+  """Writes results.json, results.csv (one row a group) and members.csv into a folder."""
+  folder = pathlib.Path(output)
+  folder.mkdir(parents=True, exist_ok=True)
+  runs.write_json(folder / 'results.json', dataclasses.asdict(results))
+  keys, metrics = _columns(results.groups)
+  missing = Spread(None, None, 0)
+  _write_csv(folder / 'results.csv',
+             [*keys, 'seeds', *(name + end for name in metrics for end in ('', '_sd'))],
+             ([*(group.overrides.get(key) for key in keys), len(group.seeds),
+               *(value for name in metrics
+                 for value in (group.metrics.get(name, missing).mean,
+                               group.metrics.get(name, missing).sd))]
+              for group in results.groups))
+  keys, metrics = _columns(results.members)
+  _write_csv(folder / 'members.csv', ['name', *keys, 'error', *metrics],
+             ([row.name, *(row.overrides.get(key) for key in keys), row.error,
+               *(row.metrics.get(name) for name in metrics)] for row in results.members))
+
+
+def _columns(rows: Sequence[Row] | Sequence[Group]) -> tuple[list[str], list[str]]:
+  """Names of all overrides and of all metrics."""
+  return (list(dict.fromkeys(name for row in rows for name in row.overrides)),
+          list(dict.fromkeys(name for row in rows for name in row.metrics)))
+
+
+def _write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+  text = io.StringIO(newline='')
+  csv.writer(text).writerows([header, *rows])
+  runs.write_text(path, text.getvalue())
+
+
+def print_results(results: Results, output: str | os.PathLike, console: Console) -> None:
+  """Prints a table of the groups that have results."""
+  finished = [group for group in results.groups if group.seeds]
+  if not finished:
+    console.print('No member is finished.')
+    return
+  keys, _ = _columns(results.groups)
+  shown = {name: column for name, column in COLUMNS.items() if any(
+      name in group.metrics and group.metrics[name].mean is not None for group in finished)}
+  table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+  for key in keys:
+    table.add_column(key, no_wrap=True)
+  for title in ('seeds', *(title for title, _ in shown.values())):
+    table.add_column(title, justify='right', no_wrap=True)
+  for group in finished:
+    done = len(group.seeds)
+    table.add_row(*(Text(str(group.overrides.get(key, ''))) for key in keys),
+                  str(done) if done == group.members else f'{done} of {group.members}',
+                  *(_cell(group.metrics.get(name), digits) for name, (_, digits) in shown.items()))
+  console.print(table)
+  console.print(Text('Means of the foreground classes; mean ± standard deviation over seeds. All '
+                     f'metrics are in {pathlib.Path(output) / "results.csv"}.', style='dim'),
+                soft_wrap=True)
+
+
+def _cell(metric: Spread | None, digits: int) -> str:
+  if metric is None or metric.mean is None:
+    return '–'
+  text = f'{metric.mean:.{digits}f}'
+  return text if metric.sd is None else f'{text} ± {metric.sd:.{digits}f}'

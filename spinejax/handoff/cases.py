@@ -1,0 +1,121 @@
+"""One case, written in the formats of other programs."""
+import dataclasses
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from spinejax.handoff import dicom
+from spinejax.handoff import markups
+from spinejax.handoff import masks
+from spinejax.handoff import places
+from spinejax.measure.results import AngleResult
+from spinejax.readers.orientation import Geometry
+
+# Suffix of the file of each format, after the name of the case.
+FORMATS = {'nifti': '_mask.nii.gz', 'seg_nrrd': '_mask.seg.nrrd', 'markups': '.mrk.json',
+           'dicom_seg': '_mask.dcm'}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+  """A measured mask, and what is known of its image.
+
+  Attributes:
+    name: of the case; a file name without folders.
+    mask: whole numbers [H,W], or [D,H,W] of a volume. Label i is class i.
+    result: of `spinejax.measure`, in pixels of the mask; may be a failed one.
+    classes: class names by index, background first; () names them 'class 1' and so on.
+    spacing: of an image, mm per pixel (y, x), or one number for square pixels.
+    axes: of an image, as in `places.image_geometry`.
+    geometry: of a volume, in place of `spacing` and `axes`.
+    points: of a volume, centroids of laminae [P,3] in voxels.
+    source: DICOM file of the image, which 'dicom_seg' needs.
+  """
+  name: str
+  mask: np.ndarray
+  result: AngleResult
+  classes: Sequence[str] = ()
+  spacing: Sequence[float] | float | None = None
+  axes: str = places.AXES
+  geometry: Geometry | None = None
+  points: np.ndarray | None = None
+  source: str | os.PathLike | None = None
+
+
+def require_formats(formats: Sequence[str]) -> None:
+  """Raises ValueError if a format is not one of `FORMATS`."""
+  unknown = [form for form in formats if form not in FORMATS]
+  if unknown:
+    raise ValueError(f'unknown format {unknown[0]!r}; the formats are {", ".join(FORMATS)}.')
+
+
+def write_case(folder: str | os.PathLike, case: Case,
+               formats: Sequence[str] = ('nifti', 'seg_nrrd', 'markups')) -> list[pathlib.Path]:
+  """Writes a case in some formats and returns the paths.
+
+  A file is named after the case, with the suffix of its format in `FORMATS`.
+
+  Args:
+    folder: must exist.
+    case: what to write.
+    formats: keys of `FORMATS`.
+
+  Raises:
+    ValueError: an unknown format; a name with folders; a mask of another shape or with other
+      values; an unknown spacing, or another spacing than that of the measurement; 'dicom_seg'
+      without a source or without highdicom.
+    OSError: a file cannot be written.
+  """
+  require_formats(formats)
+  if not case.name or pathlib.Path(case.name).name != case.name or '\\' in case.name:
+    raise ValueError(f'the name of a case must be a file name without folders, not {case.name!r}.')
+  mask, geometry = np.asarray(case.mask), _geometry_of(case)
+  path = {form: pathlib.Path(folder) / f'{case.name}{FORMATS[form]}'
+          for form in FORMATS if form in formats}
+  if 'nifti' in path:
+    masks.write_nifti(path['nifti'], mask, geometry)
+  if 'seg_nrrd' in path:
+    masks.write_segmentation(path['seg_nrrd'], mask, geometry, case.classes)
+  if 'markups' in path:
+    markups.write_markups(path['markups'], case.result, geometry, name=case.name,
+                          points=case.points)
+  if 'dicom_seg' in path:
+    if case.source is None:
+      raise ValueError(f'{case.name}: dicom_seg needs the DICOM file of the image.')
+    dicom.write_dicom_seg(path['dicom_seg'], mask, case.source, case.classes,
+                          model=case.result.model)
+  return list(path.values())
+
+
+def write_formats(folder: str | os.PathLike, case: Case, formats: Sequence[str]
+                  ) -> tuple[str, ...]:
+  """Writes a case in those of the formats that it can be written in.
+
+  Returns:
+    A sentence for each other format, with the reason.
+  """
+  notes = []
+  for form in formats:
+    try:
+      write_case(folder, case, (form,))
+    except (ValueError, OSError) as error:
+      notes.append(f'no {form}: {error}')
+  return tuple(notes)
+
+
+def _geometry_of(case: Case) -> Geometry:
+  """The geometry of the mask; ValueError if it has no spacing, or not that of the result."""
+  if np.ndim(case.mask) == 2:
+    geometry = places.image_geometry(np.shape(case.mask), case.spacing, case.axes)
+  elif case.geometry is None:
+    raise ValueError('a mask [D,H,W] needs the geometry of its volume.')
+  else:
+    geometry = case.geometry
+  places.require_spacing(geometry)
+  steps, measured = places.spacing_of(geometry), case.result.spacing
+  if measured and not np.allclose(measured, steps[:len(measured)], rtol=1e-4):
+    raise ValueError(f'{case.name}: the angles were measured at a spacing of {list(measured)} mm, '
+                     f'but the mask has {steps.tolist()}; give the spacing of the measurement.')
+  return geometry

@@ -72,7 +72,8 @@ def centroid_dice(
   sagittal, sagittal_counts = distance(jnp.max(probs, 2), jnp.max(target, 2) > 0)
   difference = jnp.abs(coronal_counts) + jnp.abs(sagittal_counts)
   parts = {
-      'dice': dice.dice(probs[..., None], target.astype(probs.dtype)[..., None], smoothing=smoothing),
+      'dice': dice.dice(
+          probs[..., None], target.astype(probs.dtype)[..., None], smoothing=smoothing),
       'coronal_distance': coronal,
       'sagittal_distance': sagittal,
       'count_difference': difference,

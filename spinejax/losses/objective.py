@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any, get_args
 
 import jax
-import jax.numpy as jnp
 
 from spinejax.losses import pixel
 

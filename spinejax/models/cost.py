@@ -1,45 +1,45 @@
-"""What a network costs: parameters, operations and memory of activations, without running it.
-
-  python -m spinejax.models.cost --config=configs/sadanet.py:danet
-  python -m spinejax.models.cost --config=configs/seam.py --size=2048,512 --json=cost.json
-
-Counts at the image and patch size of the config, or at --size, and at the input of table III of
-SADANet (Xie et al., 2023), 512x512x3; a count that the table prints is named with its row.
-"""
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+"""Counts of a network's parameters, operations and activations, without running it."""
 import contextlib
+import dataclasses
 import functools
-import json
 import math
 import operator
-import pathlib
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from absl import flags
-from ml_collections import config_flags
+import flax.linen as nn
+import jax
+from jax.extend import core
+import jax.numpy as jnp
 
-from spinejax.commands import cli
+from spinejax.models import layers
 
+# Input of table III of SADANet (Xie et al., 2023), and its rows: FLOPs in G and parameters in M.
 PAPER_INPUT = (512, 512, 3)
-# Rows of table III of SADANet as printed: FLOPs in G and parameters in M.
 TABLE_3 = {
     'DANet': (200.67, 51.03),
     '~ w/o SAA': (199.35, 49.81),
     'SADANet (Ours)': (258.69, 65.19),
 }
 _MISLABELED = (
-    'The printed rows are mislabeled: 199.35 G is the count of DANet, 200.67 G that of criss-cross '
-    'attention in place of its position attention. By this count criss-cross attention is not '
-    'cheaper; by matrix products it is (CCNet 201.14 G, DANet 211.01 G).')
+    'The printed rows are mislabeled: 199.35 G is the count of DANet, and 200.67 G the count with '
+    'criss-cross attention in place of its position attention. By this count criss-cross attention '
+    'is not cheaper; by matrix products it is (CCNet 201.14 G, DANet 211.01 G).')
 
-# What a number in a program depends on: constants alone (0), the example, the variables or both.
+# What a value in a program depends on, as bits. A value with neither bit is constant.
 _EXAMPLE, _VARIABLES = 1, 2
-# Operations within a layer run in this scope.
-_LAYER = 'counted_layer'
+_LAYER = 'counted_layer'  # scope of the operations within a layer
+_LAYERS = (layers.Conv, layers.DepthwiseConv, layers.ConvTranspose, layers.BatchNorm)
 
 
-class Parameters(NamedTuple):
-  """Numbers of parameters by top-level part; see `parameters`."""
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+  """Numbers of parameters by top-level part of a network.
+
+  Attributes:
+    prediction: parts that a prediction uses, each counted as a whole.
+    training: parts that only training uses: auxiliary heads.
+  """
   prediction: dict[str, int]
   training: dict[str, int]
 
@@ -48,36 +48,78 @@ class Parameters(NamedTuple):
     return sum(self.prediction.values()) + sum(self.training.values())
 
 
-class Flops(NamedTuple):
-  """Operations of one prediction, a multiply-add counted as one; see `flops`."""
+@dataclasses.dataclass(frozen=True)
+class Flops:
+  """Operations of one prediction. A multiply-add counts as one. See `flops`."""
   modules: int
   products: int
   attention: int
 
 
-class ActivationBytes(NamedTuple):
-  """Memory of the activations of one example in bytes; see `activation_bytes`."""
+@dataclasses.dataclass(frozen=True)
+class ActivationBytes:
+  """Memory of the activations of one example in bytes. See `activation_bytes`."""
   saved: int
   largest: int
   largest_shape: tuple[int, ...]
 
 
-def count_parameters(params: Any) -> int:
-  """Numbers in a tree of arrays, or of shapes of arrays; 0 of an empty tree."""
-  import jax  # late, here and below: --help needs none of it
+@dataclasses.dataclass(frozen=True)
+class InputCost:
+  """The counts at one input. `shape` is [*S, C], `largest_shape` has a batch axis as well."""
+  shape: tuple[int, ...]
+  parameters: int
+  flops_modules: int
+  flops_products: int
+  flops_attention: int
+  saved_bytes: int
+  largest_bytes: int
+  largest_shape: tuple[int, ...]
 
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+  """All counts of a network.
+
+  Attributes:
+    parameters: at the first input.
+    inputs: counts by the name of the input.
+    table_3: sentences of `printed_rows`, if one of the inputs is `PAPER_INPUT`.
+  """
+  parameters: Parameters
+  inputs: dict[str, InputCost]
+  table_3: tuple[str, ...]
+
+  def to_json(self) -> dict[str, Any]:
+    content = dataclasses.asdict(self)
+    content['parameters'] = {'total': self.parameters.total, **content['parameters']}
+    return content
+
+
+def measure_cost(model: nn.Module, inputs: Mapping[str, Sequence[int]]) -> Cost:
+  """Counts of a network of `create_model` at inputs [*S, C], given by name; at least one."""
+  counts, by_input, sentences = {}, [], []
+  for name, shape in inputs.items():
+    by_part, operations = parameters(model, shape), flops(model, shape)
+    memory = activation_bytes(model, shape)
+    by_input.append(by_part)
+    counts[name] = InputCost(
+        tuple(shape), by_part.total, operations.modules, operations.products, operations.attention,
+        memory.saved, memory.largest, memory.largest_shape)
+    if tuple(shape) == PAPER_INPUT:
+      sentences = printed_rows(operations.modules, by_part.total)
+  return Cost(by_input[0], counts, tuple(sentences))
+
+
+def count_parameters(params: Any) -> int:
+  """Numbers in a tree of arrays or of shapes; 0 for an empty tree."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))
 
 
-def parameters(model, shape: Sequence[int]) -> Parameters:
-  """Parameters of a network by top-level part, apart where only training uses the part.
+def parameters(model: nn.Module, shape: Sequence[int]) -> Parameters:
+  """Parameters of a network of `create_model` for images [*S, C].
 
-  `training` holds the auxiliary heads. A part that a prediction uses counts as a whole under
-  `prediction`, with the classifiers of DANet's branches.
-
-  Args:
-    model: a network of `create_model`.
-    shape: [*S,C] of an image.
+  The classifiers of DANet's branches count under `prediction`, since their part, the head, does.
   """
   params = _init(model, shape, train=True)['params']
   used = _init(model, shape, train=False)['params']
@@ -86,73 +128,60 @@ def parameters(model, shape: Sequence[int]) -> Parameters:
                     {part: size for part, size in sizes.items() if part not in used})
 
 
-def flops(model, shape: Sequence[int]) -> Flops:
-  """Operations of the prediction of one image, counted in two ways; auxiliary heads do not act.
+def flops(model: nn.Module, shape: Sequence[int]) -> Flops:
+  """Operations of the prediction of one image [*S, C], counted in two ways.
 
-  `modules` is what MMSegmentation's counter prints: the multiply-adds of convolutions, transposed
-  or not, 1 per output of one with a bias, 2 per element of a batch norm, 1 per element of a ReLU
-  and 1 per element that enters a max-pool. What is not a module there is not counted: the products
-  of attention, resizing and the two ReLUs in EMANet's head. What heads compute in prediction there
-  and only in training here is counted: the classifiers of DANet's branches. Deviation: adaptive
-  pooling, of the PPMU-style network alone, is left out.
+  `modules` is what MMSegmentation's counter prints: multiply-adds of convolutions and transposed
+  convolutions, 1 per output of one with a bias, 2 per element of a batch norm, 1 per element of a
+  ReLU, and 1 per element that enters a max-pool. The counter only sees modules: it ignores the
+  products of attention, resizing, and the two ReLUs in EMANet's head, and it counts the classifiers
+  of DANet's branches. Adaptive pooling is left out, which deviates for the PPMU-style network only.
 
-  `products` counts what a prediction multiplies, as fvcore does: the multiply-adds of convolutions
-  and of attention, and 2 per element of a batch norm. Neither biases, ReLUs nor pooling are in it.
-  Deviation: fvcore adds resizing and adaptive pooling.
-  `attention` is its share of attention: every product of two arrays outside the layers unless one
-  is constant, as the weights of an interpolation are. A loop counts as often as it turns.
+  `products` counts the multiplications of a prediction as fvcore does: multiply-adds of
+  convolutions and attention, and 2 per element of a batch norm. Biases, ReLUs and pooling are not
+  counted. fvcore also counts resizing and adaptive pooling.
 
-  Args:
-    model: a network of `create_model`.
-    shape: [*S,C] of the image.
+  `attention` is the part of `products` outside of layers: all products of two arrays that are not
+  constant, unlike the weights of an interpolation. Loops count as often as they run.
 
   Raises:
-    ValueError: a product in a loop or branch whose turns depend on data: they cannot be counted.
+    ValueError: if a product is in a loop or branch that depends on data, or a layer is in a loop.
   """
-  with _counted_calls() as training_calls:
+  with _record_layers() as training_calls:
     variables = _init(model, shape, train=True)
-  with _counted_calls() as calls:
-    program = _trace(lambda variables, image, key: model.apply(variables, image, train=False),
-                     variables, shape)
+  with _record_layers() as calls:
+    program, known = _trace(
+        lambda variables, image, key: model.apply(variables, image, train=False), variables, shape)
   paths = {call.path for call in calls}
   parts = {path[:1] for path in paths}
-  branches = [call for call in training_calls
-              if call.path not in paths and call.path[:1] in parts]
+  branches = [call for call in training_calls if call.path not in paths and call.path[:1] in parts]
   modules = sum(call.products + call.bias + call.norm for call in [*calls, *branches])
   attention = 0
-  for equation, times, scope, depends_on in _equations(program):
-    name = equation.params.get('name')
-    if name in ('relu', 'leaky_relu') and scope[-1:] != ('decode_head',):
-      modules += _size(equation.outvars[0])
+  for step in _equations(program, known):
+    name, work = step.equation.params.get('name'), _multiply_adds(step.equation)
+    if name in ('relu', 'leaky_relu') and step.scope[-1:] != ('decode_head',):
+      modules += _size(step.equation.outvars[0])
     elif name == 'max_pool':
-      modules += _size(equation.invars[0])
-    work = _multiply_adds(equation)
-    if not work:
-      continue
-    if times is None or times > 1 and _LAYER in scope:
+      modules += _size(step.equation.invars[0])
+    in_layer = _LAYER in step.scope
+    if work and (step.times is None or (in_layer and step.times > 1)):
       raise ValueError('a product in a loop or branch that depends on data, or a layer in a loop, '
                        'cannot be counted.')
-    if _LAYER not in scope and all(depends_on):
-      attention += times * work
+    if not in_layer and all(step.depends_on):
+      attention += (step.times or 0) * work
   return Flops(modules, sum(call.products + call.norm for call in calls) + attention, attention)
 
 
-def activation_bytes(model, shape: Sequence[int]) -> ActivationBytes:
-  """Memory of the activations of one example, in the dtypes of the network.
+def activation_bytes(model: nn.Module, shape: Sequence[int]) -> ActivationBytes:
+  """Memory of the activations of one example [*S, C], in the dtypes of the network.
 
-  `saved` is what autodiff keeps for the backward pass of a training step, with the auxiliary heads
-  and without the loss: the residuals of `jax.vjp` that depend on the example. Parameters and what
-  is made of them alone are not counted. `largest` is the largest array of a prediction.
+  `saved` is what autodiff keeps for the backward pass of a training step: the residuals of
+  `jax.vjp` that depend on the example, with auxiliary heads and without the loss. `largest` is the
+  largest array of a prediction.
 
-  Both are those of the program as written. XLA fuses and recomputes elementwise operations, so what
-  a device needs is less.
-
-  Args:
-    model: a network of `create_model`.
-    shape: [*S,C] of the example.
+  Both describe the program as written, in its form for accelerators. A device needs less, since XLA
+  fuses and recomputes elementwise operations.
   """
-  import jax
-
   def residuals(variables, image, key):
     state = {name: tree for name, tree in variables.items() if name != 'params'}
 
@@ -167,17 +196,19 @@ def activation_bytes(model, shape: Sequence[int]) -> ActivationBytes:
     return model.apply(variables, image, train=False)
 
   variables = _init(model, shape, train=True)
-  saved = _results(_trace(residuals, variables, shape))
-  arrays = [var for equation in _equations(_trace(predict, variables, shape))
-            if any(depends & _EXAMPLE for depends in equation.depends_on)
-            for var in equation.equation.outvars]
+  program, known = _trace(residuals, variables, shape)
+  for _ in _equations(program, known):
+    pass
+  saved = {var for var in program.outvars if _look_up(known, var) & _EXAMPLE}  # each array once
+  arrays = [var for step in _equations(*_trace(predict, variables, shape))
+            if any(depends & _EXAMPLE for depends in step.depends_on)
+            for var in step.equation.outvars]
   largest = max(arrays, key=_bytes)
-  return ActivationBytes(sum(_bytes(var) for var, depends in saved.items() if depends & _EXAMPLE),
-                         _bytes(largest), tuple(largest.aval.shape))
+  return ActivationBytes(sum(map(_bytes, saved)), _bytes(largest), tuple(largest.aval.shape))
 
 
 def printed_rows(modules: int, num_parameters: int) -> list[str]:
-  """Sentences that name the rows of table III which print these counts, to two decimals.
+  """Sentences that name the rows of table III with these counts, equal to two decimals.
 
   Args:
     modules: `Flops.modules` at `PAPER_INPUT`.
@@ -190,44 +221,18 @@ def printed_rows(modules: int, num_parameters: int) -> list[str]:
   return [*rows, _MISLABELED] if rows else []
 
 
-def measure_cost(model, inputs: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-  """Every count of a network as plain numbers, ready for JSON.
-
-  Args:
-    model: a network of `create_model`.
-    inputs: the shape [*S,C] of every input, at least one, by name.
-
-  Returns:
-    'parameters' of the first input: 'total', and by part 'prediction' and 'training'; 'inputs': by
-    name 'shape', 'parameters', 'flops_modules', 'flops_products', 'flops_attention', 'saved_bytes',
-    'largest_bytes' and 'largest_shape' (with the batch axis); 'table_3': what `printed_rows` says.
-  """
-  by_part = [parameters(model, shape) for shape in inputs.values()]
-  counts, sentences = {}, []
-  for (name, shape), parts in zip(inputs.items(), by_part):
-    operations, memory = flops(model, shape), activation_bytes(model, shape)
-    counts[name] = {
-        'shape': list(shape), 'parameters': parts.total,
-        **{f'flops_{kind}': count for kind, count in operations._asdict().items()},
-        'saved_bytes': memory.saved, 'largest_bytes': memory.largest,
-        'largest_shape': list(memory.largest_shape)}
-    if tuple(shape) == PAPER_INPUT:
-      sentences = printed_rows(operations.modules, parts.total)
-  return {'parameters': {'total': by_part[0].total, **by_part[0]._asdict()}, 'inputs': counts,
-          'table_3': sentences}
-
-
 def inputs_of(data: Mapping[str, Any], size: str | None = None,
               channels: int | None = None) -> dict[str, tuple[int, ...]]:
-  """Inputs to count at: the config's image and patch, or one of `size`, and the paper's.
+  """Inputs [*S, C] to count at, by name: image and patch, or `size`, and that of table III.
 
   Args:
     data: config.data.
-    size: 'height,width', or 'depth,height,width' where images are volumes.
-    channels: instead of the config's.
+    size: 'height,width', or 'depth,height,width' for volumes.
+    channels: instead of those of the config.
 
   Raises:
-    ValueError: sizes or channels that are not positive whole numbers, or too many or few of them.
+    ValueError: on sizes or channels that are not positive whole numbers, or a wrong number of
+      sizes.
   """
   channels = data['channels'] if channels is None else channels
   if channels < 1:
@@ -244,195 +249,126 @@ def inputs_of(data: Mapping[str, Any], size: str | None = None,
     inputs = {'image': (*map(int, numbers), channels)}
   if len(inputs['image']) == len(PAPER_INPUT):
     inputs['table III'] = PAPER_INPUT
-  shapes = list(inputs.values())
-  return {name: shape for i, (name, shape) in enumerate(inputs.items())
-          if shape not in shapes[:i]}
+  names = {shape: name for name, shape in reversed(inputs.items())}  # the first of equal shapes
+  return {name: shape for name, shape in inputs.items() if names[shape] == name}
 
 
-def print_cost(report: Mapping[str, Any], title: str, console=None) -> None:
-  """Prints what `measure_cost` returns.
-
-  Args:
-    report: of `measure_cost`.
-    title: what the network is called.
-    console: a rich Console; the terminal by default.
-  """
-  from rich.box import SIMPLE_HEAD
-  from rich.console import Console
-  from rich.table import Table
-
-  console = console or Console()
-
-  def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], heading: str) -> None:
-    table = Table(box=SIMPLE_HEAD, title=heading, title_justify='left', title_style='bold')
-    for i, column in enumerate(columns):
-      table.add_column(column, justify='right' if i else 'left')
-    for row in rows:
-      table.add_row(*row)
-    console.print(table)
-
-  by_part, inputs = report['parameters'], report['inputs']
-  print_table(
-      [f'parameters, {next(iter(inputs.values()))["shape"][-1]}-channel input', 'number'],
-      [*((part, f'{size:,}') for part, size in by_part['prediction'].items()),
-       *((f'{part} (training only)', f'{size:,}') for part, size in by_part['training'].items()),
-       ('total', f'{by_part["total"]:,}')], title)
-  lines = {'parameters, M': ('parameters', 1e6),
-           'convolution modules, G': ('flops_modules', 1e9),
-           'matrix products, G': ('flops_products', 1e9),
-           '  of attention alone, G': ('flops_attention', 1e9),
-           'kept for backward, MB': ('saved_bytes', 1e6),
-           'largest activation, MB': ('largest_bytes', 1e6)}
-  print_table(
-      ['one example', *(f'{name}\n{"x".join(map(str, counts["shape"]))}'
-                        for name, counts in inputs.items())],
-      [(line, *(f'{counts[key] / unit:,.2f}' for counts in inputs.values()))
-       for line, (key, unit) in lines.items()], 'operations and memory')
-  notes = [
-      "Convolution modules: what MMSegmentation's counter prints for a prediction, without the "
-      'products of attention: multiply-adds of convolutions, 2 per element of a batch norm, 1 per '
-      'bias, ReLU and pooled element.',
-      'Matrix products: multiply-adds of convolutions and of attention, 2 per element of a batch '
-      'norm.', *report['table_3']]
-  for note in notes:
-    console.print(note, highlight=False)
-
-
-class _Call(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _Call:
   """A call of a layer: its path in the network and its operations."""
   path: tuple[str, ...]
-  products: int
-  bias: int
-  norm: int
+  products: int = 0
+  bias: int = 0
+  norm: int = 0
 
 
-class _Program(NamedTuple):
-  """A traced function, and what each of its arguments depends on."""
-  jaxpr: Any
-  depends_on: list[int]
+@dataclasses.dataclass(frozen=True)
+class _Step:
+  """An equation of a program.
 
-
-class _Equation(NamedTuple):
-  """An equation of a program: how often it runs, in which scopes, on what its operands depend."""
+  Attributes:
+    equation: of the jaxpr.
+    times: how often it runs; None if this depends on data.
+    scope: names of the modules and scopes that it is in.
+    depends_on: for each operand, what it depends on.
+  """
   equation: Any
   times: int | None
   scope: tuple[str, ...]
   depends_on: list[int]
 
 
-def _image(shape: Sequence[int]):
-  import jax
-  import jax.numpy as jnp
-
+def _image(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
 
 
-def _init(model, shape: Sequence[int], *, train: bool) -> dict[str, Any]:
+def _init(model: nn.Module, shape: Sequence[int], *, train: bool) -> dict[str, Any]:
   """Shapes of the variables of a network."""
-  import jax
-
-  def init(image):
-    return model.init({'params': jax.random.key(0), 'dropout': jax.random.key(1)}, image,
-                      train=train)
-
-  return dict(jax.eval_shape(init, _image(shape)))
+  keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
+  return dict(jax.eval_shape(lambda image: model.init(keys, image, train=train), _image(shape)))
 
 
-def _trace(function, variables, shape: Sequence[int]) -> _Program:
-  """The program of function(variables, image, key)."""
-  import jax
-
+def _trace(function: Callable, variables: Any, shape: Sequence[int]
+           ) -> tuple[core.Jaxpr, dict[Any, int]]:
+  """The program of function(variables, image, key), and what each of its arguments depends on."""
   key = jax.eval_shape(lambda: jax.random.key(0))
-  jaxpr = jax.make_jaxpr(function)(variables, _image(shape), key)
-  return _Program(jaxpr, [_VARIABLES] * len(jax.tree.leaves(variables)) + [_EXAMPLE, _EXAMPLE])
+  program = jax.make_jaxpr(function)(variables, _image(shape), key).jaxpr
+  arguments = dict.fromkeys(program.invars, _VARIABLES)
+  return program, arguments | dict.fromkeys(program.invars[-2:], _EXAMPLE)
 
 
 @contextlib.contextmanager
-def _counted_calls() -> Iterator[list[_Call]]:
-  """Lists the calls of layers traced in its block, whose equations are then in scope `_LAYER`."""
-  import flax.linen as nn
-  import jax
-
-  from spinejax.models import layers
-
-  calls = []
+def _record_layers() -> Iterator[list[_Call]]:
+  """Lists the layers that are called within the block and puts their equations in scope `_LAYER`.
+  """
+  calls: list[_Call] = []
 
   def intercept(method, args, kwargs, context):
     module = context.module
-    counted = isinstance(module, (layers.Conv, layers.DepthwiseConv, layers.ConvTranspose,
-                                  layers.BatchNorm))
-    if not counted or context.method_name != '__call__':
+    if not isinstance(module, _LAYERS) or context.method_name != '__call__':
       return method(*args, **kwargs)
     with jax.named_scope(_LAYER):
-      outputs = method(*args, **kwargs)
-    y = outputs[0] if isinstance(outputs, tuple) else outputs
+      y = method(*args, **kwargs)
+    channels, rank = args[0].shape[-1], y.ndim - 2
     if isinstance(module, layers.BatchNorm):
-      calls.append(_Call(module.path, 0, 0, 2 * y.size))
-    elif isinstance(module, layers.ConvTranspose):  # its windows do not overlap
-      calls.append(_Call(module.path, args[0].shape[-1] * y.size, y.size, 0))
+      call = _Call(module.path, norm=2 * y.size)
+    elif isinstance(module, layers.ConvTranspose):  # kernels at stride 2 do not overlap
+      call = _Call(module.path, products=channels * y.size, bias=y.size)
     elif isinstance(module, layers.DepthwiseConv):
-      calls.append(_Call(module.path, module.window ** (y.ndim - 2) * y.size, 0, 0))
+      call = _Call(module.path, products=module.kernel_size ** rank * y.size)
     else:
-      parts = args[0] if isinstance(args[0], (list, tuple)) else [args[0]]
-      taps = module.window ** (y.ndim - 2) * sum(part.shape[-1] for part in parts)
-      calls.append(_Call(module.path, taps * y.size, y.size * module.use_bias, 0))
-    return outputs
+      call = _Call(module.path, products=module.kernel_size ** rank * channels * y.size,
+                   bias=y.size * module.use_bias)
+    calls.append(call)
+    return y
 
   with nn.intercept_methods(intercept):
     yield calls
 
 
-def _equations(program: _Program, times: int | None = 1, scope: tuple[str, ...] = (),
-               known: dict | None = None) -> Iterator[_Equation]:
-  """The equations of a program and, after each, those within it.
+def _equations(program: core.Jaxpr, known: dict[Any, int], times: int | None = 1,
+               scope: tuple[str, ...] = ()) -> Iterator[_Step]:
+  """The equations of a program, each followed by those of the programs in it.
 
-  `times` is None where it depends on data. `known` is filled with what every variable of the
-  program depends on; what a loop works on counts as depending on all that it takes.
+  Of a choice by platform, only the branch for accelerators is followed.
+
+  Args:
+    program: what to list.
+    known: what the arguments of the program depend on; all its variables are added.
+    times: how often the program runs.
+    scope: where it runs.
   """
-  from jax.extend import core
-
-  known = {} if known is None else known
-  jaxpr = getattr(program.jaxpr, 'jaxpr', program.jaxpr)
-  known.update(zip(jaxpr.invars, program.depends_on))
-  for equation in jaxpr.eqns:
-    kind = equation.primitive.name
+  for equation in program.eqns:
+    kind, params = equation.primitive.name, equation.params
     inner_scope = scope + tuple(filter(None, str(equation.source_info.name_stack).split('/')))
     depends_on = [_look_up(known, var) for var in equation.invars]
-    anything = functools.reduce(operator.or_, depends_on, 0)
-    yield _Equation(equation, times, inner_scope, depends_on)
-    results = [anything] * len(equation.outvars)
-    for inner in core.jaxprs_in_params(equation.params):
-      inner_known: dict[Any, int] = {}
-      if kind in ('scan', 'while', 'cond'):
-        turns = None if times is None or kind != 'scan' else times * equation.params['length']
-        yield from _equations(_Program(inner, [anything] * len(inner.invars)), turns, inner_scope)
-      elif (len(inner.invars), len(inner.outvars)) == (len(depends_on), len(results)):
-        yield from _equations(_Program(inner, depends_on), times, inner_scope, inner_known)
-        results = [_look_up(inner_known, var) for var in inner.outvars]
+    everything = functools.reduce(operator.or_, depends_on, 0)
+    yield _Step(equation, times, inner_scope, depends_on)
+    results = [everything] * len(equation.outvars)
+    inner_programs = [getattr(inner, 'jaxpr', inner) for inner in core.jaxprs_in_params(params)]
+    operands = depends_on
+    if params.get('branches_platforms') is not None:
+      inner_programs, operands = inner_programs[-1:], depends_on[1:]
+    elif kind in ('scan', 'while', 'cond'):
+      turns = None if times is None or kind != 'scan' else times * params['length']
+      for inner in inner_programs:
+        known.update(dict.fromkeys(inner.invars, everything))
+        yield from _equations(inner, known, turns, inner_scope)
+      inner_programs = []
+    for inner in inner_programs:
+      if (len(inner.invars), len(inner.outvars)) == (len(operands), len(results)):
+        known.update(zip(inner.invars, operands))
+        yield from _equations(inner, known, times, inner_scope)
+        results = [_look_up(known, var) for var in inner.outvars]
     known.update(zip(equation.outvars, results))
 
 
-def _results(program: _Program) -> dict[Any, int]:
-  """What each result of a program depends on; one that is returned twice is there once."""
-  known: dict[Any, int] = {}
-  for _ in _equations(program, known=known):
-    pass
-  jaxpr = getattr(program.jaxpr, 'jaxpr', program.jaxpr)
-  return {var: known.get(var, 0) for var in jaxpr.outvars if not _is_literal(var)}
+def _look_up(known: Mapping[Any, int], var: Any) -> int:
+  return 0 if isinstance(var, core.Literal) else known.get(var, 0)
 
 
-def _is_literal(var) -> bool:
-  from jax.extend import core
-
-  return isinstance(var, core.Literal)
-
-
-def _look_up(known: Mapping[Any, int], var) -> int:
-  return 0 if _is_literal(var) else known.get(var, 0)
-
-
-def _multiply_adds(equation) -> int:
-  """Of a matrix product or a convolution; 0 of anything else."""
+def _multiply_adds(equation: Any) -> int:
+  """Multiply-adds of a matrix product or convolution; 0 for any other equation."""
   if equation.primitive.name == 'dot_general':
     (contracted, _), _ = equation.params['dimension_numbers']
     taps = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
@@ -444,40 +380,9 @@ def _multiply_adds(equation) -> int:
   return taps * _size(equation.outvars[0])
 
 
-def _size(var) -> int:
+def _size(var: Any) -> int:
   return math.prod(var.aval.shape)
 
 
-def _bytes(var) -> int:
+def _bytes(var: Any) -> int:
   return _size(var) * var.aval.dtype.itemsize
-
-
-def main(argv) -> None:
-  del argv
-  config, path = flags.FLAGS.config, flags.FLAGS.json
-  if config is None:
-    raise ValueError('--config=FILE is needed, such as --config=configs/seam.py:ours.')
-  inputs = inputs_of(config.data, flags.FLAGS.size, flags.FLAGS.channels)
-  path = None if path is None else pathlib.Path(path)
-  if path is not None and path.is_dir():
-    raise ValueError(f'--json must be a file, {path} is a folder.')
-  import jax
-
-  from spinejax import models
-
-  jax.config.update('jax_platforms', 'cpu')  # nothing is computed; leave accelerators alone
-  report = measure_cost(models.create_model(config.model), inputs)
-  print_cost(report, config.model.name)
-  if path is not None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({'model': config.model.to_dict(), **report}, indent=2) + '\n')
-
-
-if __name__ == '__main__':  # flags are defined here, so that others may import the functions above
-  config_flags.DEFINE_config_file(
-      'config', None, 'Config file and variant, such as configs/seam.py:ours.', lock_config=True)
-  flags.DEFINE_string(
-      'size', None, "Height and width, such as 512,512, instead of the config's sizes.")
-  flags.DEFINE_integer('channels', None, "Channels, instead of the config's.")
-  flags.DEFINE_string('json', None, 'File to write the counts to; its folder is made.')
-  cli.run(main)

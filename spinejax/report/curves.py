@@ -1,0 +1,244 @@
+"""Charts of a run and of compared runs: losses, validation, ROC, and metrics of single cases."""
+import math
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from spinejax import colors
+from spinejax.metrics.results import CaseResult, RocCurve
+from spinejax.report import formats, style
+
+MAX_POINTS = 300  # of a training curve; longer ones are averaged in as many bins
+DOTTED_BELOW = 20  # points; shorter curves show each point
+WHISKER = 1.5  # interquartile ranges
+_DASHES = ('-', (0, (6, 2)), (0, (2, 1.2)), (0, (6, 2, 1.5, 2)))
+_PART_DASHES = ('--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)))
+
+History = Sequence[Mapping[str, Any]]
+
+
+def loss_figure(history: History) -> Figure:
+  """Training loss, its parts and validation loss by step; below them the learning rate.
+
+  Args:
+    history: rows of metrics.jsonl with `step`, `phase` ('train' or 'validation'), `loss`, the
+      parts `loss/name`, and `learning_rate`. Values that are not finite are left out. If a step has
+      several rows, the last one counts. More than MAX_POINTS rows are averaged in bins; a band
+      shows the lowest and highest loss of each bin.
+  """
+  rate_steps, rate = _series(history, 'train', 'learning_rate')
+  has_rate = len(rate_steps) > 0
+  figure = Figure(figsize=(6.2, 3.9), layout='constrained')
+  axes = figure.subplots(2 if has_rate else 1, sharex=True, squeeze=False,
+                         height_ratios=[4, 1] if has_rate else None)[:, 0]
+  axis = axes[0]
+  steps, mean, low, high = _binned(*_series(history, 'train', 'loss'))
+  axis.fill_between(steps, low, high, color=colors.BLUE, alpha=0.2, linewidth=0)
+  axis.plot(steps, mean, color=colors.BLUE, linewidth=1.6, label='training', **_dot(steps))
+  validation_steps, validation = _series(history, 'validation', 'loss')
+  axis.plot(validation_steps, validation, color=colors.VERMILION, linewidth=1.4, marker='o',
+            markersize=3.5, label='validation')
+  parts = sorted({key for row in history if row.get('phase') == 'train' for key in row
+                  if key.startswith('loss/')})
+  for index, key in enumerate(parts):
+    part_steps, part, _, _ = _binned(*_series(history, 'train', key))
+    axis.plot(part_steps, part, color=style.MUTED, linewidth=1.1,
+              linestyle=_PART_DASHES[index % len(_PART_DASHES)],
+              label=f'training, {key.removeprefix("loss/").replace("_", " ")}')
+  values = np.concatenate([low, validation])
+  if not len(values):
+    style.write_message(axis, 'no training history')
+  elif values.min() > 0 and values.max() > 30 * values.min():
+    axis.set_yscale('log')
+  style.finish_axes(axis, '', 'loss', legend=True)
+  if has_rate:
+    axes[1].plot(rate_steps, rate, color=style.MUTED, linewidth=1.2)
+    axes[1].set_ylim(bottom=0)
+    axes[1].ticklabel_format(axis='y', style='sci', scilimits=(0, 0), useMathText=False)
+    axes[1].yaxis.get_offset_text().set(color=style.MUTED, size=style.FONT - 1)
+    style.finish_axes(axes[1], '', 'learning rate')
+  axes[-1].set_xlabel('step', color=style.MUTED, fontsize=style.FONT)
+  return figure
+
+
+def validation_figure(history: History, classes: Sequence[str]) -> Figure:
+  """Validation Dice by step of each class and of both means; the best foreground mean is marked.
+
+  Args:
+    history: as in `loss_figure`, with `dice/<class>`, `dice/mean_foreground`, `dice/mean_all`.
+    classes: class names by index, background first.
+  """
+  figure = Figure(figsize=(6.2, 3.9), layout='constrained')
+  axis = figure.subplots()
+  foreground = formats.MEANS['mean_foreground']
+  steps, dice = _series(history, 'validation', 'dice/mean_foreground')
+  axis.plot(steps, dice, color=style.INK, linewidth=2, label=foreground, zorder=3, **_dot(steps))
+  if len(steps):
+    top = int(np.argmax(dice))
+    axis.plot(steps[top], dice[top], 'o', color=style.INK, markersize=7, markerfacecolor='none',
+              zorder=4)
+    axis.set_title(f'best {foreground}: {dice[top]:.3f} at step {int(steps[top])}',
+                   fontsize=style.FONT, color=style.INK, loc='left')
+  steps, dice = _series(history, 'validation', 'dice/mean_all')
+  axis.plot(steps, dice, color=style.MUTED, linewidth=1.4, linestyle='--',
+            label=formats.MEANS['mean_all'])
+  for index, name in enumerate(classes):
+    steps, dice = _series(history, 'validation', f'dice/{name}')
+    if len(steps) and index:
+      axis.plot(steps, dice, color=colors.class_color(index), linewidth=1.3, label=name,
+                **_dot(steps))
+  if not any(np.size(line.get_xdata()) for line in axis.get_lines()):
+    style.write_message(axis, 'no validation history')
+  axis.set_ylim(top=1.0)
+  style.finish_axes(axis, 'step', 'validation Dice', legend=True)
+  return figure
+
+
+def roc_figure(roc: Mapping[str, RocCurve], classes: Sequence[str]) -> Figure:
+  """Pixel-level ROC curve of each class against the rest, with its area.
+
+  Args:
+    roc: curve of each class and of 'any_foreground', all foreground classes against the
+      background. Curves without an area (the class is absent from the truth) are left out.
+    classes: class names by index, background first.
+  """
+  figure = Figure(figsize=(4.6, 4.4), layout='constrained')
+  axis = figure.subplots()
+  axis.plot([0, 1], [0, 1], color=style.RULE, linewidth=1, zorder=1)
+  defined = {name: curve for name, curve in roc.items() if curve.auc is not None}
+  for index, name in enumerate(classes):
+    if name in defined:
+      curve = defined.pop(name)
+      axis.plot(curve.fpr, curve.tpr, linewidth=2, color=colors.class_color(index),
+                linestyle=_DASHES[index % len(_DASHES)], label=f'{name}, AUC {curve.auc:.3f}')
+  for curve in defined.values():
+    axis.plot(curve.fpr, curve.tpr, linewidth=1.7, color=style.INK, linestyle=(0, (1, 1.2)),
+              label=f'any foreground class, AUC {curve.auc:.3f}')
+  axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect='equal')
+  axis.set_xticks(np.linspace(0, 1, 6))
+  axis.set_yticks(np.linspace(0, 1, 6))
+  if len(axis.get_lines()) == 1:
+    style.write_message(axis, 'no class has both positive and negative pixels')
+  style.finish_axes(axis, 'false positive rate', 'true positive rate', legend=True)
+  return figure
+
+
+def case_dice_figure(cases: Mapping[str, CaseResult], classes: Sequence[str]) -> Figure:
+  """Dice of every case as a dot, by class, with the median as a line.
+
+  Args:
+    cases: results by name; undefined values are left out.
+    classes: class names by index, background first.
+  """
+  columns = {name: (name, colors.class_color(i)) for i, name in enumerate(classes) if i}
+  columns['mean_foreground'] = formats.MEANS['mean_foreground'], style.INK
+  figure = Figure(figsize=(max(3.2, 1.6 + 1.2 * len(columns)), 4.4), layout='constrained')
+  axis = figure.subplots()
+  lowest = 1.0
+  for place, (key, (_, color)) in enumerate(columns.items()):
+    values = np.sort(_defined(case.overlap.get('dice', {}).get(key) for case in cases.values()))
+    if len(values):
+      lowest = min(lowest, values[0])
+      axis.plot(place + _spread(values), values, 'o', color=color, markersize=5, alpha=0.8,
+                markeredgewidth=0, clip_on=False)
+      axis.plot([place - 0.32, place + 0.32], [np.median(values)] * 2, color=style.INK,
+                linewidth=1.6)
+  axis.set_xticks(range(len(columns)), [textwrap.fill(name, 12) for name, _ in columns.values()],
+                  parse_math=False)
+  axis.set(xlim=(-0.6, len(columns) - 0.4), ylim=(max(0.0, math.floor(lowest * 10 - 0.5) / 10), 1))
+  style.finish_axes(axis, '', 'Dice per case')
+  axis.grid(axis='x', visible=False)
+  return figure
+
+
+def box_figure(values: Mapping[str, Sequence[float | None]], name: str) -> Figure:
+  """Box plot of each run: median, quartiles, whiskers of at most 1.5 interquartile ranges.
+
+  Every case is a dot, the mean a diamond.
+
+  Args:
+    values: {run: one value per case}; undefined values (None) are left out.
+    name: label of the axis.
+  """
+  labels = [textwrap.shorten(run, 34, placeholder='…') if ' ' in run or len(run) <= 34
+            else f'{run[:16]}…{run[-17:]}' for run in values]
+  longest = max(map(len, labels), default=0)
+  figure = Figure(figsize=(4.4 + 0.066 * longest, 0.8 + 0.46 * max(len(values), 1)),
+                  layout='constrained')
+  axis = figure.subplots()
+  rng = np.random.default_rng(0)
+  for place, run_values in enumerate(values.values()):
+    found = _defined(run_values)
+    sideways = rng.uniform(-0.16, 0.16, len(found))
+    if len(found):
+      _draw_box(axis, place, found, sideways, colors.RUN_COLORS[place % len(colors.RUN_COLORS)])
+  if not axis.get_lines():
+    style.write_message(axis, 'no value')
+  axis.set_yticks(range(len(values)), labels, parse_math=False)
+  axis.set_ylim(len(values) - 0.5, -0.5)
+  style.finish_axes(axis, name, '')
+  axis.grid(axis='y', visible=False)
+  axis.tick_params(axis='y', length=0, labelcolor=style.INK)
+  return figure
+
+
+def _draw_box(axis: Axes, place: int, values: np.ndarray, sideways: np.ndarray,
+              color: str) -> None:
+  axis.boxplot(values, positions=[place], orientation='horizontal', widths=0.56, whis=WHISKER,
+               showfliers=False, patch_artist=True,
+               boxprops={'facecolor': (*to_rgb(color), 0.25), 'edgecolor': color},
+               whiskerprops={'color': color}, capprops={'color': color},
+               medianprops={'color': style.INK, 'linewidth': 1.8})
+  axis.plot(values, place + sideways, 'o', color=color, markersize=3.6, alpha=0.8,
+            markeredgewidth=0, zorder=3)
+  axis.plot(values.mean(), place, 'D', color=style.INK, markersize=4.6, markerfacecolor='none',
+            zorder=4)
+
+
+def _dot(steps: np.ndarray) -> dict[str, Any]:
+  return {'marker': 'o', 'markersize': 4} if len(steps) <= DOTTED_BELOW else {}
+
+
+def _is_number(value: Any) -> bool:
+  return isinstance(value, (int, float, np.number)) and math.isfinite(value)
+
+
+def _defined(values) -> np.ndarray:
+  return np.array([value for value in values if _is_number(value)], float)
+
+
+def _series(history: History, phase: str, key: str) -> tuple[np.ndarray, np.ndarray]:
+  """Steps and values of one quantity, by rising step."""
+  values = {row['step']: row[key] for row in history
+            if row.get('phase') == phase and 'step' in row and _is_number(row.get(key))}
+  steps = sorted(values)
+  return np.array(steps, float), np.array([values[step] for step in steps], float)
+
+
+def _binned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
+  """Mean step, and mean, lowest and highest value of consecutive rows in MAX_POINTS bins."""
+  if len(steps) <= MAX_POINTS:
+    return steps, values, values, values
+  starts = np.linspace(0, len(steps), MAX_POINTS, endpoint=False).astype(int)
+  counts = np.diff(np.append(starts, len(steps)))
+  return (np.add.reduceat(steps, starts) / counts, np.add.reduceat(values, starts) / counts,
+          np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts))
+
+
+def _spread(values: np.ndarray, width: float = 0.28, near: float = 0.012) -> np.ndarray:
+  """Sideways offset of each sorted value: values closer than `near` stand side by side."""
+  offsets = np.zeros(len(values))
+  start = 0
+  for end in range(1, len(values) + 1):
+    if end == len(values) or values[end] - values[start] > near:
+      count = end - start
+      ranks = np.arange(count)
+      sides = np.where(ranks % 2, ranks + 1, -ranks) / 2 - (0.5 if count % 2 == 0 else 0)
+      offsets[start:end] = sides * min(0.09, 2 * width / count)
+      start = end
+  return offsets

@@ -1,0 +1,197 @@
+"""Numbers and results as text, for the terminal and for pages."""
+import collections
+import math
+from collections.abc import Mapping, Sequence
+
+from spinejax.measure.results import AngleResult, Curve
+from spinejax.metrics.results import (
+    Agreement, AngleSummary, ClassTable, ComparedMetric, LaminaeSummary, TestResult)
+
+NOTICE = 'Research software, not a medical device.'
+MEANS = {'mean_foreground': 'mean of the foreground classes', 'mean_all': 'mean of all classes'}
+UNDEFINED = '–'
+UNDEFINED_NOTE = ('– means undefined: the class is absent from truth and prediction (recall: from '
+                  'the truth; precision: from the prediction).')
+ANGLE_COLUMNS = ('MAD ± sd', 'bias', '95 % limits', 'within 5°', 'r', 'ICC(2,1)')
+NAIVE_NOTE = 'The naive angle is the largest one between the lines, without the fitted midline.'
+LAMINAE_ROWS = {'all': 'all laminae', 'thoracic': 'thoracic', 'lumbar': 'lumbar'}
+LAMINAE_COLUMNS = {'true': ('True', 1), 'missed': ('Missed', 1), 'false': ('False', 1),
+                   'delta': ('Δ', 1), 'd3d_mean': ('Mean d₃D, voxels', 2),
+                   'd3d_sum': ('Total d₃D, voxels', 1), 'd3d_mean_mm': ('Mean d₃D, mm', 2),
+                   'd3d_sum_mm': ('Total d₃D, mm', 1), 'dice': ('Dice', 3)}  # name, decimals
+
+
+def format_value(value: float | None, digits: int = 3) -> str:
+  """`digits` decimals; an en dash for undefined values (None, NaN, infinity)."""
+  return UNDEFINED if value is None or not math.isfinite(value) else f'{value:.{digits}f}'
+
+
+def format_difference(value: float | None, digits: int = 3) -> str:
+  """As `format_value`, with a typographic minus sign, and no sign for zero."""
+  text = format_value(value, digits)
+  return text.replace('-', '−' if text.strip('-0.') else '')
+
+
+def format_probability(value: float | None) -> str:
+  """As `format_value`, but never rounded to 0 or 1."""
+  if value is None or 0.001 <= value <= 0.999:
+    return format_value(value)
+  return '<0.001' if value < 0.5 else '>0.999'
+
+
+def format_percent(share: float | None) -> str:
+  """A share from 0 to 1 as whole percent."""
+  return UNDEFINED if share is None else f'{100 * share:.0f} %'
+
+
+def with_unit(text: str, unit: str) -> str:
+  """A number with its unit; an undefined one has none."""
+  return text if text == UNDEFINED else text + unit
+
+
+def format_interval(interval: Sequence[float] | None, digits: int) -> str:
+  """'low to high', '' without an interval."""
+  return ' to '.join(format_difference(end, digits) for end in interval or ())
+
+
+def cell(table: ClassTable, metric: str, key: str, digits: int = 3) -> str:
+  """`table[metric][key]` as text; '' if the table does not have it."""
+  values = table.get(metric, {})
+  return format_value(values[key], digits) if key in values else ''
+
+
+def spread_cell(table: ClassTable, sd: ClassTable, metric: str, key: str, digits: int = 3) -> str:
+  """`cell` of a mean, followed by ± and its standard deviation if that is defined."""
+  text, spread = cell(table, metric, key, digits), cell(sd, metric, key, digits)
+  return text if not text or spread in ('', UNDEFINED) else f'{text} ± {spread}'
+
+
+def deviations(table: ClassTable) -> ClassTable:
+  """The standard deviations of a table of means, by metric."""
+  return {metric.removesuffix('_sd'): values for metric, values in table.items()
+          if metric.endswith('_sd')}
+
+
+def result_rows(result: TestResult, classes: Sequence[str]) -> dict[str, str]:
+  """Rows of a table of results, {key: name}: foreground classes, means, background if rated."""
+  rated = {key for table in (result.per_image, result.pooled) for values in table.values()
+           for key in values}
+  rows = {name: name for name in classes[1:]}
+  rows['mean_foreground'] = MEANS['mean_foreground']
+  if 'any_foreground' in rated:
+    joined = ' + '.join(classes[1:])
+    rows['any_foreground'] = f'{joined if len(joined) < 25 else "foreground"} as one'
+  if classes[0] in rated:
+    rows[classes[0]] = classes[0]
+  return rows | {'mean_all': MEANS['mean_all']}
+
+
+def result_notes(result: TestResult) -> list[str]:
+  """Sentences below a table of results."""
+  notes, scores = [], result.at_network_size
+  if scores:
+    notes.append(f"At the network's size: cross entropy {format_value(scores.cross_entropy)}, "
+                 f'pixel accuracy {format_value(scores.accuracy)}.')
+  tables = (result.per_image, result.pooled, {'auc': result.auc},
+            *(case.overlap for case in result.cases.values()))
+  if any(format_value(value) == UNDEFINED for table in tables for metric, values in table.items()
+         if not metric.endswith('_sd') for value in values.values()):
+    notes.append(UNDEFINED_NOTE)
+  return notes
+
+
+def laminae_rows(laminae: LaminaeSummary | None) -> dict[str, str]:
+  """Rows of a table of laminae, {region: name}; none without volumes."""
+  rated = laminae.mean.get('missed', {}) if laminae else {}
+  return {region: name for region, name in LAMINAE_ROWS.items() if region in rated}
+
+
+def laminae_columns(laminae: LaminaeSummary | None) -> dict[str, tuple[str, int]]:
+  """Columns of a table of laminae that are defined in some case, {metric: (name, decimals)}."""
+  return {metric: column for metric, column in LAMINAE_COLUMNS.items()
+          if laminae and any(value is not None for value in laminae.mean.get(metric, {}).values())}
+
+
+def localizer_note(localizer_dice: Mapping[str, float]) -> str:
+  """A sentence on the Dice that a perfect localizer reaches; '' if the labels are not cubes."""
+  scores = [f'{value:.2f}' for value in localizer_dice.values()]
+  return '' if not scores else (
+      f'A perfect localizer reaches a Dice of {_listed(scores)} against cubes of 3x3x3 voxels that '
+      f'were placed with a noise of {_listed(list(localizer_dice))} voxel along each axis.')
+
+
+def angle_rows(angles: AngleSummary | None) -> dict[str, list[str]]:
+  """Cells of ANGLE_COLUMNS of the measured and, where there is one, the naive angle."""
+  def cells(of: Agreement) -> list[str]:
+    mad = format_value(of.mad, 1)
+    return [mad if of.mad_sd is None else f'{mad} ± {of.mad_sd:.1f}',
+            format_difference(of.bias, 1), format_interval(of.limits, 1) or UNDEFINED,
+            format_percent(of.within), format_value(of.r, 2), format_value(of.icc2_1, 2)]
+
+  named = {'measured': angles.agreement, 'naive': angles.naive} if angles else {}
+  return {name: cells(of) for name, of in named.items() if of and of.pairs}
+
+
+def angle_note(result: TestResult) -> str:
+  """What was measured, in how many cases, against what, and why it failed in the others."""
+  angles = result.angles
+  if not angles:
+    return ''
+  cases = [case.angle for case in result.cases.values() if case.angle]
+  reference = {'phantom truth': 'the exact angles of the phantoms',
+               'true masks': 'the same measurement on the true masks'}[angles.reference]
+  note = (f'Largest angle ({angles.method}) in {len(cases) - angles.failed} of {len(cases)} cases, '
+          f'compared with {reference}.')
+  if angles.failed:
+    reason, count = collections.Counter(
+        case.flags[0] for case in cases if case.status == 'fail').most_common(1)[0]
+    note += f' It failed in {angles.failed}; most common reason ({count}): {reason}.'
+  without = sum(case.reference_deg is None for case in cases)
+  return note + (f' {without} true masks give no angle.' if without else '')
+
+
+def curve_angle(curve: Curve) -> str:
+  """Angle of a curve in whole degrees; '≥' marks a lower bound."""
+  return f'{"≥ " if curve.truncated else ""}{curve.angle_deg:.0f}°'
+
+
+def curve_interval(curve: Curve) -> str:
+  """Interval of a curve in brackets; '' without one."""
+  return '({:.0f} to {:.0f})'.format(*curve.ci95) if curve.ci95 else ''
+
+
+def curve_end(curve: Curve, end: str) -> str:
+  """Level of an end ('upper', 'lower' or 'apex') of a curve, else its row in the image."""
+  return getattr(curve, end) or f'row {getattr(curve, f"{end}_row"):.0f}'
+
+
+def largest_angle(result: AngleResult) -> tuple[str, str]:
+  """The largest angle of a case and its interval; an en dash if the measurement failed."""
+  if result.status == 'fail':
+    return UNDEFINED, ''
+  curve = result.major_curve
+  return (curve_angle(curve), curve_interval(curve)) if curve else ('no curve', '')
+
+
+def interval_name(confidence: float) -> str:
+  """Heading of a column of intervals, such as '95 % interval'."""
+  return f'{100 * confidence:g} % interval'
+
+
+def comparison_cells(metric: ComparedMetric, run: str) -> tuple[str, str, str, str]:
+  """Mean ± deviation of a run, and difference, interval and p of the first run against it."""
+  summary, digits = metric.runs[run], metric.digits
+  mean = format_value(summary.mean, digits)
+  if summary.sd is not None:
+    mean += f' ± {format_value(summary.sd, digits)}'
+  test = metric.against.get(run)
+  if test is None:
+    return mean, '', '', ''
+  interval = (UNDEFINED if test.low is None or test.high is None
+              else format_interval((test.low, test.high), digits))
+  return mean, format_difference(test.difference, digits), interval, format_probability(
+      test.p_value)
+
+
+def _listed(words: Sequence[str]) -> str:
+  return f'{", ".join(words[:-1])} or {words[-1]}' if len(words) > 1 else ''.join(words)

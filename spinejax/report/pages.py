@@ -1,0 +1,234 @@
+"""HTML pages of runs, comparisons and agreements.
+
+A page contains its figures and its style: the file can be moved, sent and printed by itself.
+"""
+import json
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jinja2
+import numpy as np
+from matplotlib.figure import Figure
+from ml_collections import ConfigDict
+from rich.console import Console
+
+from spinejax import __version__, colors, logs, runs
+from spinejax.metrics.paired_tables import TableAgreement
+from spinejax.metrics.results import CaseResult, Comparison, Evaluation, ShownCase, TestResult
+from spinejax.report import (
+    agreement_plots, agreement_text, angles, curves, formats, overlays, style, svg, terminal)
+
+METRICS = {'dice': 'Dice', 'iou': 'IoU', 'recall': 'Recall', 'precision': 'Precision',
+           'accuracy': 'Accuracy'}
+FACTS = {'command': 'Command', 'date': 'Date', 'seed': 'Seed', 'num_parameters': 'Parameters',
+         'devices': 'Devices', 'host': 'Host', 'fingerprint': 'Hash of the data',
+         'mean': 'Mean gray level', 'std': 'SD of gray levels', 'durations': 'Durations',
+         'versions': 'Versions'}
+
+
+def report_run(workdir: str | os.PathLike, config: ConfigDict, evaluation: Evaluation) -> None:
+  """Prints the results of a test, writes the report of the run and prints its path."""
+  console = Console()
+  terminal.print_results(evaluation.result, tuple(config.data.classes), console)
+  page = write_run_report(workdir, config, evaluation)
+  console.print(f'Report: {page}', highlight=False, soft_wrap=True)
+
+
+def write_run_report(workdir: str | os.PathLike, config: ConfigDict,
+                     evaluation: Evaluation) -> pathlib.Path:
+  """Writes report/index.html of a run and returns its path.
+
+  The training history, the manifest and the split are read from the run folder.
+
+  Args:
+    workdir: the run folder.
+    config: of the run.
+    evaluation: results of the test, ROC curves and the cases to show.
+  """
+  workdir = os.fspath(workdir)
+  result, classes = evaluation.result, tuple(config.data.classes)
+  dataset, manifest = runs.load_dataset_info(workdir), runs.read_manifest(workdir)
+  starts = manifest['starts']
+  facts = {'seed': config.seed, **manifest, **dataset, **(starts[-1] if starts else {})}
+  command = re.search(r'--config[= ](\S+)', facts.get('command', ''))
+  return write_page(
+      pathlib.Path(workdir) / 'report' / 'index.html', 'report.html',
+      title=f'{config.model.name}, step {result.step}', is_phantom='phantom' in config.data.name,
+      variant=command[1] if command else '', facts=facts, earlier_starts=starts[:-1],
+      fact_rows=_fact_rows(facts), splits=_splits(dataset),
+      config=json.dumps(runs.plain(config), indent=2), result=result, classes=classes,
+      rows=formats.result_rows(result, classes),
+      metrics={key: name for key, name in METRICS.items()
+               if key in result.per_image or key in result.pooled},
+      cases=sorted(result.cases.values(), key=_rank),
+      areas=', '.join(f'{name.replace("_", " ")} AUC {formats.format_value(curve.auc)}'
+                      for name, curve in evaluation.roc.items()),
+      figures=_run_figures(logs.read_metrics(workdir), evaluation, classes),
+      shown_cases=[(case, _case_figures(case, classes)) for case in evaluation.shown_cases])
+
+
+def write_comparison(folder: str | os.PathLike, comparison: Comparison,
+                     workdirs: Mapping[str, str], *, is_phantom: bool) -> pathlib.Path:
+  """Writes index.html and the box plots box_METRIC.png, and returns the path of the page.
+
+  Box plots of an older page are removed.
+
+  Args:
+    folder: made if absent.
+    comparison: of `metrics.comparison.compare`.
+    workdirs: {run: its folder}.
+    is_phantom: whether the cases are phantoms.
+  """
+  folder = _open_folder(folder, 'box_*.png')
+  plots = []
+  for metric in comparison.metrics:
+    if metric.main:
+      figure = curves.box_figure(metric.values, metric.name)
+      style.save_png(folder / f'box_{_file_name(metric.key)}.png', figure)
+      medians = ', '.join(f'{run} {_median(values, metric.digits)}'
+                          for run, values in metric.values.items())
+      plots.append((figure, f'{metric.name} of each run; medians: {medians}'))
+  first, *others = comparison.runs
+  return write_page(folder / 'index.html', 'comparison.html', is_phantom=is_phantom,
+                    title=f'{first} against {", ".join(others)}', comparison=comparison,
+                    workdirs=workdirs, plots=plots)
+
+
+def write_agreement(folder: str | os.PathLike, found: TableAgreement) -> pathlib.Path:
+  """Writes agreement.json, bland_altman.png, scatter.png and index.html; returns the page's path.
+
+  With several angles each has its pictures, bland_altman_NUMBER_COLUMN.png and so on. Pictures of
+  an older page are removed.
+
+  Args:
+    folder: made if absent.
+    found: of `metrics.paired_tables.compare_tables`.
+  """
+  folder = _open_folder(folder, 'bland_altman*.png', 'scatter*.png')
+  runs.write_json(folder / 'agreement.json', found.to_json())
+  names, titles = (found.reference.name, found.other.name), agreement_text.titles(found)
+  pictures = []
+  for i, (column, agreement) in enumerate(found.angles.items()):
+    pair = [[case[of][i] for case in found.cases.values()] for of in ('reference', 'other')]
+    pictures.append({'bland_altman': agreement_plots.bland_altman(*pair, agreement, names),
+                     'scatter': agreement_plots.scatter(*pair, agreement, names)})
+    suffix = f'_{i + 1}_{_file_name(column)}' if len(found.angles) > 1 else ''
+    for kind, figure in pictures[-1].items():
+      style.save_png(folder / f'{kind}{suffix}.png', figure)
+  return write_page(folder / 'index.html', 'agreement.html', is_phantom=False, found=found,
+                    title=f'{names[1]} against {names[0]}', text=agreement_text,
+                    version=__version__,
+                    angles=list(zip(titles, found.angles.values(), pictures)))
+
+
+def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path:
+  """Renders a file of templates/ to `path`, atomically, and returns the path."""
+  environment = jinja2.Environment(
+      loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / 'templates'),
+      autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+  environment.filters.update(fixed=formats.format_value, signed=formats.format_difference)
+  environment.globals.update(formats=formats, colors=colors, embed=svg.embed)
+  page = environment.get_template(template).render(**values)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  runs.write_text(path, page)
+  return path
+
+
+def _open_folder(folder: str | os.PathLike, *old: str) -> pathlib.Path:
+  """The folder, made if absent, without the files of an older page."""
+  folder = pathlib.Path(folder)
+  if folder.exists() and not folder.is_dir():
+    raise ValueError(f'--output must be a folder; {folder} is a file.')
+  folder.mkdir(parents=True, exist_ok=True)
+  for pattern in old:
+    for file in folder.glob(pattern):
+      file.unlink()
+  return folder
+
+
+def _file_name(text: str) -> str:
+  return '_'.join(re.findall(r'[A-Za-z0-9]+', text))
+
+
+def _median(values: Sequence[float | None], digits: int) -> str:
+  defined = [value for value in values if value is not None]
+  return formats.format_value(float(np.median(defined)) if defined else None, digits)
+
+
+def _rank(case: CaseResult) -> tuple[bool, float, str]:
+  """Sorts cases by Dice, the best first and undefined ones last."""
+  dice = case.overlap.get('dice', {}).get('mean_foreground')
+  return dice is None, -(dice or 0.0), case.name
+
+
+def _run_figures(history: curves.History, evaluation: Evaluation, classes: Sequence[str]
+                 ) -> dict[str, Figure]:
+  """The charts of a run, without those that have nothing to show."""
+  figures, result = {}, evaluation.result
+  if history:
+    figures['loss'] = curves.loss_figure(history)
+  if any(key.startswith('dice/') for row in history for key in row):
+    figures['validation'] = curves.validation_figure(history, classes)
+  if evaluation.roc:
+    figures['roc'] = curves.roc_figure(evaluation.roc, classes)
+  if result.cases:
+    figures['dice'] = curves.case_dice_figure(result.cases, classes)
+  if result.angles and result.angles.agreement.pairs:
+    cases = [case.angle for case in result.cases.values() if case.angle]
+    pair = [case.reference_deg for case in cases], [case.angle_deg for case in cases]
+    agreement, names = result.angles.agreement, ('true', 'measured')
+    figures['scatter'] = agreement_plots.scatter(*pair, agreement, names)
+    figures['bland_altman'] = agreement_plots.bland_altman(*pair, agreement, names)
+  return figures
+
+
+def _case_figures(case: ShownCase, classes: Sequence[str]) -> dict[str, Figure]:
+  figures = {'overlay': overlays.overlay_figure(case.image, case.label, case.prediction, classes,
+                                                interlaced=case.interlaced),
+             'probabilities': overlays.probability_figure(case.probs, classes)}
+  if case.angle:
+    figures['angle'] = angles.angle_figure(case.image, case.prediction, case.angle, classes)
+  return figures
+
+
+def _fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+  """(label, text) of everything known of a run that the page does not show elsewhere."""
+  shown = {key: facts[key] for key in (*FACTS, *facts) if key in facts
+           and key not in ('starts', 'split', 'patients') and facts[key] not in (None, {}, [])}
+  if 'durations' in shown:
+    shown['durations'] = {phase: _duration(seconds)
+                          for phase, seconds in shown['durations'].items()}
+  if 'num_parameters' in shown:
+    shown['num_parameters'] = f'{shown["num_parameters"]:,}'
+  return [(FACTS.get(key, key.replace('_', ' ').capitalize()), _plain_text(value))
+          for key, value in shown.items()]
+
+
+def _splits(dataset: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+  """(heading, names) of the cases of each set, and of its patients if they differ."""
+  splits = []
+  for name, cases in dataset['split'].items():
+    splits.append((f'{name}, {len(cases)} case{"s" * (len(cases) != 1)}', cases))
+    patients = dataset.get('patients', {}).get(name, [])
+    if patients and sorted(patients) != sorted(set(cases)):
+      splits.append((f'patients of {name}, {len(patients)}', patients))
+  return splits
+
+
+def _plain_text(value: Any) -> str:
+  if isinstance(value, Mapping):
+    return ' · '.join(f'{key} {_plain_text(entry)}' for key, entry in value.items())
+  if isinstance(value, (list, tuple)):
+    return ', '.join(map(_plain_text, value))
+  return f'{value:.6g}' if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours} h {minutes:02d} min'
+  return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'

@@ -1,0 +1,172 @@
+"""Tables in the terminal, at most 80 columns wide."""
+from collections.abc import Container, Iterable, Mapping, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spinejax.measure.results import AngleResult
+from spinejax.metrics.paired_tables import TableAgreement
+from spinejax.metrics.results import Comparison, TestResult
+from spinejax.report import agreement_text, formats
+
+MAX_WIDTH = 80  # columns
+
+
+def print_results(result: TestResult, classes: Sequence[str],
+                  console: Console | None = None) -> None:
+  """Prints the results of a test: overlap, and laminae and angles if there are any.
+
+  Args:
+    result: of the test.
+    classes: class names by index, background first.
+    console: where to print; the terminal by default.
+  """
+  console = console or Console()
+  if not result.cases:
+    console.print('There are no test cases: nothing was tested.')
+    return
+  per_image, pooled, count = result.per_image, result.pooled, len(result.cases)
+  sd = formats.deviations(per_image)
+  rows = [(name, formats.spread_cell(per_image, sd, 'dice', key),
+           *(formats.cell(per_image, metric, key) for metric in ('iou', 'recall', 'precision')),
+           formats.cell(pooled, 'dice', key), formats.cell({'auc': result.auc}, 'auc', key))
+          for key, name in formats.result_rows(result, classes).items()]
+  _print_table(console, f'Test results, {count} case{"s" * (count != 1)}',
+               ('Dice ± sd', 'IoU', 'recall', 'precision', 'pooled\nDice', 'AUC'), rows,
+               bold=formats.MEANS.values())
+  _print_notes(console, ['Dice to precision: mean over images. Pooled: all pixels together.',
+                         *formats.result_notes(result)])
+  _print_laminae(result, console)
+  _print_angles(result, console)
+
+
+def _print_laminae(result: TestResult, console: Console) -> None:
+  laminae = result.laminae
+  columns = {'missed': 'missed', 'false': 'false', 'delta': 'Δ', 'd3d_mean': 'mean d₃D',
+             'd3d_sum': 'total d₃D'}
+  rows = formats.laminae_rows(laminae)
+  if laminae is None or not rows:
+    return
+  _print_table(console, 'Laminae of a volume, mean ± sd', columns.values(), [
+      (name, *(formats.spread_cell(laminae.mean, laminae.sd, metric, region,
+                                   formats.LAMINAE_COLUMNS[metric][1]) for metric in columns))
+      for region, name in rows.items()])
+  _print_notes(console, [
+      'd₃D: distance in voxels from each true centroid to the nearest predicted one.',
+      formats.localizer_note(laminae.localizer_dice)])
+
+
+def _print_angles(result: TestResult, console: Console) -> None:
+  rows = formats.angle_rows(result.angles)
+  if rows:
+    _print_table(console, 'Angle errors, degrees', formats.ANGLE_COLUMNS,
+                 [(name, *cells) for name, cells in rows.items()])
+  _print_notes(console, [formats.angle_note(result), formats.NAIVE_NOTE if len(rows) > 1 else ''])
+
+
+def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
+  """Prints how runs compare: the main metrics, and the missed laminae.
+
+  Args:
+    comparison: of `metrics.comparison.compare`.
+    console: where to print; the terminal by default.
+  """
+  console = console or Console()
+  first, count = comparison.runs[0], len(comparison.cases)
+  rows: list[tuple[str, ...]] = []
+  headings = []
+  for metric in comparison.metrics:
+    if metric.main:
+      headings.append(f'{metric.name} {"↑" if metric.better == "higher" else "↓"}')
+      rows.append((headings[-1],))
+      rows += [(f'  {run}', *formats.comparison_cells(metric, run)) for run in comparison.runs]
+  _print_table(console, f'{len(comparison.runs)} runs on {count} case{"s" * (count != 1)}',
+               ('mean ± sd', 'difference', formats.interval_name(comparison.confidence), 'p'),
+               rows, bold=headings)
+  if comparison.missed:
+    _print_table(
+        console, 'Missed laminae, all cases together',
+        [formats.LAMINAE_ROWS[region] for region in comparison.missed],
+        [(run, *(f'{counts[run].missed} of {counts[run].true}'
+                 for counts in comparison.missed.values())) for run in comparison.runs])
+  _print_notes(console, [
+      '↑ higher is better, ↓ lower is better.',
+      f'Difference: {first} minus the run. p: one-tailed paired t-test that {first} is better, not '
+      'corrected for the number of tests.', formats.localizer_note(comparison.localizer_dice),
+      *comparison.notes])
+
+
+def print_agreement(found: TableAgreement, console: Console | None = None) -> None:
+  """Prints the agreement of two tables of angles: statistics and bands of every angle.
+
+  Args:
+    found: of `metrics.paired_tables.compare_tables`.
+    console: where to print; the terminal by default.
+  """
+  console = console or Console()
+  for title, agreement in zip(agreement_text.titles(found), found.angles.values()):
+    _print_table(console, title, ('', formats.interval_name(agreement.confidence)),
+                 agreement_text.value_rows(agreement))
+    bands = agreement.bands
+    _print_table(
+        console, f'Bands of {found.other.name} (columns) and of {found.reference.name} (rows)',
+        (*bands.names, 'sensitivity', 'specificity'),
+        [(name, *map(str, counts), *cells)
+         for name, counts, *cells in agreement_text.band_rows(bands)]
+        + [(name, *[''] * len(bands.names), *cells)
+           for name, *cells in agreement_text.threshold_rows(bands)])
+    _print_notes(console, [agreement_text.bands_note(bands), ''])
+  _print_notes(console, [*agreement_text.notes(found), formats.NOTICE])
+
+
+def print_cases(results: Mapping[str, AngleResult], console: Console | None = None) -> None:
+  """Prints a line for each measured case, then the flags of all cases.
+
+  Args:
+    results: by name of the case.
+    console: where to print; the terminal by default.
+  """
+  console = console or Console()
+  table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+  table.add_column('case', overflow='fold')
+  table.add_column('angle', justify='right', no_wrap=True)
+  for name in ('95 % interval', 'band', 'from, to, apex', 'status'):
+    table.add_column(name, no_wrap=True)
+  for name, result in results.items():
+    case, band, status = name, result.band or formats.UNDEFINED, result.status
+    for curve in sorted(result.curves, key=lambda curve: -curve.angle_deg):
+      ends = ', '.join(formats.curve_end(curve, end) for end in ('upper', 'lower', 'apex'))
+      table.add_row(Text(case), formats.curve_angle(curve), formats.curve_interval(curve), band,
+                    ends, status)
+      case = band = status = ''  # only in the first line of a case
+    if not result.curves:
+      angle, interval = formats.largest_angle(result)
+      table.add_row(Text(case), angle, interval, band, '', status)
+  if results:
+    console.print(table)
+    for name, result in results.items():
+      for flag in result.flags:
+        console.print(Text(f'{name}: {flag}'), soft_wrap=True)
+    methods = sorted({result.method for result in results.values()})
+    console.print(Text(f'{" and ".join(methods)}. {formats.NOTICE}', style='dim'))
+
+
+def _print_table(console: Console, title: str, columns: Iterable[str],
+                 rows: Iterable[Sequence[str]], bold: Container[str] = ()) -> None:
+  """Prints a table with a column of names, as wide as the others leave, and columns of numbers."""
+  table = Table(title=Text(title), title_justify='left', title_style='bold', box=SIMPLE_HEAD,
+                pad_edge=False, padding=(0, 1, 0, 0), width=min(console.width, MAX_WIDTH))
+  table.add_column('', ratio=1, overflow='fold')
+  for name in columns:
+    table.add_column(Text(name), justify='right', no_wrap=True)
+  for name, *cells in rows:
+    table.add_row(Text(name), *cells, style='bold' if name in bold else None)
+  console.print(table)
+
+
+def _print_notes(console: Console, notes: Iterable[str]) -> None:
+  text = '\n'.join(filter(None, notes))
+  if text:
+    console.print(Text(text, style='dim'), width=min(console.width, MAX_WIDTH))

@@ -1,2 +1,35 @@
-"""Spine image segmentation for scoliosis in JAX."""
+"""Spine image segmentation and angles of scoliosis in JAX.
+
+  import spinejax
+
+  run = spinejax.load('runs/seam_quick')            # a trained run
+  result = run.predict(image, spacing=(0.6, 0.6))   # mask, probabilities, angle
+  angle = spinejax.measure.measure_mask(mask, spacing=(0.6, 0.6))
+  case = spinejax.phantoms.vpi(seed=0)              # a computer-made image with its truth
+
+Submodules are imported when they are first used, so `import spinejax` is fast. Research software,
+not a medical device.
+"""
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = '0.2.0'
+
+if TYPE_CHECKING:
+  from spinejax import measure, phantoms
+  from spinejax.inference.api import load
+
+_SUBMODULES = ('measure', 'phantoms')
+__all__ = ['load', *_SUBMODULES]
+
+
+def __getattr__(name: str) -> Any:
+  if name == 'load':
+    return importlib.import_module('spinejax.inference.api').load
+  if name in _SUBMODULES:
+    return importlib.import_module(f'spinejax.{name}')
+  raise AttributeError(f'module spinejax has no attribute {name!r}')
+
+
+def __dir__() -> list[str]:
+  return sorted([*globals(), *__all__])

@@ -1,0 +1,129 @@
+"""A trained network compiled to predict images."""
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+import numpy as np
+
+from spinejax import steps
+from spinejax.data import augment
+from spinejax.data import datasets
+from spinejax.inference import programs
+from spinejax.inference import styles
+from spinejax.inference import tiles
+from spinejax.inference.restore import Run, restore_run
+from spinejax.models import wave_ct
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictor:
+  """A compiled network, and how its run prepares and classifies images.
+
+  Attributes:
+    config, info, step: as in `Run`.
+    batch_size: images per call of `logits`.
+    logits: maps images float32 [batch_size, *S, C], gray levels at the network's size, to logits
+      float32 [batch_size, *S, K].
+    transfer: maps such images to the style of the training image nearest to each, in gray levels;
+      None if images are segmented as they are.
+    tile: size of the tiles that `logits` segments one at a time; () for whole images.
+    num_bytes: memory that the compiled network needs, with its weights; 0 if unknown.
+  """
+  config: ConfigDict
+  info: dict[str, Any]
+  step: int
+  batch_size: int
+  logits: Callable[[np.ndarray], np.ndarray]
+  transfer: Callable[[np.ndarray], np.ndarray] | None = None
+  tile: tuple[int, ...] = ()
+  num_bytes: int = 0
+
+
+def load_predictor(workdir: str, *, checkpoint: str = 'best',
+                   overrides: Mapping[str, Any] | None = None, **options: Any) -> Predictor:
+  """Restores a run and compiles it; `options` and errors are those of `create_predictor`."""
+  return create_predictor(restore_run(workdir, checkpoint, overrides), **options)
+
+
+def create_predictor(run: Run, *, style_transfer: bool | None = None,
+                     training: datasets.Source | None = None, tile: Sequence[int] = (),
+                     memory_limit: float | None = None) -> Predictor:
+  """Compiles the network of a run.
+
+  Args:
+    run: of `restore_run`.
+    style_transfer: whether a wave_ct network segments images after a transfer to the style of the
+      nearest training image; None does as `config.model.style_transfer` says.
+    training: the training cases of the run, if they are loaded. They bring styles.npz of a wave_ct
+      network up to date even without a transfer.
+    tile: size of overlapping tiles to segment one at a time; () for whole images.
+    memory_limit: bytes that the compiled network may need on each device, or on all devices of a
+      CPU together. Fewer images at a time are segmented if that is enough, else and without `tile`
+      the largest of `tiles.tile_sizes` that fit. None: the memory that is left, without tiles.
+
+  Raises:
+    FileNotFoundError: no styles, and no training data to compute them from.
+    ValueError: a style transfer by another network; other training data than those of the run; a
+      tile that does not fit; too little memory.
+  """
+  size = tuple(run.config.data.image_size)
+  transfers = styles.uses_style_transfer(run.model, style_transfer)
+  part = tuple(tile) or size
+  tiles.tile_starts(size, part)  # raises if the tile does not fit
+
+  @functools.cache
+  def compile_network(batch_size, part):
+    mesh = steps.create_mesh(batch_size, part, jax.local_devices())
+    predict = functools.partial(steps.predict_step, mesh=mesh)
+    return _compile(run, predict, run.variables, (batch_size, *part), mesh)
+
+  batch_size = run.config.eval_batch_size
+  if memory_limit is not None:
+    batch_size, part = programs.find_largest(
+        lambda *option: compile_network(*option).num_bytes, memory_limit, batch_size,
+        [part] if tile else tiles.tile_sizes(size))
+  network = compile_network(batch_size, part)
+  smaller = ','.join(str(max(n // 2, 1)) for n in part)
+  programs.require_memory(
+      network, f'segmenting {batch_size} x {" x ".join(map(str, part))} pixels at once',
+      f'give --tile={smaller} or smaller')
+  variables = jax.device_put(run.variables, steps.replicated(network.mesh))
+  logits = functools.partial(network, variables)
+  if part != size:
+    logits = functools.partial(tiles.predict_in_tiles, logits, tile=part)
+  predictor = Predictor(run.config, run.info, run.step, batch_size, logits,
+                        tile=part if part != size else (), num_bytes=network.num_bytes)
+  if not isinstance(run.model, wave_ct.WaveCT) or not (transfers or training is not None):
+    return predictor
+
+  def compile_whole(step, state):
+    program = _compile(run, step, state, (batch_size, *size), network.mesh)
+    programs.require_memory(program, 'a style transfer of whole images',
+                            'use --nostyle_transfer or free some', memory_limit)
+    return functools.partial(program, state)
+
+  bank = styles.load_styles(
+      run, compile_whole(styles.style_step, variables), batch_size, training)
+  if not transfers:
+    return predictor
+  bank = jax.device_put(bank, steps.replicated(network.mesh))
+  transfer = compile_whole(styles.transfer_step, (variables, bank))
+  return dataclasses.replace(
+      predictor, transfer=lambda images: _denormalize(transfer(images), run.info))
+
+
+def _compile(run: Run, step: Callable, state: Any, shape: Sequence[int], mesh: jax.sharding.Mesh
+             ) -> programs.Program:
+  """Compiles a step of the run's network for images of a shape [N, *S]."""
+  normalize_fn = functools.partial(augment.normalize, mean=run.info['mean'], std=run.info['std'])
+  step = functools.partial(step, model=run.model, normalize_fn=normalize_fn)
+  return programs.compile_step(step, state, (*shape, run.config.data.channels), mesh)
+
+
+def _denormalize(images: np.ndarray, info: Mapping[str, Any]) -> np.ndarray:
+  """The inverse of `augment.normalize`: gray levels of normalized images."""
+  std = np.maximum(np.float32(info['std']), np.float32(1e-6))
+  return images * std + np.float32(info['mean'])

@@ -13,26 +13,25 @@ import time
 import numpy as np
 from scipy import ndimage
 
-from spinejax.phantoms import curves
+from spinejax.phantoms import curves, volumes, xrays
+from spinejax.phantoms.volumes.anatomy import SPACING
 from spinejax.measure import laminae, xray
-
-volume, picture = (sys.modules[f'spinejax.phantoms.{name}'] for name in ('volume', 'xray'))
 
 ROWS = (('exact', 0.0, 0, 0), ('0.7 voxel', 0.7, 0, 0), ('3 missed, 3 false', 0.7, 3, 3),
         ('5 missed, 5 false', 0.7, 5, 5), ('8 missed, 8 false', 0.7, 8, 8))
 
 
-def draw(seed) -> tuple[np.ndarray, dict]:
+def draw(seed) -> tuple[np.ndarray, volumes.VolumeTruth]:
   """Centers [34,3] of the laminae in mm and the truth of a phantom, without its picture."""
   rng = np.random.default_rng(np.random.SeedSequence(seed).spawn(5)[0])
-  anatomy = volume._draw_anatomy(rng, None)
+  anatomy = volumes.anatomies.draw_anatomy(rng, None)
   points = np.array([plate.center for plate in anatomy.laminae])
-  return points, volume._truth(anatomy, (), (1, 1, 1))
+  return points, volumes.find_truth(anatomy, (), (1, 1, 1), seed=seed, difficulty=0.0, shape=())
 
 
 def spoil(rng, points, noise: float, missed: int, false: int) -> np.ndarray:
   """Laminae with noise (voxels of 1.20 x 0.90 x 0.95 mm), without some and with false ones."""
-  points = points + noise * rng.standard_normal(points.shape) * volume.SPACING
+  points = points + noise * rng.standard_normal(points.shape) * SPACING
   chance = np.where(np.arange(34) < 24, 0.5, 2.2)
   kept = np.setdiff1d(np.arange(34), rng.choice(34, missed, False, chance / chance.sum()))
   extra = rng.uniform((0, 4, 5), (460, 80, 35), (false, 3))
@@ -52,22 +51,22 @@ def benchmark(noise: float, missed: int, false: int, cases: int = 40, base: int 
     points = spoil(np.random.default_rng((base, i)), points, noise, missed, false)
     start = time.perf_counter()
     result = laminae.measure_laminae(points, 1.0, **options)
-    row = {'ms': 1e3 * (time.perf_counter() - start), 'case': i, 'levels': result['levels_found'],
-           'status': result['status'], 'result': result}
-    if result['status'] != 'fail':
-      cobb = largest(truth['cobb'])
-      row |= {'cobb': cobb, 'error': result['major_deg'] - cobb,
-              'line_error': result['major_deg'] - largest(truth['center_of_lamina']),
-              'naive': result['naive_deg'] - cobb}
-      centers = truth['vertebrae'][:, 0] + 0.5
-      row['rotation'] = [level['rotation_deg'] - truth['rotation'][
-          np.abs(centers - level['row']).argmin()] for level in result['levels']
-                         if level['rotation_deg'] is not None]
+    row = {'ms': 1e3 * (time.perf_counter() - start), 'case': i, 'levels': result.levels_found,
+           'status': result.status, 'result': result}
+    if result.status != 'fail':
+      cobb = largest(truth.cobb)
+      row |= {'cobb': cobb, 'error': result.major_deg - cobb,
+              'line_error': result.major_deg - largest(truth.center_of_lamina),
+              'naive': result.naive_deg - cobb}
+      centers = truth.vertebrae[:, 0] + 0.5
+      row['rotation'] = [level.rotation_deg - truth.rotation[
+          np.abs(centers - level.row).argmin()] for level in result.levels
+                         if level.rotation_deg is not None]
       low = high = 0.0
-      if result['curves']:
-        low, high = max(result['curves'], key=lambda curve: curve['angle_deg'])['ci95'] or (0, 0)
+      if result.major_curve:
+        low, high = result.major_curve.ci95 or (0, 0)
         row['covered'] = low <= cobb <= high
-      row['sure'] = row['levels'] >= 15 and high - low <= laminae.WIDE
+      row['sure'] = row['levels'] >= 15 and high - low <= laminae.WIDE_DEG
     rows.append(row)
   return rows
 
@@ -82,17 +81,17 @@ def ragged(mask, sd: float, seed: int = 0) -> np.ndarray:
 def squeeze(mask, spacing, size: int = 160):
   """The mask at size x size by its nearest pixels, and the spacing there."""
   rows, columns = (((np.arange(size) + 0.5) * n / size).astype(int) for n in mask.shape)
-  return mask[rows][:, columns], spacing * np.array(mask.shape) / size
+  return mask[rows][:, columns], np.array(spacing) * np.array(mask.shape) / size
 
 
-def draw_mask(seed, shape=(600, 225)) -> tuple[np.ndarray, dict]:
+def draw_mask(seed, shape=(600, 225)) -> tuple[np.ndarray, xrays.XrayTruth]:
   """Trimap [H,W] and the truth of an X-ray phantom, without its picture."""
-  anatomy = picture._draw_anatomy(
+  anatomy = xrays.anatomies.draw_anatomy(
       np.random.default_rng(np.random.SeedSequence(seed).spawn(4)[0]), None)
-  grid = picture._make_grid(shape)
-  column = picture._draw_spine(np.zeros(shape, np.float32), anatomy, grid)
-  return picture._draw_label(column, grid), picture._truth(anatomy, grid) | {
-      'spacing': np.array((grid.pixel, grid.pixel))}
+  grid = xrays.anatomies.make_grid(shape)
+  column = xrays.bones.draw_spine(np.zeros(shape, np.float32), anatomy, grid)
+  return xrays.draw_label(column, grid), xrays.find_truth(
+      anatomy, grid, artifacts={}, seed=seed, difficulty=0.0, shape=shape)
 
 
 MASKS = {
@@ -108,12 +107,12 @@ def benchmark_masks(name: str, cases: int = 40, base: int = 11) -> dict[str, flo
   errors, covered = [], []
   for i in range(cases):
     label, truth = draw_mask((base, i))
-    result = xray.measure_xray(*MASKS[name](label, truth['spacing'], (base, i)))
-    true = largest(truth['centerline_cobb'])
-    errors.append(result['major_deg'] - true)
-    if result['curves']:
-      low, high = max(result['curves'], key=lambda curve: curve['angle_deg'])['ci95']
-      tilts = truth['centerline_tilts']
+    result = xray.measure_xray(*MASKS[name](label, truth.spacing, (base, i)))
+    true = largest(truth.centerline_cobb)
+    errors.append(result.major_deg - true)
+    if result.major_curve:
+      low, high = result.major_curve.ci95
+      tilts = truth.centerline_tilts
       covered.append(low <= (true or largest(
           curves.curve_angles(tilts, ['T1'] * len(tilts), 0.5))) <= high)
   return {'MAD': mad(errors), 'bias': np.mean(errors), 'max': np.abs(errors).max(),

@@ -6,21 +6,23 @@ The seeds are (base, 0) to (base, cases - 1). Defaults were chosen on the seeds 
 figures to quote are those of base 11 and 31. Truth is the Cobb angle of the vertebrae's tilts, of
 0 without a curve of 5 degrees; an interval covers it, or in that case the largest swing.
 """
+import dataclasses
 import sys
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
 from spinejax import measure
 from spinejax import phantoms
-from spinejax.measure import angles, spa
+from spinejax.measure import AngleResult, curves
 
 SHAPE = (1024, 256)
 
 
-def benchmark(cases: Iterable[dict], measure_case: Callable[[dict], dict],
+def benchmark(cases: Iterable[Any], measure_case: Callable[[Any], AngleResult],
               key: str = 'cobb') -> dict[str, float]:
   """Errors of the largest angle against the truth's `key`.
 
@@ -36,20 +38,20 @@ def benchmark(cases: Iterable[dict], measure_case: Callable[[dict], dict],
   """
   errors, naive, found, covered, widths, spent, status = [], [], [], [], [], [], []
   for case in cases:
-    truth = case['truth']
-    true = max((abs(curve.angle) for curve in truth[key]), default=0.0)
-    swings = np.diff(np.asarray(truth['tilts'])[angles.extremes(truth['tilts'], 0.5)])
+    truth = case.truth
+    true = max((abs(curve.angle) for curve in getattr(truth, key)), default=0.0)
+    swings = np.diff(np.asarray(truth.tilts)[curves.extremes(truth.tilts, 0.5)])
     start = time.perf_counter()
     result = measure_case(case)
     spent.append(time.perf_counter() - start)
-    status.append(result['status'])
+    status.append(result.status)
     if status[-1] == 'fail':
       continue
-    errors.append(result['major_deg'] - true)
-    found.append(result['major_deg'])
-    naive.append(result.get('naive_deg', np.nan) - true)
-    if result['curves']:
-      low, high = max(result['curves'], key=lambda curve: curve['angle_deg'])['ci95']
+    errors.append(result.major_deg - true)
+    found.append(result.major_deg)
+    naive.append((np.nan if result.naive_deg is None else result.naive_deg) - true)
+    if result.major_curve:
+      low, high = result.major_curve.ci95
       covered.append(low <= (true or np.abs(swings).max(initial=0.0)) <= high)
       widths.append(high - low)
   errors = np.array(errors)
@@ -88,11 +90,11 @@ def main(cases: int = 40, base: int = 11):
   seeds = [(base, i) for i in range(cases)]
   drawn = [phantoms.vpi(seed, SHAPE, 0.0) for seed in seeds]
   uca = lambda change=lambda rng, label: label, **options: benchmark(
-      [case | {'label': change(np.random.default_rng(case['truth']['seed']), case['label'])}
+      [dataclasses.replace(case, label=change(np.random.default_rng(case.truth.seed), case.label))
        for case in drawn],
-      lambda case: measure.measure_vpi(case['label'], case['truth']['spacing'], **options))
+      lambda case: measure.measure_vpi(case.label, case.truth.spacing, **options))
   print('UCA', uca())
-  print('UCA, lambda 20', uca(lam=20.0))
+  print('UCA, smoothing 20', uca(smoothing=20.0))
   for count in (1, 2, 3):
     for missed, false in ((count, 0), (0, count), (count, count)):
       print(f'UCA, {missed} missed, {false} false',
@@ -104,13 +106,13 @@ def main(cases: int = 40, base: int = 11):
   print('UCA, one class, ragged', uca(lambda rng, label: ragged(rng, label) > 0, process=1,
                                       lump=1))
   images = [phantoms.vpi(seed, SHAPE, 1.0) for seed in seeds]
-  print('SPA', benchmark(images, lambda case: spa.measure_spa(
-      case['image'], case['truth']['spacing'], case['label'])))
-  print('SPA without a mask', benchmark(images, lambda case: spa.measure_spa(
-      case['image'], case['truth']['spacing'])))
+  print('SPA', benchmark(images, lambda case: measure.measure_spa(
+      case.image, case.truth.spacing, case.label)))
+  print('SPA without a mask', benchmark(images, lambda case: measure.measure_spa(
+      case.image, case.truth.spacing)))
   print('centerline Cobb', benchmark(
       (phantoms.xray(seed, (600, 225), 0.0) for seed in seeds),
-      lambda case: measure.measure_xray(case['label'] == 1, case['truth']['spacing']),
+      lambda case: measure.measure_xray(case.label == 1, case.truth.spacing),
       'centerline_cobb'))
 
 

@@ -6,17 +6,19 @@ it did as a `Step`, so that masks and points made on the grid return to the volu
 The paper names the steps without their parameters: what is bright and what is dark enough, how
 wide the region is and where the layer ends are choices made here.
 """
+import dataclasses
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy import ndimage
 
 from spinejax.readers import landmarks as points_lib
+from spinejax.readers.records import Record
 from spinejax.data import resize
-from spinejax.measure.angles import Numbers
+from spinejax.measure.find import cheapest_path
+from spinejax.measure.spacing import Numbers
 
 STEPS = ('crop_top_layer', 'crop_to_column', 'rescale', 'z_score')
 
@@ -142,25 +144,9 @@ def find_column(image: np.ndarray, spacing: Numbers) -> tuple[np.ndarray, float]
 
   inner = ndimage.binary_erosion(swept, np.ones((1, 2 * round(_EDGE / float(spacing[1])) + 1)))
   response = np.where(inner, smooth(_COLUMN[1]) - smooth(_FLANKS), 0.0)
-  path = _cheapest_path(response, max(1, math.ceil(spacing[0] / spacing[1])))
+  path = cheapest_path(response, max(1, math.ceil(spacing[0] / spacing[1])), _BEND)
   on_path = np.arange(len(path)), path
   return path, float(-response[on_path].sum() / max(inner[on_path].sum(), 1))
-
-
-def _cheapest_path(cost: np.ndarray, reach: int) -> np.ndarray:
-  """Column of each row, int [D], of the path of least cost that moves at most `reach` a row."""
-  bend = _BEND * np.abs(np.arange(-reach, reach + 1))
-  total, moves = cost[0], []
-  for row in cost[1:]:
-    before = np.pad(total, reach, constant_values=np.inf)
-    options = sliding_window_view(before, 2 * reach + 1) + bend
-    best = options.argmin(-1)
-    moves.append(best - reach)
-    total = row + options[np.arange(len(row)), best]
-  path = [int(total.argmin())]
-  for move in reversed(moves):
-    path.append(path[-1] + int(move[path[-1]]))
-  return np.array(path[::-1])
 
 
 def crop_to_column(
@@ -289,8 +275,8 @@ def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
       column_width=config.get('column_width', 60.0), labels=config.get('labels', 'cubes'))
 
 
-def prepare_record(record: dict[str, Any], steps: Sequence[str], *, labels: str = 'cubes',
-                   **options: Any) -> tuple[dict[str, Any], Preparation]:
+def prepare_record(record: Record, steps: Sequence[str], *, labels: str = 'cubes',
+                   **options: Any) -> tuple[Record, Preparation]:
   """The record of a volume, prepared.
 
   Args:
@@ -309,17 +295,17 @@ def prepare_record(record: dict[str, Any], steps: Sequence[str], *, labels: str 
   """
   if labels not in ('cubes', 'mask'):
     raise ValueError(f"data.labels must be 'cubes' or 'mask', not {labels!r}.")
-  image, preparation = prepare(record['image'][..., 0], record['spacing'], steps, **options)
-  result = {**record, 'image': image[..., None], 'spacing': preparation.spacing}
-  if 'landmarks' in record:
-    points = points_to_grid(record['landmarks'], preparation)
+  image, preparation = prepare(record.image[..., 0], record.spacing, steps, **options)
+  record = dataclasses.replace(record, image=image[..., None], spacing=preparation.spacing)
+  if record.landmarks is not None:
+    points = points_to_grid(record.landmarks, preparation)
     label = (points_lib.cubes(points, image.shape) if labels == 'cubes' else
-             to_grid(record['label'], preparation))
+             to_grid(record.label, preparation))
     if not label.any():
       raise ValueError(f'none of the {len(points)} laminae is left after {", ".join(steps)}; '
                        'look at data.preparation and at the orientation of the volume.')
-    result.update(landmarks=points.astype(np.float32), label=label)
-  return result, preparation
+    record = dataclasses.replace(record, landmarks=points.astype(np.float32), label=label)
+  return record, preparation
 
 
 # --------------------------------------------------------------------------------- there and back

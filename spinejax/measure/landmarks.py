@@ -1,42 +1,40 @@
 """68 corners of vertebral bodies on an X-ray -> Cobb angles, by our rule or the challenge's."""
-from collections.abc import Mapping, Sequence
+import dataclasses
 
 import numpy as np
 
-from spinejax.measure import angles
+from spinejax.measure import curves, fit, flags
+from spinejax.measure.results import AngleResult, Level, Options
+from spinejax.measure.spacing import NO_SPACING, Spacing, check_spacing
 
+METHOD = 'landmark Cobb'
 RULES = ('extremes', 'challenge')
 
 
-def measure_landmarks(points: np.ndarray, spacing: angles.Spacing, *,
-                      rule: str = 'extremes', height: int | None = None,
-                      min_deg: float = angles.MIN_DEG,
-                      bands: Sequence[tuple[str, float]] = angles.BANDS,
-                      calibration: Mapping | None = None) -> angles.Result:
-  """Cobb angles from the tilts of the bodies' mid lines, by the extremes rule or the challenge's.
+def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extremes',
+                      height: int | None = None, options: Options = Options()) -> AngleResult:
+  """Cobb angles from the tilts of the mid-lines of the bodies.
 
-  The mid line of a body joins the middles of its left and right sides.
+  The mid-line of a body joins the middles of its left and right side.
 
   Args:
     points: [68, 2] (row, column) in pixels in the order of AASCE: T1..L5, each top left, top
       right, bottom left, bottom right.
-    spacing: mm per pixel (y, x); one number for square pixels; None or NaN is refused by a
-      failed result.
-    rule: 'extremes', or 'challenge' for pt_mt_tl_deg as `challenge_angles` has it, to compare
-      with published numbers; curves and major_deg are by the extremes rule with both.
-    height: rows of the image, for the rule of the challenge.
-    min_deg: smallest swing of a curve, degrees.
-    bands, calibration: of `angles.make_result`.
+    spacing: mm per pixel (y, x). One number stands for square pixels.
+    rule: 'extremes', or 'challenge' to compare pt_mt_tl_deg with published numbers (see
+      `challenge_angles`). The curves and major_deg are those of the extremes rule in both cases.
+    height: rows of the image; needed by the rule of the challenge.
+    options: curves, bands and calibration.
 
   Returns:
-    `angles.make_result` with rule, levels [{name, row, column, tilt_deg}] and pt_mt_tl_deg: the
-    major curve (MT) between the swing above it (PT) and the one below (TL), 0 where there is none.
-    There is no interval: `ci95` is None. Points that are not finite, mirrored, upside down or out
-    of order give a failed result.
+    The result with levels, rule and pt_mt_tl_deg: the major curve (MT) between the curve above it
+    (PT) and the one below it (TL), 0 where there is none. `ci95` is None. The result fails, with a
+    reason, if the spacing is unknown or the points are not finite, mirrored, upside down or out of
+    order.
 
   Raises:
-    ValueError: points that are not [68, 2], a spacing of another length, an unknown rule, or the
-      challenge's without a height.
+    ValueError: the points are not [68, 2], the spacing has another length, the rule is unknown, or
+      the rule of the challenge has no height.
   """
   if rule not in RULES:
     raise ValueError(f'the rule must be one of {", ".join(RULES)}, not {rule!r}.')
@@ -46,64 +44,61 @@ def measure_landmarks(points: np.ndarray, spacing: angles.Spacing, *,
   points = np.asarray(points, np.float64)
   if points.shape != (68, 2):
     raise ValueError(f'landmarks must be 68 rows of (row, column), got {list(points.shape)}.')
-  steps = angles.check_spacing(spacing, 2)
-  name = 'landmark Cobb'
+  steps = check_spacing(spacing, 2)
   if steps is None:
-    return angles.make_result(name, spacing=None, failure=angles.NO_SPACING)
-  if not np.isfinite(points).all():
-    return angles.make_result(name, spacing=steps, failure='some landmarks are not finite')
-  corners = (points * steps).reshape(17, 2, 2, 2)
-  across = corners[:, :, 1].mean(1) - corners[:, :, 0].mean(1)
+    return flags.no_angle(METHOD, None, NO_SPACING)
+  try:
+    tilts = _mid_line_tilts(points * steps)
+  except flags.NoAngle as reason:
+    return flags.no_angle(METHOD, steps, reason)
   centers = points.reshape(17, 4, 2).mean(1)
-  if (across[:, 1] <= 0).any() or (np.diff(centers[:, 0]) <= 0).any():
-    return angles.make_result(name, spacing=steps, failure=(
-        'the landmarks are not in order: top to bottom, and left before right'))
-  tilts = -np.degrees(np.arctan2(across[:, 0], across[:, 1]))
-  curves = angles.find_curves(tilts, angles.LEVELS, centers[:, 0], None, min_deg)
-  size = [0.0, *(curve['angle_deg'] for curve in curves), 0.0]
-  most = int(np.argmax(size[1:-1])) + 1 if curves else 0
-  levels = [{'name': level, 'row': round(float(c[0]), 2), 'column': round(float(c[1]), 2),
-             'tilt_deg': round(float(tilt), 2)}
-            for level, c, tilt in zip(angles.LEVELS, centers, tilts)]
-  flags = ['no interval: landmarks are taken as they are']
-  result = angles.make_result(
-      name, spacing=steps, curves=curves, levels_found=17, level_confidence='high', bands=bands,
-      calibration=calibration, flags=flags, levels=levels, rule=rule,
-      pt_mt_tl_deg=size[most - 1:most + 2] if curves else [0.0, 0.0, 0.0])
-  if rule == 'challenge':
-    triple = [round(angle, 2) for angle in challenge_angles(points * steps, height * steps[0])]
-    result['pt_mt_tl_deg'] = triple
-    result['flags'].append(
-        "PT, MT and TL are by the challenge's rule, which depends on where the image is cropped; "
-        f'MT {triple[1]:.1f} degrees')
-  return result
+  found = curves.find_curves(curves.Profile(tilts, centers[:, 0], curves.LEVELS), options.min_deg)
+  sizes = [0.0, *(curve.angle_deg for curve in found), 0.0]
+  major = int(np.argmax(sizes[1:-1])) if found else 0
+  levels = tuple(Level(name, *place, round(float(tilt), 2)) for name, place, tilt in zip(
+      curves.LEVELS, fit.to_pixels(centers, np.ones(2)), tilts))
+  result = flags.make_result(
+      METHOD, steps, found, flags=['no interval: landmarks are taken as they are'],
+      options=options, levels_found=17, level_confidence='high', levels=levels, rule=rule,
+      pt_mt_tl_deg=(*sizes, 0.0)[major:major + 3])
+  if rule == 'extremes':
+    return result
+  triple = tuple(round(angle, 2) for angle in challenge_angles(points * steps, height * steps[0]))
+  note = ("PT, MT and TL are by the challenge's rule, which depends on where the image is cropped; "
+          f'MT {triple[1]:.1f} degrees')
+  return dataclasses.replace(result, pt_mt_tl_deg=triple, flags=(*result.flags, note))
+
+
+def _mid_line_tilts(points: np.ndarray) -> np.ndarray:
+  """Tilts [17] in degrees of the mid-lines of points [68, 2] in mm; raises NoAngle if not in order.
+  """
+  if not np.isfinite(points).all():
+    raise flags.NoAngle('some landmarks are not finite')
+  corners = points.reshape(17, 2, 2, 2)
+  across = corners[:, :, 1].mean(1) - corners[:, :, 0].mean(1)
+  if (across[:, 1] <= 0).any() or (np.diff(corners.mean((1, 2))[:, 0]) <= 0).any():
+    raise flags.NoAngle('the landmarks are not in order: top to bottom, and left before right')
+  return -np.degrees(np.arctan2(across[:, 0], across[:, 1]))
 
 
 def challenge_angles(points: np.ndarray, height: float) -> tuple[float, float, float]:
-  """PT, MT and TL as the widely copied evaluation code of AASCE 2019 has them.
+  """PT, MT and TL in degrees as in the widely copied evaluation code of AASCE 2019.
 
-  With v_i the vectors along the mid lines and a_ij = acos(clip(cos(v_i, v_j), 0, 1)):
+  With v_i the vectors along the mid-lines and a_ij = acos(clip(cos(v_i, v_j), 0, 1)):
 
-    MT = a_ij, the largest of all pairs, of level i the upper and j the lower one.
-    A C-shaped spine: PT = a_0i, TL = a_16,j.
-    An S-shaped one whose top edges i and j have middles of rows that sum to less than `height`:
-      PT = max a_ik over k <= i, TL = max a_jk over k >= j;
-    otherwise PT = max a_ik over k <= i, found at level k, and TL = max a_km over m <= k.
+    MT = a_ij, the largest angle of all pairs; i is the upper level and j the lower one.
+    C-shaped spine: PT = a_0i, TL = a_16,j.
+    S-shaped spine, and the rows of the middles of the top edges of i and j sum to less than
+      `height`: PT = max a_ik over k <= i, TL = max a_jk over k >= j.
+    Other S-shaped spines: PT = max a_ik over k <= i, found at level k, TL = max a_km over m <= k.
 
-  A spine is C-shaped where all middles of top and bottom edges but the last two lie on one side of
-  the chord from the first to the last, measured as
-  (x - x_last) / (x_first - x_last) - (y - y_last) / (y_first - y_last), of which all products of
-  two are positive: the sums of the products and of their magnitudes differ by less than 1e-4.
-
-  Shifts and crops of the image may change PT and TL; angles have no direction, and MT may lie
-  anywhere. A chord that is exactly upright counts as S-shaped, as in that code.
+  A spine is C-shaped if the middles of all edges except the last two lie on one side of the chord
+  from the first to the last middle (see `_is_s_shaped`). A chord that is exactly upright counts as
+  S-shaped. Shifts and crops of the image may change PT and TL.
 
   Args:
     points: [68, 2] (row, column) in the order of AASCE; square pixels.
     height: rows of the image, in the unit of the points.
-
-  Returns:
-    Degrees.
   """
   edges = np.asarray(points, np.float64).reshape(34, 2, 2).mean(1)
   corners = np.asarray(points, np.float64).reshape(17, 2, 2, 2).mean(1)
@@ -121,10 +116,16 @@ def challenge_angles(points: np.ndarray, height: float) -> tuple[float, float, f
   return float(above.max()), float(most), float(between[first, :first + 1].max())
 
 
-def _is_s_shaped(edges):
-  """Whether the middles of the edges [34,2] (row, column) cross the chord from first to last."""
+def _is_s_shaped(edges: np.ndarray) -> bool:
+  """Whether the middles of the edges [34,2] (row, column) cross the chord from first to last.
+
+  The signed distance of a middle from the chord is
+  (y - y_last) / (y_first - y_last) - (x - x_last) / (x_first - x_last). All products of two
+  distances are positive without a crossing; then the sum of the products and the sum of their
+  magnitudes differ by less than 1e-4.
+  """
   chord = edges[0] - edges[-1]
-  if not chord.all():  # that code divides by 0 and goes on with NaN
+  if not chord.all():  # the code of the challenge divides by 0 and continues with NaN
     return True
   share = np.subtract(*((edges[:-2] - edges[-1]) / chord).T)
   products = np.outer(share, share)

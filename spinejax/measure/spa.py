@@ -1,49 +1,65 @@
 """VPI images -> SPA, the spinous process angle of the dark column down the middle of the back.
 
-On 40 phantoms of difficulty 1 against the Cobb angle of the vertebrae, whose centers the column
-joins there (python -m tests.measure.benchmark 40 11, and 40 31): mean absolute deviation 1.4 and
-0.9 degrees, r 0.995 and 0.998 with the exact mask; 2.0 and 3.1 degrees, r 0.986 and 0.962 without.
+`benchmarks/measure_vpi.py` measures the errors on phantoms.
 """
-from collections.abc import Mapping, Sequence
+import dataclasses
 
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measure import angles, candidates, midline
+from spinejax.measure import curves, find, fit, flags, one_class
+from spinejax.measure.results import AngleResult, Options
+from spinejax.measure.spacing import NO_SPACING, Spacing, check_spacing
 
-ROWS = 257
-FLOOR_DEG = 0.5
+METHOD = 'spa'
+SMOOTHING = 3e-4
+_ROWS = 257  # of the resampled strip
+_FLOOR_DEG = 0.5  # degrees, error of a tilt that the replicates do not show
+_REACH, _STEP_COST = 2, 0.05  # of the path: columns per row, and cost of a column
+_OUTSIDE = 8.0  # cost of a pixel outside of the strip
+_CONTRAST = 0.35  # gray level of the column in its row, 0 to 1, above which it is flagged
 
 
-def measure_spa(image: np.ndarray, spacing: angles.Spacing,
-                mask: np.ndarray | None = None, *, min_deg: float = angles.MIN_DEG,
-                lam: float = 3e-4, replicates: int = midline.REPLICATES, seed: int = 0,
-                bands: Sequence[tuple[str, float]] = angles.BANDS,
-                calibration: Mapping | None = None) -> angles.Result:
-  """SPA of an image: a minimal-cost path along the dark column, a smoothing spline, extremes.
+@dataclasses.dataclass(frozen=True)
+class Strip:
+  """The swept strip of an image, resampled to square pixels.
 
-  The strip is sampled in ROWS rows of square pixels. The cost of a pixel is its smoothed gray level
-  among those of its row, from 0 to 1, and the square of its distance, in quarters of the strip's
-  width, from the middle: of the bones where a mask is given, of the strip otherwise. The path is
-  refined to the centroid of the darkness about it. The angle lies between the tangents at the
-  inflection points, where the tilt is extreme; it is never turned into a Cobb angle.
+  Attributes:
+    y, x: [R] and [C] positions of the pixels, mm.
+    inside: bool [R,C], the swept pixels.
+    gray: [R,C] smoothed gray levels.
+    half: half of the strip's width, pixels.
+  """
+  y: np.ndarray
+  x: np.ndarray
+  inside: np.ndarray
+  gray: np.ndarray
+  half: float
+
+
+def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = None, *,
+                smoothing: float = SMOOTHING, replicates: int = fit.REPLICATES, seed: int = 0,
+                options: Options = Options()) -> AngleResult:
+  """SPA of an image: least-cost path along the dark column, smoothing spline, extremes rule.
+
+  The angle is that between the tangents at the inflection points, where the tilt is extreme. It is
+  never converted to a Cobb angle.
 
   Args:
-    image: gray levels [H,W] or [H,W,1], 0 outside the swept strip.
-    spacing: mm per pixel (y, x); one number for square pixels; None or NaN is refused by a
-      failed result.
-    mask: [H,W] bones where not 0, or None.
-    min_deg: smallest swing of a curve, degrees.
-    lam, replicates, seed: of `midline.fit_smooth`.
-    bands, calibration: of `angles.make_result`.
+    image: gray levels [H,W] or [H,W,1], 0 outside of the swept strip.
+    spacing: mm per pixel (y, x). One number stands for square pixels.
+    mask: [H,W], bones where not 0, or None. Bones tell where the middle of the back is.
+    smoothing: of `fit.fit_smooth`.
+    replicates, seed: of the bootstrap.
+    options: curves, bands and calibration.
 
   Returns:
-    `angles.make_result` with midline [[row, column]] in pixels. Regions and apices are told from
-    the share of the height, so `level_confidence` is 'low' and upper and lower have rows only.
-    An image without a strip or without a dark column gives a failed result with its reason.
+    The result with the midline. Apices and regions are told from the height, so `level_confidence`
+    is 'low' and the ends have rows only. The result fails, with a reason, if the spacing is unknown
+    or the image shows no strip or no dark column.
 
   Raises:
-    ValueError: an image that is not [H,W] or [H,W,1], a mask of another size, a spacing of
+    ValueError: the image is not [H,W] or [H,W,1], the mask has another size, or the spacing has
       another length.
   """
   image = np.asarray(image)
@@ -53,83 +69,86 @@ def measure_spa(image: np.ndarray, spacing: angles.Spacing,
   if mask is not None and np.shape(mask) != image.shape:
     raise ValueError(f'image and mask must be of one size, not {list(image.shape)} and '
                      f'{list(np.shape(mask))}.')
-  steps = angles.check_spacing(spacing, 2)
+  steps = check_spacing(spacing, 2)
   if steps is None:
-    return angles.make_result('spa', spacing=None, failure=angles.NO_SPACING)
-  fail = lambda why: angles.make_result('spa', spacing=steps, failure=why)
-  image = np.nan_to_num(image.astype(np.float64), posinf=0, neginf=0).clip(0)
-  strip = ndimage.binary_closing(np.pad(image > 0, 2), np.ones((5, 5)))[2:-2, 2:-2]
-  width = strip.sum(1)
-  swept = np.flatnonzero(width > 0.5 * width.max(initial=0))
-  if len(swept) < 64 or width.max() < 16:
-    return fail('the image holds no swept strip')
-  step = (swept[-1] - swept[0]) * steps[0] / (ROWS - 1)
-  y = swept[0] * steps[0] + step * np.arange(ROWS)
-  left, right = np.flatnonzero(strip.any(0))[[0, -1]] * steps[1]
-  x = np.arange(left, right + step / 2, step)
-  sample = lambda array: ndimage.map_coordinates(
-      array, np.meshgrid(y / steps[0], x / steps[1], indexing='ij'), order=1)
-  strip, gray = sample(strip.astype(float)) > 0.5, sample(image)
-  half = 0.5 * float(np.median(strip.sum(1)))
-  blur = lambda array: ndimage.gaussian_filter(array, (half / 12, half / 20))
-  gray = blur(gray * strip) / blur(strip.astype(float)).clip(1e-6)
-  shades, count = np.sort(np.where(strip, gray, np.inf), axis=1), strip.sum(1)[:, None]
-  dark, bright = (np.take_along_axis(shades, (share * (count - 1)).astype(int).clip(0), 1)
-                  for share in (0.02, 0.8))
-  dark, bright = (np.where(count, shade, 0.0) for shade in (dark, bright))
-  if np.median(bright - dark) <= 0.1 * np.median(bright):
-    return fail('the image shows no dark column')
-
-  flags = []
-  middle = np.where(strip, x, 0).sum(1) / strip.sum(1).clip(1)
-  middle = ndimage.uniform_filter1d(middle, ROWS // 8, mode='nearest')
+    return flags.no_angle(METHOD, None, NO_SPACING)
   bones = None if mask is None else np.nan_to_num(np.asarray(mask, np.float64)) > 0
-  if bones is not None and bones.any():
-    middle = candidates.rough_midline(bones, steps, max(1, len(bones) // 16))(y)
-  elif bones is not None:
-    flags.append('the mask is empty: the column was sought near the middle of the strip')
-  light = ((gray - dark) / (bright - dark).clip(1e-6)).clip(0, 1)
-  off = (x - middle[:, None]) / (half * step)
-  path = shortest_path(np.where(strip, light + 4 * off**2, 8.0))
-  near = np.abs(np.arange(len(x)) - path[:, None]) < half / 5
-  weight = np.where(near & strip, 1 - light, 1e-9)
-  column = (weight @ x) / weight.sum(1)
-  fit, draws = midline.fit_smooth(y, column, lam=lam, replicates=replicates, seed=seed)
-
-  at = np.linspace(y[0], y[-1], 69)
-  tilts, names = fit.tilt(at), angles.levels_by_height((at - y[0]) / np.ptp(y))
-  rows = at / steps[0]
-  curves = angles.find_curves(tilts, [None] * len(at), rows, None if draws is None else
-                              draws.tilt(at), min_deg, region_names=names, floor_deg=FLOOR_DEG)
-  for curve in curves:
-    curve['apex'] = names[int(np.abs(rows - curve['apex_row']).argmin())]
-  contrast = float(np.median(np.take_along_axis(light, path[:, None], 1)))
-  if contrast > 0.35:
-    flags.append('the column is hardly darker than its neighborhood')
-  line = np.stack([rows, fit.position(at) / steps[1]], -1)
-  return angles.make_result(
-      'spa', spacing=steps, curves=curves, flags=flags, partial=bool(flags), levels_found=0,
-      level_confidence='low', bands=bands, calibration=calibration,
-      midline=np.round(line, 2).tolist())
+  try:
+    strip = sample_strip(np.nan_to_num(image.astype(np.float64), posinf=0, neginf=0).clip(0), steps)
+    light = normalize_rows(strip)
+  except flags.NoAngle as reason:
+    return flags.no_angle(METHOD, steps, reason)
+  column, shade = find_column(strip, light, find_middle(strip, bones, steps))
+  midline, draws = fit.fit_smooth(strip.y, column, smoothing=smoothing, replicates=replicates,
+                                  seed=seed)
+  at = np.linspace(strip.y[0], strip.y[-1], 69)
+  profile = curves.profile_by_height(midline, draws, at, (at[0], at[-1]), steps[0], _FLOOR_DEG)
+  notes = []
+  if bones is not None and not bones.any():
+    notes.append('the mask is empty: the column was sought near the middle of the strip')
+  if shade > _CONTRAST:
+    notes.append('the column is hardly darker than its neighborhood')
+  return flags.make_result(
+      METHOD, steps, curves.find_curves(profile, options.min_deg), flags=notes,
+      partial=bool(notes), options=options, level_confidence='low',
+      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
 
 
-def shortest_path(cost: np.ndarray, reach: int = 2, turn: float = 0.05) -> np.ndarray:
-  """Columns [H] of the path from top to bottom of least sum of cost [H,W] + turn |step|.
+def sample_strip(image: np.ndarray, steps: np.ndarray) -> Strip:
+  """The swept strip of an image [H,W]; raises NoAngle if there is none."""
+  swept = ndimage.binary_closing(np.pad(image > 0, 2), np.ones((5, 5)))[2:-2, 2:-2]
+  width = swept.sum(1)
+  rows = np.flatnonzero(width > 0.5 * width.max(initial=0))
+  if len(rows) < 64 or width.max() < 16:
+    raise flags.NoAngle('the image holds no swept strip')
+  step = (rows[-1] - rows[0]) * steps[0] / (_ROWS - 1)
+  y = rows[0] * steps[0] + step * np.arange(_ROWS)
+  left, right = np.flatnonzero(swept.any(0))[[0, -1]] * steps[1]
+  x = np.arange(left, right + step / 2, step)
+  grid = np.meshgrid(y / steps[0], x / steps[1], indexing='ij')
+  inside = ndimage.map_coordinates(swept.astype(float), grid, order=1) > 0.5
+  gray = ndimage.map_coordinates(image, grid, order=1)
+  half = 0.5 * float(np.median(inside.sum(1)))
+  sigma = half / 12, half / 20
+  weight = ndimage.gaussian_filter(inside.astype(float), sigma)
+  gray = ndimage.gaussian_filter(gray * inside, sigma) / weight.clip(1e-6)
+  return Strip(y, x, inside, gray, half)
 
-  It moves at most `reach` columns a row.
+
+def normalize_rows(strip: Strip) -> np.ndarray:
+  """Gray levels [R,C] from 0 for the darkest 2 % of each row to 1 for the brightest 20 %.
+
+  Raises:
+    NoAngle: the rows have no contrast.
   """
-  height, width = cost.shape
-  total, steps = cost[0], np.zeros((height, width), int)
-  shifts = np.arange(-reach, reach + 1)
-  before = np.arange(width) + shifts[:, None]
-  outside = (before < 0) | (before >= width)
-  before = before.clip(0, width - 1)
-  for row in range(1, height):
-    choices = total[before] + turn * np.abs(shifts)[:, None] + np.where(outside, np.inf, 0)
-    best = choices.argmin(0)
-    steps[row] = shifts[best]
-    total = cost[row] + choices[best, np.arange(width)]
-  path = [int(total.argmin())]
-  for row in range(height - 1, 0, -1):
-    path.append(path[-1] + int(steps[row, path[-1]]))
-  return np.array(path[::-1])
+  shades = np.sort(np.where(strip.inside, strip.gray, np.inf), axis=1)
+  count = strip.inside.sum(1)[:, None]
+  dark, bright = (
+      np.where(count, np.take_along_axis(shades, (share * (count - 1)).astype(int).clip(0), 1), 0.0)
+      for share in (0.02, 0.8))
+  if np.median(bright - dark) <= 0.1 * np.median(bright):
+    raise flags.NoAngle('the image shows no dark column')
+  return ((strip.gray - dark) / (bright - dark).clip(1e-6)).clip(0, 1)
+
+
+def find_middle(strip: Strip, bones: np.ndarray | None, steps: np.ndarray) -> np.ndarray:
+  """x [R] in mm near which the column is sought: the middle of the bones, else of the strip."""
+  if bones is not None and bones.any():
+    return one_class.rough_midline(bones, steps, max(1, len(bones) // 16))(strip.y)
+  middle = np.where(strip.inside, strip.x, 0).sum(1) / strip.inside.sum(1).clip(1)
+  return ndimage.uniform_filter1d(middle, _ROWS // 8, mode='nearest')
+
+
+def find_column(strip: Strip, light: np.ndarray, middle: np.ndarray) -> tuple[np.ndarray, float]:
+  """x [R] in mm of the dark column, and the median gray level along it.
+
+  The cost of a pixel is its gray level plus the squared distance from the middle in quarters of
+  the strip's width. The least-cost path is refined to the centroid of the darkness around it.
+  """
+  off = (strip.x - middle[:, None]) / (strip.half * (strip.y[1] - strip.y[0]))
+  cost = np.where(strip.inside, light + 4 * off**2, _OUTSIDE)
+  path = find.cheapest_path(cost, _REACH, _STEP_COST)
+  near = np.abs(np.arange(len(strip.x)) - path[:, None]) < strip.half / 5
+  weight = np.where(near & strip.inside, 1 - light, 1e-9)
+  shade = float(np.median(np.take_along_axis(light, path[:, None], 1)))
+  return (weight @ strip.x) / weight.sum(1), shade

@@ -1,141 +1,152 @@
-"""Masks of the spine on X-rays -> centerline Cobb: a centerline bows less than end plates do.
+"""Masks of the spine on X-rays -> centerline Cobb angle.
 
-Mean absolute deviation on 40 exact phantom masks, and share of angles inside `ci95`: 0.54 degrees
-and 95 % on the core of a trimap (class 1), 0.54 and 97 % on core and border (either will do), 1.54
-and 92 % with edges that err by 1.2 mm, 0.66 and 97 % on the core squeezed to 160 x 160 pixels:
-`python -m tests.measure.benchmark_laminae`; with seeds that set nothing (`... 40 14`) 0.48 and
-97 %, 0.65 and 93 %, 1.06 and 97 %, 0.70 and 92 %. The largest errors are curves of about 5 degrees
-that count as none in the truth.
+A centerline bends less than the end plates do, so this angle is smaller than the Cobb angle.
+`benchmarks/measure_laminae.py` measures the errors on phantoms.
 """
-from collections.abc import Mapping, Sequence
+import dataclasses
 
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measure import angles, midline
+from spinejax.measure import curves, fit, flags
+from spinejax.measure.results import AngleResult, Curve, Options
+from spinejax.measure.spacing import NO_SPACING, Spacing, check_spacing
 
-POINTS = 257
-PASSES = 3
-LAM = 1.5e-7
-NOISE = 3.8e-4  # of the height: the noise up to which LAM serves
-FULL, CUT = 0.93, 0.8  # widths of a whole section at an end and elsewhere, in usual ones
+METHOD = 'centerline Cobb'
+SMOOTHING = 1.5e-7
+_MAX_ROUGHNESS = 40.0  # largest factor to SMOOTHING
+_NOISE = 3.8e-4  # of the height: rms residual up to which SMOOTHING serves
+_SMALLEST = 0.05  # of the largest component; smaller components are dropped
+_POINTS = 257  # sections along the spine
+_PASSES = 3  # of sections perpendicular to the centerline
+_FULL, _CUT = 0.93, 0.8  # widths of whole sections at the ends and elsewhere, of the usual width
+_CROSS_CHECK_DEG = 3.0  # degrees; difference to the polynomial that is flagged
+_SHORTEST = 0.1  # of the spine; shorter curves are flagged
 
 
-def measure_xray(mask: np.ndarray, spacing: angles.Spacing, *,
-                 min_deg: float = angles.MIN_DEG, lam: float | None = None,
-                 replicates: int = midline.REPLICATES, seed: int = 0,
-                 bands: Sequence[tuple[str, float]] = angles.BANDS,
-                 calibration: Mapping | None = None) -> angles.Result:
-  """Centerline Cobb of a mask: midpoints of its sections, a smoothing spline, the extremes rule.
+@dataclasses.dataclass(frozen=True)
+class Rows:
+  """The spine of a mask, row by row.
 
-  Row midpoints without the ends give a first centerline; midpoints of the sections perpendicular
-  to it replace them, for an oblique end bends the row midpoints there. Sections that an end or a
-  gap cuts do not count.
+  Attributes:
+    mask: bool [H,W] without small components.
+    filled: [n] rows that hold the spine.
+    y, x, width: [n] midpoints and widths of these rows, mm.
+  """
+  mask: np.ndarray
+  filled: np.ndarray
+  y: np.ndarray
+  x: np.ndarray
+  width: np.ndarray
+
+  @property
+  def usual_width(self) -> float:
+    """Median width in mm."""
+    return float(np.median(self.width))
+
+
+def measure_xray(mask: np.ndarray, spacing: Spacing, *, smoothing: float | None = None,
+                 replicates: int = fit.REPLICATES, seed: int = 0,
+                 options: Options = Options()) -> AngleResult:
+  """Centerline Cobb angle of a mask: midpoints of its sections, smoothing spline, extremes rule.
 
   Args:
     mask: [H,W], the spine where not 0.
-    spacing: mm per pixel (y, x); one number for square pixels; None or NaN is refused by a
-      failed result.
-    min_deg: smallest swing of a curve, degrees.
-    lam: of `midline.fit_smooth` with order 3; None takes LAM and more where the centerline is
-      rough: LAM clip((rms residual / height / NOISE)^3, 1, 40).
-    replicates, seed: of `midline.fit_smooth`.
-    bands, calibration: of `angles.make_result`.
+    spacing: mm per pixel (y, x). One number stands for square pixels.
+    smoothing: of `fit.fit_smooth` with order 3. None takes SMOOTHING, and more for a rough
+      centerline: SMOOTHING clip((rms residual / height / 3.8e-4)^3, 1, 40).
+    replicates, seed: of the bootstrap.
+    options: curves, bands and calibration.
 
   Returns:
-    `angles.make_result` with midline [[row, column]] in pixels. Regions and apices are told from
-    the share of the height, so `level_confidence` is 'low' and upper and lower have rows only.
-    An empty or hostile mask gives a failed result with its reason.
+    The result with midline and cross_check_deg. Apices and regions are told from the height, so
+    `level_confidence` is 'low' and the ends have rows only. The result fails, with a reason, if the
+    spacing is unknown or the mask shows no spine.
 
   Raises:
-    ValueError: a mask that is not [H,W], a spacing of another length.
+    ValueError: the mask is not [H,W], or the spacing has another length.
   """
   mask = np.asarray(mask) != 0
   if mask.ndim != 2:
     raise ValueError(f'an X-ray mask must be [H,W], got {list(mask.shape)}.')
-  steps = angles.check_spacing(spacing, 2)
-  name = 'centerline Cobb'
+  steps = check_spacing(spacing, 2)
   if steps is None:
-    return angles.make_result(name, spacing=None, failure=angles.NO_SPACING)
-  fail = lambda why: angles.make_result(name, spacing=steps, failure=why)
+    return flags.no_angle(METHOD, None, NO_SPACING)
+  try:
+    rows = find_rows(mask, steps)
+    y, x, smoothing = find_centerline(rows, steps, smoothing)
+  except flags.NoAngle as reason:
+    return flags.no_angle(METHOD, steps, reason)
+  midline, draws = fit.fit_smooth(y, x, order=3, smoothing=smoothing, replicates=replicates,
+                                  seed=seed)
+  at = np.linspace(midline.top, midline.top + midline.height, 69)
+  profile = curves.profile_by_height(midline, draws, at, (rows.y[0], rows.y[-1]), steps[0])
+  found = curves.find_curves(profile, options.min_deg)
+  cross_check = largest_by_polynomial(y, x, options.min_deg)
+  notes = flag_rows(rows) + flag_curves(found, cross_check, rows)
+  return flags.make_result(
+      METHOD, steps, found, flags=notes, partial=bool(notes), options=options,
+      level_confidence='low', cross_check_deg=round(cross_check, 2),
+      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
+
+
+def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
+  """The spine of a mask; raises NoAngle if the mask is not long and narrow."""
   if not mask.any():
-    return fail('the mask is empty')
+    raise flags.NoAngle('the mask is empty')
   if mask.all():
-    return fail('the mask is all foreground')
+    raise flags.NoAngle('the mask is all foreground')
   labels, _ = ndimage.label(mask, np.ones((3, 3)))
   areas = np.bincount(labels.reshape(-1))
   areas[0] = 0
-  mask = (areas > 0.05 * areas.max())[labels]
+  mask = (areas > _SMALLEST * areas.max())[labels]
   counts = mask.sum(1)
   filled = np.flatnonzero(counts)
   columns = mask @ np.arange(mask.shape[1]) / np.maximum(counts, 1)
-  y, x, width = filled * steps[0], columns[filled] * steps[1], counts[filled] * steps[1]
-  if len(y) < 24 or np.ptp(y) < 4 * np.median(width):
-    return fail('the mask is not a spine: it is less than four times as long as wide')
-  flags = []
-  holes = np.flatnonzero(np.diff(filled) > 1)
-  if len(holes):
-    spans = ', '.join(f'{filled[i] + 1} to {filled[i + 1] - 1}' for i in holes[:5])
-    flags.append(f'the mask has gaps, bridged in rows {spans}')
-  runs = (np.diff(mask[filled].astype(np.int8), axis=1, prepend=0) > 0).sum(1)
-  if (runs > 1).mean() > 0.05:
-    flags.append(f'{int((runs > 1).sum())} rows of the mask hold several parts side by side')
-  if width.max() > 3 * np.median(width):
-    flags.append(f'the mask is {width.max():.0f} mm wide in row {filled[width.argmax()]}, usually '
-                 f'{np.median(width):.0f} mm')
-  partial = bool(flags)
-  tenth = len(width) // 10
-  grid = np.linspace(y[0] + width[:tenth].mean(), y[-1] - width[-tenth:].mean(), POINTS)
-  row, column = grid, np.interp(grid, y, x)
-  smoothing = lam or LAM
-  for _ in range(PASSES):
-    fit, _ = midline.fit_smooth(row, column, order=3, lam=smoothing)
-    if lam is None:
-      noise = np.sqrt(np.mean((column - fit.position(row))**2)) / np.ptp(row)
-      smoothing = LAM * float(np.clip((noise / NOISE)**3, 1, 40))
-    found = _section_centers(mask, steps, np.linspace(y[0], y[-1], POINTS), fit,
-                                   float(np.quantile(width, 0.9)))
-    if len(found[0]) < POINTS // 2 or np.ptp(found[0]) < 4 * np.median(width):
-      return fail('the mask is not a spine: fewer than half of its sections are whole')
-    row, column = found
-  fit, draws = midline.fit_smooth(row, column, order=3, lam=smoothing, replicates=replicates,
-                                  seed=seed)
-  at = np.linspace(fit.top, fit.top + fit.height, 69)
-  tilts = fit.tilt(at)
-  share = (at - y[0]) / np.ptp(y)
-  names = angles.levels_by_height(share)
-  samples = None if draws is None else draws.tilt(at)
-  curves = angles.find_curves(tilts, [None] * len(at), at / steps[0], samples, min_deg,
-                              region_names=names)
-  for curve in curves:
-    curve['apex'] = names[int(np.abs(at / steps[0] - curve['apex_row']).argmin())]
-  v = 2 * (row - row[0]) / np.ptp(row) - 1
-  poly = np.polynomial.Chebyshev.fit(v, column, 7, domain=[-1, 1]).deriv()
-  other = np.degrees(np.arctan(poly(v) * 2 / np.ptp(row)))
-  other = np.abs(np.diff(other[angles.extremes(other, min_deg)])).max(initial=0.0)
-  major = max((curve['angle_deg'] for curve in curves), default=0.0)
-  if abs(other - major) > 3:
-    partial = True
-    flags.append(f'a polynomial of degree 7 through the same centerline gives {other:.1f} degrees')
-  short = [c for c in curves if c['lower_row'] - c['upper_row'] < 0.1 * np.ptp(y) / steps[0]]
-  if short:
-    partial = True
-    flags.append(f'the curve at row {short[0]["apex_row"]:.0f} is shorter than a tenth of the '
-                 'spine: the mask may end obliquely there and the next angle be wrong')
-  line = np.stack([at / steps[0], fit.position(at) / steps[1]], -1)
-  return angles.make_result(
-      name, spacing=steps, curves=curves, flags=flags, partial=partial, levels_found=0,
-      level_confidence='low', bands=bands, calibration=calibration,
-      midline=np.round(line, 2).tolist(), cross_check_deg=round(float(other), 2))
+  rows = Rows(mask, filled, filled * steps[0], columns[filled] * steps[1],
+              counts[filled] * steps[1])
+  if len(filled) < 24 or np.ptp(rows.y) < 4 * rows.usual_width:
+    raise flags.NoAngle('the mask is not a spine: it is less than four times as long as wide')
+  return rows
 
 
-def _section_centers(mask, steps, grid, fit, width):
-  """Middles (y, x) in mm of the sections perpendicular to the centerline, by y.
+def find_centerline(rows: Rows, steps: np.ndarray,
+                    smoothing: float | None) -> tuple[np.ndarray, np.ndarray, float]:
+  """Midpoints of the sections perpendicular to the spine, and the smoothing of their spline.
 
-  Sections that an end of the mask cuts are left out: those beyond the outermost ones that are as
-  wide as their neighborhood and its line of widths tell.
+  The first centerline joins the midpoints of the rows without both ends, where an oblique end would
+  bend it. Every pass replaces the points by the midpoints of the sections perpendicular to the
+  centerline before.
+
+  Returns:
+    y, x [n] in mm, and the smoothing.
+
+  Raises:
+    NoAngle: fewer than half of the sections are whole.
   """
-  slope, middle = fit.slope(grid), fit.position(grid)
+  top, bottom, tenth = rows.y[0], rows.y[-1], len(rows.y) // 10
+  y = np.linspace(top + rows.width[:tenth].mean(), bottom - rows.width[-tenth:].mean(), _POINTS)
+  x, chosen = np.interp(y, rows.y, rows.x), smoothing or SMOOTHING
+  for _ in range(_PASSES):
+    midline, _ = fit.fit_smooth(y, x, order=3, smoothing=chosen)
+    if smoothing is None:
+      noise = np.sqrt(np.mean((x - midline.position(y))**2)) / np.ptp(y)
+      chosen = SMOOTHING * float(np.clip((noise / _NOISE)**3, 1, _MAX_ROUGHNESS))
+    y, x = _section_centers(rows.mask, steps, np.linspace(top, bottom, _POINTS), midline,
+                            float(np.quantile(rows.width, 0.9)))
+    if len(y) < _POINTS // 2 or np.ptp(y) < 4 * rows.usual_width:
+      raise flags.NoAngle('the mask is not a spine: fewer than half of its sections are whole')
+  return y, x, chosen
+
+
+def _section_centers(mask: np.ndarray, steps: np.ndarray, grid: np.ndarray, midline: fit.Midline,
+                     width: float) -> tuple[np.ndarray, np.ndarray]:
+  """Midpoints (y, x) in mm of the sections perpendicular to the centerline at y = grid, by y.
+
+  Sections that an end or a gap of the mask cuts are left out. Whole sections are about as wide as a
+  quadratic fit of the widths; sections beyond the first and the last whole one are left out too.
+  """
+  slope, middle = midline.slope(grid), midline.position(grid)
   length = np.hypot(1, slope)
   off = np.linspace(-width, width, 121)
   y = grid[:, None] - off * (slope / length)[:, None]
@@ -144,10 +155,47 @@ def _section_centers(mask, steps, grid, fit, width):
   total = inside.sum(1)
   shift = inside @ off / total.clip(1e-6)
   usual = np.polynomial.Polynomial.fit(grid[20:-20], total[20:-20], 2)(grid)
-  full = np.flatnonzero(total > FULL * usual)
-  kept = total > CUT * usual
+  full = np.flatnonzero(total > _FULL * usual)
+  kept = total > _CUT * usual
   kept &= (np.arange(len(grid)) >= full.min(initial=len(grid))) & (
       np.arange(len(grid)) <= full.max(initial=0))
-  row, column = (grid - shift * slope / length)[kept], (middle + shift / length)[kept]
-  order = np.argsort(row, kind='stable')
-  return row[order], column[order]
+  y, x = (grid - shift * slope / length)[kept], (middle + shift / length)[kept]
+  order = np.argsort(y, kind='stable')
+  return y[order], x[order]
+
+
+def largest_by_polynomial(y: np.ndarray, x: np.ndarray, min_deg: float) -> float:
+  """The largest angle of a polynomial of degree 7 through the centerline, degrees."""
+  v = 2 * (y - y[0]) / np.ptp(y) - 1
+  derivative = np.polynomial.Chebyshev.fit(v, x, 7, domain=[-1, 1]).deriv()
+  return curves.largest_swing(np.degrees(np.arctan(derivative(v) * 2 / np.ptp(y))), min_deg)
+
+
+def flag_rows(rows: Rows) -> list[str]:
+  """Flags of gaps, of parts side by side and of single wide rows."""
+  notes, filled, width = [], rows.filled, rows.width
+  holes = np.flatnonzero(np.diff(filled) > 1)
+  if len(holes):
+    spans = ', '.join(f'{filled[i] + 1} to {filled[i + 1] - 1}' for i in holes[:5])
+    notes.append(f'the mask has gaps, bridged in rows {spans}')
+  runs = (np.diff(rows.mask[filled].astype(np.int8), axis=1, prepend=0) > 0).sum(1)
+  if (runs > 1).mean() > 0.05:
+    notes.append(f'{int((runs > 1).sum())} rows of the mask hold several parts side by side')
+  if width.max() > 3 * rows.usual_width:
+    notes.append(f'the mask is {width.max():.0f} mm wide in row {filled[width.argmax()]}, usually '
+                 f'{rows.usual_width:.0f} mm')
+  return notes
+
+
+def flag_curves(found: tuple[Curve, ...], cross_check: float, rows: Rows) -> list[str]:
+  """Flags of a polynomial that gives another angle, and of a short curve."""
+  notes = []
+  if abs(cross_check - max((curve.angle_deg for curve in found), default=0.0)) > _CROSS_CHECK_DEG:
+    notes.append(f'a polynomial of degree 7 through the same centerline gives {cross_check:.1f} '
+                 'degrees')
+  shortest = _SHORTEST * np.ptp(rows.filled)
+  short = [curve for curve in found if curve.lower_row - curve.upper_row < shortest]
+  if short:
+    notes.append(f'the curve at row {short[0].apex_row:.0f} is shorter than a tenth of the spine: '
+                 'the mask may end obliquely there and the next angle be wrong')
+  return notes

@@ -70,8 +70,7 @@ def validate(validation: Validation, variables: steps.Variables) -> dict[str, fl
     counts.append(outputs['counts'])
   scores = np.concatenate(losses)[:validation.num_cases]
   totals = np.concatenate(counts)[:validation.num_cases].astype(np.int64)
-  table = segmentation.summarize(totals, totals[:, :, [0, 2]].sum((1, 2)), validation.classes)
-  per_image = table['per_image']
+  per_image = segmentation.summarize(totals, validation.classes).per_image
   return {'loss': float(np.mean(scores)),
           **{f'{metric}/{name}': value for metric in ('dice', 'iou')
              for name, value in per_image[metric].items()}}

@@ -1,268 +1,253 @@
-"""How well two measurements of the same angles agree. Host code; degrees throughout.
+"""Agreement of two measurements of the same angles, in degrees.
 
-A difference is other - reference. What cannot be computed is None, with the reason in `undefined`.
+A difference is other - reference. A statistic that cannot be computed is None, and `undefined` says
+why. Standard deviations have n - 1 degrees of freedom.
 """
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from spinejax.measure import angles
+from spinejax.measure.results import BAND_LIMITS, BAND_NAMES
+from spinejax.metrics.results import Agreement, BandAgreement, Decision, Interval, Smape
 
-LIMIT_DEG = 5.0
+LIMIT_DEG = 5.0  # degrees; differences of angles up to it are common in practice
 CONFIDENCE = 0.95
-MAX_DEG = 180.0
+MAX_DEG = 180.0  # no angle is larger
+BANDS = tuple(zip(BAND_NAMES, (*BAND_LIMITS, math.inf)))
 _Z95 = float(stats.norm.ppf(0.975))
 _NO_PAIR = 'there is no pair of angles'
 _ONE_PAIR = 'needs at least two pairs of angles'
 
 Values = Sequence[float | None] | Sequence[Sequence[float | None]] | np.ndarray
-Interval = list[float]
+
+
+@dataclasses.dataclass(frozen=True)
+class IntraclassCorrelation:
+  """Absolute agreement ICC(2,1) and consistency ICC(3,1), with confidence intervals."""
+  undefined: Mapping[str, str]
+  icc2_1: float | None = None
+  icc2_1_ci: Interval | None = None
+  icc3_1: float | None = None
+  icc3_1_ci: Interval | None = None
 
 
 def agree(reference: Values, other: Values, *, limit: float = LIMIT_DEG,
-          bands: Sequence[tuple[str, float]] = angles.BANDS,
-          confidence: float = CONFIDENCE) -> dict[str, Any]:
-  """Everything published on the agreement of two measurements, of one angle per case.
+          bands: Sequence[tuple[str, float]] = BANDS, confidence: float = CONFIDENCE) -> Agreement:
+  """All published statistics of the agreement of two measurements, with one angle per case.
 
-  With d = other - reference: mad = mean |d|, bias = mean d, limits = bias ± 1.96 SD(d) (Bland and
-  Altman, 1999); sem = sqrt(MS_error) = SD(d) / sqrt(2), which is SD sqrt(1 - ICC(3,1)) with the
-  mean variance of the two; mdc95 = 1.96 sqrt(2) sem (Weir, 2005). Neither counts the bias.
+  With d = other - reference, mad = mean |d|, bias = mean d and limits = bias ± 1.96 SD(d) (Bland
+  and Altman, 1999); sem = sqrt(MS_error) = SD(d) / sqrt(2) and mdc95 = 1.96 sqrt(2) sem (Weir,
+  2005). The sem equals SD sqrt(1 - ICC(3,1)) with the mean variance of the two measurements. sem
+  and mdc95 do not include the bias. Intervals of the bias and of the limits are those of the t
+  distribution, with the approximate standard error of Bland and Altman for the limits.
 
   Args:
-    reference, other: [n] degrees within ±180; pairs with None, NaN or infinity are left out.
-    limit: of `within`, degrees, itself included.
-    bands: (name, upper limit in degrees, excluded) by rising limit, the last infinite.
-    confidence: of the intervals, all named `..._ci` [low, high].
-
-  Returns:
-    JSON-safe: `pairs`, `left_out`; `mad` and `mad_sd` (of |d|); `bias`, `bias_ci`, `sd` (of d);
-    `limits` [low, high], `lower_limit_ci`, `upper_limit_ci` (t distribution, the approximate
-    standard error of Bland and Altman); `within` (share with |d| <= `limit`), `num_within`,
-    `limit`; `r`, `r_ci`, `r2` (`pearson`); `icc2_1`, `icc3_1` with `..._ci` (`icc`); `sem`,
-    `mdc95`; `smape` (`smape`); `bands` (`rate_bands`); `confidence`; `undefined` {key: why it is
-    None}. SDs have n - 1 degrees of freedom.
+    reference, other: [n] degrees within ±180. Pairs with None, NaN or infinity are left out.
+    limit: of `within`, in degrees; the limit counts as within.
+    bands: (name, upper limit in degrees, excluded) by rising limit; the last limit is infinite.
+    confidence: of the intervals.
 
   Raises:
-    ValueError: lengths differ, an angle beyond ±180, bands or a share that cannot be.
+    ValueError: the lengths differ, an angle is beyond ±180, or an option is out of its range.
   """
   if not 0 < confidence < 1:
     raise ValueError(f'confidence must lie between 0 and 1, got {confidence}.')
   if not limit >= 0:
     raise ValueError(f'the limit must be at least 0 degrees, got {limit}.')
-  pairs = _pairs(reference, other)
-  left_out, pairs = len(pairs), pairs[np.isfinite(pairs).all(1)]
-  left_out -= len(pairs)
-  found: dict[str, Any] = {'pairs': len(pairs), 'left_out': left_out}
-  undefined: dict[str, str] = {}
-  for part in (_differences(pairs, limit, confidence), pearson(*pairs.T, confidence=confidence),
-               icc(pairs, confidence=confidence), smape(*pairs.T)):
-    undefined |= part.pop('undefined')
-    found |= part
-  return found | {'bands': rate_bands(*pairs.T, bands=bands), 'confidence': confidence,
-                  'undefined': undefined}
+  pairs = _to_pairs(reference, other)
+  finite = _finite_rows(pairs)
+  values, undefined = {}, {}
+  for part in (_differences(finite, limit, confidence), _pearson(finite, confidence),
+               vars(icc(finite, confidence=confidence)), vars(smape(*finite.T))):
+    values |= part
+    undefined |= part['undefined']
+  return Agreement(**{
+      **values, 'undefined': undefined, 'pairs': len(finite), 'left_out': len(pairs) - len(finite),
+      'limit': float(limit), 'bands': rate_bands(*finite.T, bands=bands),
+      'confidence': confidence})
 
 
 def _differences(pairs: np.ndarray, limit: float, confidence: float) -> dict[str, Any]:
-  """The part of `agree` that needs the differences alone."""
+  """Attributes of `Agreement` that need only the differences of finite pairs [n,2]."""
   n, difference = len(pairs), pairs[:, 1] - pairs[:, 0]
-  several = ('mad_sd', 'bias_ci', 'sd', 'limits', 'lower_limit_ci', 'upper_limit_ci', 'sem',
-             'mdc95')
-  found: dict[str, Any] = dict.fromkeys(('mad', 'bias', 'within', *several))
-  found |= {'num_within': 0, 'limit': float(limit)}
-  if not n:
-    return found | {'undefined': dict.fromkeys(('mad', 'bias', 'within', *several), _NO_PAIR)}
-  size, bias = np.abs(difference), float(difference.mean())
-  # A limit is meant in decimals: 12.3 - 7.3 is within 5, though not in binary.
-  within = int((size <= limit + 1e-9).sum())
-  found |= {'mad': float(size.mean()), 'bias': bias, 'num_within': within, 'within': within / n}
-  if n < 2:
-    return found | {'undefined': dict.fromkeys(several, _ONE_PAIR)}
-  sd = float(difference.std(ddof=1))
-  t = float(stats.t.ppf((1 + confidence) / 2, n - 1))
-  around = lambda center, error: [center - t * error, center + t * error]
-  limits = [bias - _Z95 * sd, bias + _Z95 * sd]
-  error = sd * math.sqrt(1 / n + _Z95**2 / (2 * (n - 1)))
-  sem = sd / math.sqrt(2)
-  return found | {
-      'mad_sd': float(size.std(ddof=1)), 'bias_ci': around(bias, sd / math.sqrt(n)), 'sd': sd,
-      'limits': limits, 'lower_limit_ci': around(limits[0], error),
-      'upper_limit_ci': around(limits[1], error), 'sem': sem, 'mdc95': _Z95 * math.sqrt(2) * sem,
-      'undefined': {}}
+  values: dict[str, Any] = dict.fromkeys((
+      'mad', 'mad_sd', 'bias', 'bias_ci', 'sd', 'limits', 'lower_limit_ci', 'upper_limit_ci',
+      'within', 'sem', 'mdc95'))
+  # The tolerance counts 12.3 - 7.3 as 5, which it exceeds in binary.
+  values['num_within'] = int((np.abs(difference) <= limit + 1e-9).sum())
+  if n:
+    values |= {'mad': float(np.abs(difference).mean()), 'bias': float(difference.mean()),
+               'within': values['num_within'] / n}
+  if n > 1:
+    bias, sd = values['bias'], float(difference.std(ddof=1))
+    low, high = bias - _Z95 * sd, bias + _Z95 * sd
+    t = float(stats.t.ppf((1 + confidence) / 2, n - 1))
+    error, limit_error = (t * sd * math.sqrt(x) for x in (1 / n, 1 / n + _Z95**2 / (2 * (n - 1))))
+    values |= {
+        'mad_sd': float(np.abs(difference).std(ddof=1)), 'sd': sd, 'limits': (low, high),
+        'bias_ci': (bias - error, bias + error),
+        'lower_limit_ci': (low - limit_error, low + limit_error),
+        'upper_limit_ci': (high - limit_error, high + limit_error),
+        'sem': sd / math.sqrt(2), 'mdc95': _Z95 * sd}
+  reason = _ONE_PAIR if n else _NO_PAIR
+  return values | {'undefined': {key: reason for key, value in values.items() if value is None}}
 
 
-def pearson(reference: Values, other: Values, *, confidence: float = CONFIDENCE) -> dict[str, Any]:
-  """Pearson's r with the interval of Fisher's transformation, tanh(atanh r ± z / sqrt(n - 3)).
+def _pearson(pairs: np.ndarray, confidence: float) -> dict[str, Any]:
+  """Pearson's r, r² and the interval of r by Fisher's transformation, of finite pairs [n,2].
 
-  Args:
-    reference, other: [n]; pairs with None, NaN or infinity are left out.
-
-  Returns:
-    `r`, `r_ci`, `r2` = r², that of the straight line through the pairs, and `undefined`: r needs
-    three pairs (of two it is ±1 whatever they are) and values that are not all equal, its interval
-    four.
+  r needs three pairs, because it is ±1 for any two, and values that are not all equal. The interval
+  needs four pairs.
   """
-  pairs = _pairs(reference, other)
-  pairs = pairs[np.isfinite(pairs).all(1)]
-  found: dict[str, Any] = {'r': None, 'r_ci': None, 'r2': None}
-  reason = ''
+  undefined: dict[str, Any] = dict.fromkeys(('r', 'r_ci', 'r2'))
   if len(pairs) < 3:
     reason = 'needs at least three pairs of angles' if len(pairs) else _NO_PAIR
-  elif any(_is_constant(values) for values in pairs.T):
+    return undefined | {'undefined': dict.fromkeys(undefined, reason)}
+  if any(_is_constant(values) for values in pairs.T):
     reason = 'one of the two measured the same angle in every case'
-  if reason:
-    return found | {'undefined': dict.fromkeys(found, reason)}
-  r = float(np.clip(np.corrcoef(pairs.T)[0, 1], -1, 1))
-  if 1 - abs(r) < 1e-14:
-    r = math.copysign(1.0, r)
-  found |= {'r': r, 'r2': r * r}
+    return undefined | {'undefined': dict.fromkeys(undefined, reason)}
+  found = stats.pearsonr(*pairs.T)
+  r = float(found.statistic)
   if len(pairs) < 4:
-    return found | {'undefined': {'r_ci': 'needs at least four pairs of angles'}}
-  if abs(r) == 1:
-    return found | {'r_ci': [r, r], 'undefined': {}}
-  half = float(stats.norm.ppf((1 + confidence) / 2)) / math.sqrt(len(pairs) - 3)
-  return found | {'r_ci': [math.tanh(math.atanh(r) - half), math.tanh(math.atanh(r) + half)],
-                  'undefined': {}}
+    return {'r': r, 'r_ci': None, 'r2': r * r,
+            'undefined': {'r_ci': 'needs at least four pairs of angles'}}
+  low, high = found.confidence_interval(confidence)
+  return {'r': r, 'r_ci': (float(low), float(high)), 'r2': r * r, 'undefined': {}}
 
 
-def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> dict[str, Any]:
+def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> IntraclassCorrelation:
   """Intraclass correlations of single ratings: absolute agreement, and consistency.
 
-  With the mean squares of rows R, columns C and error E, n rows and k columns,
+  With mean squares R of rows, C of columns and E of the error, n rows and k columns,
     ICC(2,1) = (R - E) / (R + (k - 1) E + k (C - E) / n)   raters are a sample: a bias counts
-    ICC(3,1) = (R - E) / (R + (k - 1) E)                   these raters: a bias does not count
-  (Shrout and Fleiss, 1979); the intervals are those of McGraw and Wong (1996), table 7, for A,1 and
-  C,1. Where nothing but a bias is left of the error, the interval of ICC(3,1) is [1, 1].
+    ICC(3,1) = (R - E) / (R + (k - 1) E)                   fixed raters: a bias does not count
+  (Shrout and Fleiss, 1979). The intervals are those of McGraw and Wong (1996), table 7, cases A,1
+  and C,1. Without an error but a bias the interval of ICC(3,1) is (1, 1). Estimates and limits may
+  be negative.
 
   Args:
-    ratings: [n, k], a row per case and a column per rater; rows with a value that is not finite are
-      left out.
-
-  Returns:
-    `icc2_1`, `icc2_1_ci`, `icc3_1`, `icc3_1_ci`, and `undefined`: they need two rows, two columns
-    and values that are not all equal. Estimates and limits may be negative.
+    ratings: [n,k], a row per case and a column per rater. Rows with a value that is not finite are
+      left out. At least two rows and values that are not all equal are needed.
+    confidence: of the intervals.
 
   Raises:
-    ValueError: not two axes, fewer than two columns.
+    ValueError: not two axes, or fewer than two columns.
   """
   ratings = np.asarray(ratings, np.float64)
   if ratings.ndim != 2 or ratings.shape[1] < 2:
     raise ValueError('expected ratings [cases, raters] of at least two raters, got shape '
                      f'{ratings.shape}.')
-  ratings = ratings[np.isfinite(ratings).all(1)]
+  ratings = _finite_rows(ratings)
   n, k = ratings.shape
-  keys = ('icc2_1', 'icc2_1_ci', 'icc3_1', 'icc3_1_ci')
+  reasons = dict.fromkeys(('icc2_1', 'icc3_1', 'icc3_1_ci'), 'the cases do not differ')
+  reasons['icc2_1_ci'] = 'its degrees of freedom are undefined'
   if n < 2 or _is_constant(ratings):
     reason = 'all angles are equal' if n > 1 else _ONE_PAIR if n else _NO_PAIR
-    return dict.fromkeys(keys) | {'undefined': dict.fromkeys(keys, reason)}
-  rows, columns, error = _mean_squares(ratings)
+    return IntraclassCorrelation(dict.fromkeys(reasons, reason))
+  rows, columns, error = squares = _mean_squares(ratings)
   agreement = _ratio(rows - error, rows + columns * k / n + error * (k - 1 - k / n))
   consistency = _ratio(rows - error, rows + error * (k - 1))
-  found: dict[str, Any] = {'icc2_1': agreement, 'icc2_1_ci': None,
-                           'icc3_1': consistency, 'icc3_1_ci': None}
-  if agreement is not None:
-    found['icc2_1_ci'] = _agreement_interval(agreement, rows, columns, error, n, k, confidence)
-  if consistency is not None:
-    found['icc3_1_ci'] = _consistency_interval(rows, error, n, k, confidence)
-  reasons = {'icc2_1': 'the cases do not differ', 'icc3_1': 'the cases do not differ',
-             'icc2_1_ci': 'its degrees of freedom are undefined',
-             'icc3_1_ci': 'the cases do not differ'}
-  return found | {'undefined': {key: reasons[key] for key in keys if found[key] is None}}
+  values = {
+      'icc2_1': agreement, 'icc3_1': consistency,
+      'icc2_1_ci': None if agreement is None else _agreement_interval(
+          agreement, squares, (n, k), confidence),
+      'icc3_1_ci': None if consistency is None else _consistency_interval(
+          squares, (n, k), confidence)}
+  return IntraclassCorrelation(
+      {name: reasons[name] for name, value in values.items() if value is None}, **values)
 
 
-def _mean_squares(ratings: np.ndarray) -> tuple[float, ...]:
-  """Of rows, columns and error, in a two-way layout [n, k]; those of rounding alone are 0."""
+def _mean_squares(ratings: np.ndarray) -> tuple[float, float, float]:
+  """Mean squares of rows, columns and error of [n,k]; those of mere rounding are 0."""
   n, k = ratings.shape
   grand = ratings.mean()
-  of_rows, of_columns = ratings.mean(1, keepdims=True), ratings.mean(0, keepdims=True)
-  error = ratings - of_rows - of_columns + grand
-  squares = (k * ((of_rows - grand)**2).sum() / (n - 1),
-             n * ((of_columns - grand)**2).sum() / (k - 1),
-             (error**2).sum() / ((n - 1) * (k - 1)))
+  row_means, column_means = ratings.mean(1, keepdims=True), ratings.mean(0, keepdims=True)
+  error = ratings - row_means - column_means + grand
+  rows = k * ((row_means - grand)**2).sum() / (n - 1)
+  columns = n * ((column_means - grand)**2).sum() / (k - 1)
+  errors = (error**2).sum() / ((n - 1) * (k - 1))
   smallest = (1e-12 * np.abs(ratings).max())**2
-  return tuple(float(square) if square > smallest else 0.0 for square in squares)
+  return tuple(float(square) if square > smallest else 0.0 for square in (rows, columns, errors))
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:
   return numerator / denominator if denominator > 0 else None
 
 
-def _agreement_interval(rho: float, rows: float, columns: float, error: float, n: int, k: int,
+def _quantile(confidence: float, *degrees: float) -> float:
+  """The upper limit of a two-sided interval of the F distribution."""
+  return float(stats.f.ppf((1 + confidence) / 2, *degrees))
+
+
+def _agreement_interval(rho: float, squares: tuple[float, float, float], shape: tuple[int, int],
                         confidence: float) -> Interval | None:
+  (rows, columns, error), (n, k) = squares, shape
   if columns == error == 0:
-    return [1.0, 1.0]
+    return 1.0, 1.0
   a = k * rho / (n * (1 - rho)) * columns
   b = (1 + k * rho * (n - 1) / (n * (1 - rho))) * error
   spread = a**2 / (k - 1) + b**2 / ((n - 1) * (k - 1))
   if not spread > 0:
     return None
-  freedom = (a + b)**2 / spread  # Satterthwaite's
-  quantile = lambda *of: float(stats.f.ppf((1 + confidence) / 2, *of))
-  lower, upper = quantile(n - 1, freedom), quantile(freedom, n - 1)
-  other = k * columns + (k * n - k - n) * error
-  low = _ratio(n * (rows - lower * error), lower * other + n * rows)
-  high = _ratio(n * (upper * rows - error), other + n * upper * rows)
-  ends = [end for end in (low, high) if end is not None and math.isfinite(end)]
-  return ends if len(ends) == 2 else None
+  degrees = (a + b)**2 / spread  # approximation of Satterthwaite
+  lower, upper = _quantile(confidence, n - 1, degrees), _quantile(confidence, degrees, n - 1)
+  rest = k * columns + (k * n - k - n) * error
+  low = _ratio(n * (rows - lower * error), lower * rest + n * rows)
+  high = _ratio(n * (upper * rows - error), rest + n * upper * rows)
+  if low is None or high is None or not math.isfinite(low + high):
+    return None
+  return low, high
 
 
-def _consistency_interval(rows: float, error: float, n: int, k: int, confidence: float) -> Interval:
+def _consistency_interval(squares: tuple[float, float, float], shape: tuple[int, int],
+                          confidence: float) -> Interval:
+  (rows, _, error), (n, k) = squares, shape
   if error == 0:
-    return [1.0, 1.0]
-  freedom = n - 1, (n - 1) * (k - 1)
-  quantile = lambda *of: float(stats.f.ppf((1 + confidence) / 2, *of))
-  low, high = rows / error / quantile(*freedom), rows / error * quantile(*freedom[::-1])
-  return [(ratio - 1) / (ratio + k - 1) for ratio in (low, high)]
+    return 1.0, 1.0
+  degrees = n - 1, (n - 1) * (k - 1)
+  low = rows / error / _quantile(confidence, *degrees)
+  high = rows / error * _quantile(confidence, *degrees[::-1])
+  return (low - 1) / (low + k - 1), (high - 1) / (high + k - 1)
 
 
-def smape(reference: Values, other: Values) -> dict[str, Any]:
+def smape(reference: Values, other: Values) -> Smape:
   """Symmetric mean absolute percentage error: mean over cases of 100 sum|a - b| / sum(a + b), in %.
 
-  The sums run over the angles of a case, which are three (proximal thoracic, main thoracic,
-  thoracolumbar) in the AASCE challenge (Wang et al., 2021), whose score this is. Deviation: the
-  denominator is sum(|a| + |b|), the same for angles that have no sign.
+  The sums run over the angles of a case. In the AASCE challenge (Wang et al., 2021), whose score
+  this is, a case has three: proximal thoracic, main thoracic and thoracolumbar. Deviation: the
+  denominator is sum(|a| + |b|), which is the same for angles without a sign.
 
   Args:
-    reference, other: [n] or [n, angles]; cases with None, NaN or infinity are left out, and so are
-      cases in which all angles are 0, for which it is undefined.
-
-  Returns:
-    `smape` in percent, 0 to 100, `smape_cases`, the number it is a mean of, and `undefined`.
+    reference, other: [n] or [n, angles]. Cases with None, NaN or infinity are left out, and so are
+      cases whose angles are all 0, for which the error is undefined.
   """
-  pairs = _pairs(reference, other)
-  pairs = pairs[..., None] if pairs.ndim == 2 else pairs
-  pairs = pairs[np.isfinite(pairs).all((1, 2))]
+  pairs = _to_pairs(reference, other)
+  pairs = _finite_rows(pairs[..., None] if pairs.ndim == 2 else pairs)
   size = np.abs(pairs).sum((1, 2))
   error = np.abs(pairs[:, 1] - pairs[:, 0]).sum(1)[size > 0]
-  found: dict[str, Any] = {'smape': None, 'smape_cases': len(error)}
   if not len(error):
-    return found | {'undefined': {'smape': 'all angles are 0' if len(pairs) else _NO_PAIR}}
-  return found | {'smape': float(100 * (error / size[size > 0]).mean()), 'undefined': {}}
+    return Smape(None, 0, {'smape': 'all angles are 0' if len(pairs) else _NO_PAIR})
+  return Smape(float(100 * (error / size[size > 0]).mean()), len(error), {})
 
 
-def rate_bands(reference: Values, other: Values, *,
-               bands: Sequence[tuple[str, float]] = angles.BANDS) -> dict[str, Any]:
-  """Whether the other measurement puts a case into the band of severity that the reference does.
+def rate_bands(reference: Values, other: Values, *, bands: Sequence[tuple[str, float]] = BANDS
+               ) -> BandAgreement:
+  """Whether the other measurement puts a case into the band of severity of the reference.
 
-  Sensitivity = TP / (TP + FN), specificity = TN / (TN + FP), the reference being the truth. An
-  angle's band is that of its size, without its sign.
+  Sensitivity = TP / (TP + FN) and specificity = TN / (TN + FP), with the reference as the truth.
+  Bands ignore the sign of an angle. Kappa is undefined if each measurement puts all cases into the
+  same one band.
 
   Args:
-    reference, other: [n] degrees; pairs with None, NaN or infinity are left out.
-    bands: (name, upper limit in degrees, excluded) by rising limit, the last infinite.
-
-  Returns:
-    `names`, `limits` (upper, the last None), `confusion` [reference][other] of cases, `accuracy`
-    (share in the same band), `kappa` (Cohen's with linear weights |i - j|, over the bands; None
-    where each measurement has all cases in the same one band), `each` {name: decision: the band
-    against all others} and `at_least` {name: decision: this band or a higher one}, without the
-    first. A decision has `tp`, `fn`, `fp`, `tn`, `sensitivity` (None without a true case) and
-    `specificity` (None without a false one); those of `at_least` have `from_deg`, too.
+    reference, other: [n] degrees. Pairs with None, NaN or infinity are left out.
+    bands: (name, upper limit in degrees, excluded) by rising limit; the last limit is infinite.
 
   Raises:
-    ValueError: bands that do not rise to infinity, or share a name.
+    ValueError: the limits of the bands do not rise to infinity, or two bands share a name.
   """
   names, limits = [name for name, _ in bands], np.array([limit for _, limit in bands], np.float64)
   if not len(bands) or limits[-1] != math.inf or not (np.diff(limits) > 0).all() or limits[0] <= 0:
@@ -270,42 +255,40 @@ def rate_bands(reference: Values, other: Values, *,
                      f'{", ".join(f"{limit:g}" for limit in limits) or "none"}.')
   if len(set(names)) < len(names):
     raise ValueError(f'bands need different names, got {", ".join(names)}.')
-  pairs = _pairs(reference, other)
-  pairs = pairs[np.isfinite(pairs).all(1)]
+  pairs = _finite_rows(_to_pairs(reference, other))
   truth, found = np.searchsorted(limits, np.abs(pairs), side='right').T
   confusion = np.zeros((len(bands), len(bands)), np.int64)
   np.add.at(confusion, (truth, found), 1)
-  starts = dict(zip(names[1:], map(float, limits)))
-  return {
-      'names': names, 'limits': [*map(float, limits[:-1]), None], 'confusion': confusion.tolist(),
-      'accuracy': float((truth == found).mean()) if len(pairs) else None,
-      'kappa': _weighted_kappa(confusion),
-      'each': {name: _decision(truth == i, found == i) for i, name in enumerate(names)},
-      'at_least': {name: {'from_deg': starts[name]} | _decision(truth >= i, found >= i)
-                   for i, name in enumerate(names) if i}}
+  return BandAgreement(
+      names=tuple(names), limits=(*map(float, limits[:-1]), None),
+      confusion=tuple(map(tuple, confusion.tolist())),
+      accuracy=float((truth == found).mean()) if len(pairs) else None,
+      kappa=_weighted_kappa(confusion),
+      each={name: _decide(truth == i, found == i) for i, name in enumerate(names)},
+      at_least={name: _decide(truth >= i, found >= i, float(limits[i - 1]))
+                for i, name in enumerate(names) if i})
 
 
-def _decision(truth: np.ndarray, found: np.ndarray) -> dict[str, Any]:
-  tp, fn, fp, tn = (int((truth == a)[found == b].sum())
-                    for a, b in ((True, True), (True, False), (False, True), (False, False)))
-  return {'tp': tp, 'fn': fn, 'fp': fp, 'tn': tn, 'sensitivity': _ratio(tp, tp + fn),
-          'specificity': _ratio(tn, tn + fp)}
+def _decide(truth: np.ndarray, found: np.ndarray, from_deg: float | None = None) -> Decision:
+  tp, fn = int((truth & found).sum()), int((truth & ~found).sum())
+  fp, tn = int((~truth & found).sum()), int((~truth & ~found).sum())
+  return Decision(tp, fn, fp, tn, _ratio(tp, tp + fn), _ratio(tn, tn + fp), from_deg)
 
 
 def _weighted_kappa(confusion: np.ndarray) -> float | None:
-  """1 - sum(w observed) / sum(w expected), w = |i - j| (Cohen, 1968)."""
+  """1 - sum(w observed) / sum(w expected) with w = |i - j| (Cohen, 1968)."""
   weights = np.abs(np.subtract.outer(*[np.arange(len(confusion))] * 2))
   expected = np.outer(confusion.sum(1), confusion.sum(0)) / max(confusion.sum(), 1)
   by_chance = float((weights * expected).sum())
   return 1 - float((weights * confusion).sum()) / by_chance if by_chance > 0 else None
 
 
-def _pairs(reference: Values, other: Values) -> np.ndarray:
-  """[n, 2, ...] float64; None is NaN."""
+def _to_pairs(reference: Values, other: Values) -> np.ndarray:
+  """Both measurements as float64 [n,2,...]; None becomes NaN."""
   try:
     both = [np.asarray(values, np.float64) for values in (reference, other)]
   except (TypeError, ValueError) as error:
-    raise ValueError(f'angles must be numbers, None where there is none ({error}).') from error
+    raise ValueError(f'angles must be numbers, or None if there is none ({error}).') from error
   if both[0].shape != both[1].shape or both[0].ndim not in (1, 2):
     raise ValueError('expected two lists of angles of the same cases, got shapes '
                      f'{both[0].shape} and {both[1].shape}.')
@@ -314,6 +297,10 @@ def _pairs(reference: Values, other: Values) -> np.ndarray:
   if len(beyond):
     raise ValueError(f'angles must lie within ±{MAX_DEG:g} degrees, got {beyond[0]:g}.')
   return pairs
+
+
+def _finite_rows(values: np.ndarray) -> np.ndarray:
+  return values[np.isfinite(values).all(tuple(range(1, values.ndim)))]
 
 
 def _is_constant(values: np.ndarray) -> bool:

@@ -283,7 +283,7 @@ class TestResult:
               angles['method'], angles['reference'], angles['failed'],
               _agreement(angles['agreement']),
               _agreement(angles['naive']) if angles['naive'] else None) if angles else None)
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, OverflowError) as error:
       raise ValueError('expected the result of a test with step, tables and cases, got other '
                        f'content ({type(error).__name__}: {error}).') from error
 

@@ -31,7 +31,7 @@ import numpy as np
 from PIL import Image
 
 from tests import tiny
-from tests.data import folders
+from tests.readers import folders
 
 SECONDS, BYTES = 10, 2 << 30
 _INTEGERS = (0, 1, 2, 3, 127, 128, 255, 256, 32767, 32768, 65535, 1 << 20, (1 << 31) - 1, 1 << 31,
@@ -185,8 +185,8 @@ def _read_images(folder):
   from spinejax.readers import files
 
   for path in sorted(folder.iterdir()):
-    for read in (files.read_picture, files.read_mask,
-                 lambda path: files.read_mask(path, ((0, 0, 0), (255, 0, 0), (0, 0, 255)))):
+    for read in (images.read_picture, masks.read_mask,
+                 lambda path: masks.read_mask(path, ((0, 0, 0), (255, 0, 0), (0, 0, 255)))):
       _try(read, path)
 
 
@@ -298,7 +298,7 @@ def _read_cases(folder):
   from spinejax.readers import files
 
   for path in sorted(folder.iterdir()):
-    _, faults = files.read_cases(path, ['anna', 'ben', 'carl'])
+    _, faults = layouts.read_cases(path, ['anna', 'ben', 'carl'])
     for fault in faults:
       check_refusal(ValueError(fault))
 
@@ -333,7 +333,7 @@ def _read_corners(folder):
 
   for path in sorted(folder.iterdir()):
     for line in (0, 1, 2):
-      _try(trimaps.read_corners, path, (700, 100), line)
+      _try(corner_tables.read_corners, path, (700, 100), line)
 
 
 def _read_split(folder):
@@ -365,8 +365,8 @@ def _read_pairs(folder):
   from spinejax.readers import files
 
   def read(path):
-    pairs, faults = files.find_pairs(path)
-    _, more = files.check_pairs(pairs, 3)
+    pairs, faults = layouts.find_pairs(path)
+    _, more = checks.check_pairs(pairs, 3)
     for fault in (*faults, *more):
       check_refusal(ValueError(fault))
 
@@ -385,19 +385,20 @@ def _write_run(folder):
       'std': [1.0]})
   runs.write_json(folder / 'manifest.json', {'starts': [{'date': '', 'command': ''}]})
   table = {'dice': {'bone': 0.5, 'mean_foreground': 0.5}}
-  runs.write_json(folder / 'test_metrics.json', {'cases': {'c': table}, 'per_image': table})
+  runs.write_json(folder / 'test_metrics.json', {
+      'step': 1, 'per_image': table, 'pooled': table, 'cases': {'c': table}, 'auc': {'bone': 0.5}})
   (folder / 'metrics.jsonl').write_text('{"step": 1, "phase": "train", "loss": 0.5}\n' * 3)
   return [folder / f'{name}.json' for name in ('config', 'dataset', 'manifest', 'test_metrics')
           ] + [folder / 'metrics.jsonl']
 
 
 def _read_run(folder):
-  from spinejax.commands import compare
   from spinejax import logs, runs
+  from spinejax.metrics import tested_runs
 
   _try(lambda: runs.check(str(folder), 'config', tiny.tiny_config()))
-  for read in (runs.load_config, runs.load_dataset_info, runs.read_manifest, compare.load_run,
-               logs.read_metrics):
+  for read in (runs.load_config, runs.load_dataset_info, runs.read_manifest,
+               tested_runs.load_tested_run, logs.read_metrics):
     _try(read, str(folder))
   _try(lambda: runs.record_start(str(folder)))
 

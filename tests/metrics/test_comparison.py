@@ -7,18 +7,19 @@ import pytest
 from scipy import stats
 
 from spinejax.metrics import comparison
+from spinejax.metrics.results import (
+    CaseResult, LaminaeSummary, MissedLaminae, RunSummary, TestResult)
 
 CLASSES = ('background', 'rib', 'lump')
 
 
 def result(dice, laminae=None):
-  """test_metrics.json of cases with these Dice values of rib; lump is 0.5 everywhere."""
-  cases = {f'case_{i}': {'dice': {'rib': value, 'lump': 0.5, 'mean_foreground': value}}
-           for i, value in enumerate(dice)}
-  found = {'cases': cases}
-  if laminae is not None:
-    found['laminae'] = {'cases': dict(zip(cases, laminae)), 'localizer_dice': {'0.5': 0.65}}
-  return found
+  """Result of cases with these Dice values of rib; lump is 0.5 everywhere."""
+  cases = {}
+  for i, value in enumerate(dice):
+    overlap = {'dice': {'rib': value, 'lump': 0.5, 'mean_foreground': value}}
+    cases[f'case_{i}'] = CaseResult(f'case_{i}', overlap, laminae and laminae[i])
+  return TestResult(1, {}, {}, cases, {}, laminae=laminae and LaminaeSummary({}, {}, {'0.5': 0.65}))
 
 
 def lamina_case(missed, true=(24, 10), d3d=1.0):
@@ -30,31 +31,34 @@ def lamina_case(missed, true=(24, 10), d3d=1.0):
           'd3d_sum': dict.fromkeys(regions, d3d and 34 * d3d), 'dice': dict.fromkeys(regions, 0.6)}
 
 
-def by_key(found):
-  return {metric['key']: metric for metric in found['metrics']}
+def compare(**results):
+  """The comparison, and its metrics by key."""
+  found = comparison.compare(results, CLASSES)
+  return found, {metric.key: metric for metric in found.metrics}
 
 
 def test_means_deviations_and_a_t_test_by_hand():
-  first, other = [0.9, 0.7, 0.8, 0.8], [0.6, 0.6, 0.7, 0.5]
-  found = comparison.compare({'a': result(first), 'b': result(other)}, CLASSES)
-  assert found['runs'] == ['a', 'b'] and found['cases'] == [f'case_{i}' for i in range(4)]
-  rib = by_key(found)['dice/rib']
-  assert rib['runs']['a'] == pytest.approx({'mean': 0.8, 'sd': math.sqrt(0.02 / 3), 'cases': 4})
-  test = rib['against']['b']
-  # Differences 0.3 0.1 0.1 0.3: mean 0.2, deviation sqrt(0.04 / 3), t = 2 sqrt(3) of 3 degrees.
-  assert test['difference'] == pytest.approx(0.2)
-  assert test['p_value'] == pytest.approx(stats.t.sf(2 * math.sqrt(3), 3))
-  assert 0.099 < test['low'] < 0.2 < test['high'] < 0.301 and test['note'] == ''
-  assert list(by_key(found)) == ['dice/rib', 'dice/lump', 'dice/mean_foreground']
-  assert json.loads(json.dumps(found, allow_nan=False)) == found
+  found, metrics = compare(a=result([0.9, 0.7, 0.8, 0.8]), b=result([0.6, 0.6, 0.7, 0.5]))
+  assert found.runs == ('a', 'b') and found.cases == tuple(f'case_{i}' for i in range(4))
+  assert list(metrics) == ['dice/rib', 'dice/lump', 'dice/mean_foreground']
+  rib = metrics['dice/rib']
+  assert rib.values == {'a': (0.9, 0.7, 0.8, 0.8), 'b': (0.6, 0.6, 0.7, 0.5)}
+  assert rib.runs['a'] == RunSummary(pytest.approx(0.8), pytest.approx(math.sqrt(0.02 / 3)), 4)
+  test = rib.against['b']
+  # Differences 0.3 0.1 0.1 0.3: mean 0.2, deviation sqrt(0.04 / 3), t = 2 sqrt(3), 3 degrees.
+  assert test.difference == pytest.approx(0.2)
+  assert test.p_value == pytest.approx(stats.t.sf(2 * math.sqrt(3), 3))
+  assert 0.099 < test.low < 0.2 < test.high < 0.301 and test.note == ''
+  stored = json.loads(json.dumps(found.to_json(), allow_nan=False))
+  assert stored['metrics'][0]['against']['b']['p_value'] == test.p_value
 
 
 def test_the_tail_is_that_of_the_better_run():
   worse, better = [1.0, 2.0, 4.0], [0.5, 1.0, 1.0]
   down = comparison.paired_test(better, worse, better='lower')
   up = comparison.paired_test(better, worse, better='higher')
-  assert down['p_value'] < 0.1 and up['p_value'] == pytest.approx(1 - down['p_value'])
-  assert down['difference'] == pytest.approx(-4.5 / 3) and down['high'] < 0
+  assert down.p_value < 0.1 and up.p_value == pytest.approx(1 - down.p_value)
+  assert down.difference == pytest.approx(-4.5 / 3) and down.high < 0
 
 
 def test_the_interval_is_paired_seeded_and_covers():
@@ -65,12 +69,12 @@ def test_the_interval_is_paired_seeded_and_covers():
   assert test == comparison.paired_test(first, other, better='higher', num_resamples=999)
   assert test != comparison.paired_test(first, other, better='higher', num_resamples=999, seed=1)
   spread = np.std(first - other, ddof=1) / math.sqrt(30)
-  assert test['high'] - test['low'] == pytest.approx(2 * 1.96 * spread, rel=0.2)
+  assert test.high - test.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
   covered = 0
   for _ in range(100):
     differences = rng.normal(0.5, 1, 20)
     test = comparison.paired_test(differences, np.zeros(20), better='higher', num_resamples=300)
-    covered += test['low'] <= 0.5 <= test['high']
+    covered += test.low <= 0.5 <= test.high
   assert 85 <= covered <= 99
 
 
@@ -81,71 +85,63 @@ def test_the_interval_is_paired_seeded_and_covers():
     ([0.5, None, 0.3], [0.4, 0.2, None], 1, 0.1, 'at least two cases'),
     ([None, None], [0.4, 0.2], 0, None, 'at least two cases'),
 ])
-def test_what_cannot_be_tested_is_said(first, other, cases, difference, words):
+def test_a_note_says_what_cannot_be_tested(first, other, cases, difference, words):
   test = comparison.paired_test(first, other, better='higher')
-  assert test['cases'] == cases and words in test['note']
-  assert test['difference'] == (None if difference is None else pytest.approx(difference))
-  assert test['p_value'] is test['low'] is test['high'] is None
+  assert test.cases == cases and words in test.note
+  assert test.difference == (None if difference is None else pytest.approx(difference))
+  assert test.p_value is test.low is test.high is None
 
 
 def test_cases_that_differ_in_one_alone_have_finite_numbers():
   test = comparison.paired_test([0.0] * 9 + [1.0], [0.0] * 10, better='lower')
-  assert 0 < test['p_value'] < 1 and (test['low'] is None or 0 <= test['low'] <= test['high'] <= 1)
+  assert 0 < test.p_value < 1 and (test.low is None or 0 <= test.low <= test.high <= 1)
 
 
-def test_undefined_values_are_left_out_and_said():
-  found = comparison.compare(
-      {'a': result([0.9, None, 0.8, 0.4]), 'b': result([0.6, 0.5, None, 0.3])}, CLASSES)
-  rib = by_key(found)['dice/rib']
-  assert rib['runs']['a']['cases'] == 3 and rib['against']['b']['cases'] == 2
-  assert rib['against']['b']['difference'] == pytest.approx(0.2)
+def test_undefined_values_are_left_out_with_a_note():
+  found, metrics = compare(a=result([0.9, None, 0.8, 0.4]), b=result([0.6, 0.5, None, 0.3]))
+  rib = metrics['dice/rib']
+  assert rib.runs['a'].cases == 3 and rib.against['b'].cases == 2
+  assert rib.against['b'].difference == pytest.approx(0.2)
   assert ('Dice, rib; Dice, mean of foreground: undefined in some of the 4 cases, 1 of a, 1 of b.'
-          in found['notes'])
-  assert any('Dice, lump (b): the difference is the same' in note for note in found['notes'])
-  nowhere = comparison.compare({'a': result([None, None]), 'b': result([None, None])}, CLASSES)
-  assert list(by_key(nowhere)) == ['dice/lump']
+          in found.notes)
+  assert any('Dice, lump (b): the difference is the same' in note for note in found.notes)
+  _, metrics = compare(a=result([None, None]), b=result([None, None]))
+  assert list(metrics) == ['dice/lump']
 
 
 def test_one_case_has_means_alone():
-  found = comparison.compare({'a': result([0.9]), 'b': result([0.6])}, CLASSES)
-  assert found['notes'] == ['One case has no deviation, test or interval.']
-  rib = by_key(found)['dice/rib']
-  assert rib['runs']['a'] == {'mean': 0.9, 'sd': None, 'cases': 1}
-  assert rib['against']['b']['difference'] == pytest.approx(0.3)
+  found, metrics = compare(a=result([0.9]), b=result([0.6]))
+  assert found.notes == ('One case has no deviation, test or interval.',)
+  assert metrics['dice/rib'].runs['a'] == RunSummary(0.9, None, 1)
+  assert metrics['dice/rib'].against['b'].difference == pytest.approx(0.3)
 
 
 def test_laminae_are_compared_and_misses_added_by_region():
   a = result([0.9, 0.8], [lamina_case((0, 1)), lamina_case((1, 2))])
   b = result([0.9, 0.7], [lamina_case((2, 4), d3d=3.0), lamina_case((0, 4), d3d=2.0)])
-  found = comparison.compare({'a': a, 'b': b, 'c': a}, CLASSES)
-  assert found['missed'] == {
-      'all': {'a': {'missed': 4, 'true': 68}, 'b': {'missed': 10, 'true': 68},
-              'c': {'missed': 4, 'true': 68}},
-      'thoracic': {'a': {'missed': 1, 'true': 48}, 'b': {'missed': 2, 'true': 48},
-                   'c': {'missed': 1, 'true': 48}},
-      'lumbar': {'a': {'missed': 3, 'true': 20}, 'b': {'missed': 8, 'true': 20},
-                 'c': {'missed': 3, 'true': 20}}}
-  metrics = by_key(found)
-  assert metrics['d3d_mean/all']['better'] == 'lower' and metrics['d3d_mean/all']['main']
-  assert metrics['d3d_mean/all']['against']['b']['p_value'] < 0.25
-  assert metrics['missed/lumbar']['main'] and not metrics['false/lumbar']['main']
+  found, metrics = compare(a=a, b=b, c=a)
+  assert found.missed == {
+      region: {run: MissedLaminae(*counts) for run, counts in zip('abc', (of_a, of_b, of_a))}
+      for region, of_a, of_b in (('all', (4, 68), (10, 68)), ('thoracic', (1, 48), (2, 48)),
+                                 ('lumbar', (3, 20), (8, 20)))}
+  assert metrics['d3d_mean/all'].better == 'lower' and metrics['d3d_mean/all'].main
+  assert metrics['d3d_mean/all'].against['b'].p_value < 0.25
+  assert metrics['missed/lumbar'].main and not metrics['false/lumbar'].main
   assert not any(key.startswith('d3d_mean_mm') for key in metrics)
-  assert found['localizer_dice'] == {'0.5': 0.65}
+  assert found.localizer_dice == {'0.5': 0.65}
 
 
-def test_laminae_are_left_out_where_a_run_has_none():
+def test_laminae_are_left_out_if_a_run_has_none():
   a, b = result([0.9, 0.8], [lamina_case((0, 1))] * 2), result([0.9, 0.7])
-  found = comparison.compare({'a': a, 'b': b}, CLASSES)
-  assert found['missed'] == {} and list(by_key(found))[-1] == 'dice/mean_foreground'
-  assert 'Laminae are left out: b was tested without them' in found['notes'][0]
+  found, metrics = compare(a=a, b=b)
+  assert found.missed == {} and list(metrics)[-1] == 'dice/mean_foreground'
+  assert 'Laminae are left out: b was tested without them' in found.notes[0]
 
 
 @pytest.mark.parametrize('results, sentence', [
     ({'a': result([0.5])}, 'at least two runs, got 1'),
     ({'a': result([0.5]), 'b': result([0.5, 0.6])}, 'a and b were tested on different cases'),
-    ({'a': result([0.5]), 'b': result(['high'])}, "b has 'high' instead of a number for case_0"),
-    ({'a': result([0.5]), 'b': result([float('nan')])}, 'b has nan instead of a number'),
 ])
-def test_what_cannot_be_compared_is_a_sentence(results, sentence):
+def test_other_runs_are_refused(results, sentence):
   with pytest.raises(ValueError, match=sentence):
     comparison.compare(results, CLASSES)

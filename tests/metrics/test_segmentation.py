@@ -14,7 +14,6 @@ LABEL = np.array([[[0, 0, 1], [0, 1, 1]], [[0, 0, 0], [0, 0, 2]]], np.int32)
 PREDICTION = np.array([[[0, 1, 1], [0, 1, 0]], [[0, 0, 0], [0, 0, 0]]], np.int32)
 # Case 0: rib hits 2, false positives 1, misses 1. Case 1: the lump is missed, no rib anywhere.
 COUNTS = np.array([[[2, 1, 1], [2, 1, 1], [0, 0, 0]], [[5, 1, 0], [0, 0, 0], [0, 0, 1]]])
-PIXELS = np.array([6, 6])
 
 
 def random_case(seed, shape=(5, 6, 7), num_classes=4):
@@ -55,9 +54,7 @@ def test_counts_equal_explicit_loops():
 
 def test_batches_and_padding_do_not_change_the_table():
   prediction, label = random_case(2)
-  pixels = np.full(5, 42)
-  table = segmentation.summarize(
-      segmentation.confusion_counts(prediction, label, 4), pixels, 'abcd')
+  table = segmentation.summarize(segmentation.confusion_counts(prediction, label, 4), 'abcd')
   parts = []
   for start in (0, 2, 4):
     stop = min(start + 2, 5)
@@ -67,7 +64,7 @@ def test_batches_and_padding_do_not_change_the_table():
         jnp.asarray(np.pad(prediction[start:stop], pad, mode='edge')),
         jnp.asarray(np.pad(label[start:stop], pad, mode='edge')), 4, jnp.asarray(valid))
     parts.append(np.asarray(counts)[valid])
-  assert segmentation.summarize(np.concatenate(parts), pixels, 'abcd') == table
+  assert segmentation.summarize(np.concatenate(parts), 'abcd') == table
 
 
 def test_sharding_does_not_change_counts():
@@ -79,7 +76,7 @@ def test_sharding_does_not_change_counts():
   np.testing.assert_array_equal(counts, segmentation.confusion_counts(prediction, label, 4))
 
 
-def test_one_logit_counts_every_bone_as_one():
+def test_one_logit_counts_all_foreground_as_one():
   label = np.array([[0, 1, 2, 3]], np.int32)
   prediction = np.array([[0, 1, 1, 0]], np.int32)
   expected = [[[1, 1, 0], [2, 0, 1]]]
@@ -97,11 +94,12 @@ def test_label_outside_the_classes(value):
 
 
 def test_case_metrics_by_hand():
-  metrics = segmentation.case_metrics(COUNTS[0], 6, CLASSES)
+  metrics = segmentation.case_metrics(COUNTS[0], CLASSES)
   assert metrics == {
       'dice': {'background': 4 / 6, 'rib': 4 / 6, 'lump': None,
                'mean_foreground': 4 / 6, 'mean_all': 4 / 6},
-      'iou': {'background': 2 / 4, 'rib': 2 / 4, 'lump': None, 'mean_foreground': 0.5, 'mean_all': 0.5},
+      'iou': {'background': 2 / 4, 'rib': 2 / 4, 'lump': None,
+              'mean_foreground': 0.5, 'mean_all': 0.5},
       'recall': {'background': 2 / 3, 'rib': 2 / 3, 'lump': None,
                  'mean_foreground': 2 / 3, 'mean_all': 2 / 3},
       'precision': {'background': 2 / 3, 'rib': 2 / 3, 'lump': None,
@@ -112,7 +110,7 @@ def test_case_metrics_by_hand():
 
 def test_undefined_ratios_of_a_case():
   """Case 1 misses its lump: Dice 0 and recall 0, but nothing was predicted to be precise about."""
-  metrics = segmentation.case_metrics(COUNTS[1], 6, CLASSES)
+  metrics = segmentation.case_metrics(COUNTS[1], CLASSES)
   assert metrics['dice'] == {'background': 10 / 11, 'rib': None, 'lump': 0.0,
                              'mean_foreground': 0.0, 'mean_all': 5 / 11}
   assert metrics['recall']['lump'] == 0.0 and metrics['precision']['lump'] is None
@@ -122,8 +120,7 @@ def test_undefined_ratios_of_a_case():
 
 
 def test_summary_by_hand():
-  table = segmentation.summarize(COUNTS, PIXELS, CLASSES)
-  per_image, pooled = table['per_image'], table['pooled']
+  per_image, pooled = segmentation.summarize(COUNTS, CLASSES)
   background = (4 / 6 + 10 / 11) / 2
   assert per_image['dice'] == pytest.approx({
       'background': background, 'rib': 4 / 6, 'lump': 0.0,
@@ -143,39 +140,51 @@ def test_summary_by_hand():
 def test_pooled_dice_and_iou_obey_their_identity():
   prediction, label = random_case(4)
   pooled = segmentation.summarize(
-      segmentation.confusion_counts(prediction, label, 4), np.full(5, 42), 'abcd')['pooled']
+      segmentation.confusion_counts(prediction, label, 4), 'abcd').pooled
   for name in 'abcd':
     iou = pooled['iou'][name]
     assert pooled['dice'][name] == pytest.approx(2 * iou / (1 + iou))
 
 
 def test_one_case_has_no_deviation_and_agrees_with_pooled():
-  table = segmentation.summarize(COUNTS[:1], PIXELS[:1], CLASSES)
-  for metric, values in table['pooled'].items():
-    assert table['per_image'][metric] == values
-    assert set(table['per_image'][metric + '_sd'].values()) == {None}
+  table = segmentation.summarize(COUNTS[:1], CLASSES)
+  for metric, values in table.pooled.items():
+    assert table.per_image[metric] == values
+    assert set(table.per_image[f'{metric}_sd'].values()) == {None}
 
 
 @pytest.mark.parametrize('cases', [0, 1, 2])
 def test_summary_is_json_without_nan(cases):
-  table = segmentation.summarize(COUNTS[:cases], PIXELS[:cases], CLASSES)
-  assert json.loads(json.dumps(table, allow_nan=False)) == table
+  table = segmentation.summarize(COUNTS[:cases], CLASSES)
+  assert json.loads(json.dumps(table, allow_nan=False)) == list(table)
   if not cases:
-    values = [value for part in table.values() for row in part.values() for value in row.values()]
+    values = [value for part in table for row in part.values() for value in row.values()]
     assert set(values) == {None}
 
 
 def test_counts_beyond_32_bits_are_exact():
   counts = np.array([[[3_000_000_000, 1, 0], [1, 0, 1]]] * 2)
-  pooled = segmentation.summarize(counts, np.array([3_000_000_002] * 2), ('background', 'bone'))
-  assert pooled['pooled']['accuracy']['mean_all'] == 3_000_000_001 / 3_000_000_002
+  pooled = segmentation.summarize(counts, ('background', 'bone')).pooled
+  assert pooled['accuracy']['mean_all'] == 3_000_000_001 / 3_000_000_002
 
 
-def test_errors():
+def test_counts_and_names_must_fit():
   with pytest.raises(ValueError, match=r'counts of 2 classes must be \[2, 3\], got \[3, 3\]'):
-    segmentation.case_metrics(COUNTS[0], 6, ('background', 'bone'))
-  with pytest.raises(ValueError, match='the classes hold 6 of 7 pixels'):
-    segmentation.case_metrics(COUNTS[0], 7, CLASSES)
+    segmentation.case_metrics(COUNTS[0], ('background', 'bone'))
+
+
+def test_any_foreground_is_all_foreground_classes_as_one():
+  prediction, label = random_case(5)
+  counts = segmentation.confusion_counts(prediction, label, 4)
+  as_one = segmentation.confusion_counts((prediction > 0).astype(np.int32), label, 1)
+  found = segmentation.summarize(counts, 'abcd', any_foreground=True)
+  expected = segmentation.summarize(as_one, 'ab')
+  for table, binary in zip(found, expected):
+    for metric, values in table.items():
+      assert values.pop('any_foreground', None) == binary[metric].get('b')
+  assert found == segmentation.summarize(counts, 'abcd')
+  two = segmentation.case_metrics(as_one[0], 'ab', any_foreground=True)
+  assert two == segmentation.case_metrics(as_one[0], 'ab')
 
 
 @pytest.mark.parametrize('kind', [np.asarray, jnp.asarray])

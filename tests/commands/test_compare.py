@@ -8,8 +8,8 @@ import sys
 import pytest
 from PIL import Image
 
-from spinejax.commands import compare
 from spinejax import runs
+from spinejax.metrics import tested_runs
 from tests import tiny
 
 CLASSES = ('background', 'rib', 'lump')
@@ -23,20 +23,24 @@ def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d'
   runs.write_json(folder / 'config.json', {'data': {'name': data, 'classes': classes}})
   runs.write_json(folder / 'dataset.json',
                   {'split': {'test': names}, 'fingerprint': {'test': fingerprint}})
-  dice = lambda value: {**dict.fromkeys(classes[1:], value), 'mean_foreground': value}
-  results = {'cases': {name: {'dice': dice(value)} for name, value in zip(names, values)}}
+  results = {'step': 1, 'per_image': {}, 'pooled': {}, 'auc': {}, 'cases': {
+      name: {'dice': {**dict.fromkeys(classes[1:], value), 'mean_foreground': value}}
+      for name, value in zip(names, values)}}
   if laminae:
-    table = lambda value: {'all': 3 * value, 'thoracic': value, 'lumbar': 2 * value}
-    results['laminae'] = {'cases': {
-        name: {**{key: table(i + value) for key in ('d3d_mean', 'd3d_sum')},
-               **{key: table(i) for key in ('missed', 'false', 'delta')}, 'true': table(9)}
-        for i, (name, value) in enumerate(zip(names, values))}, 'localizer_dice': {'0.5': 0.65}}
+    def by_region(value):
+      return {'all': 3 * value, 'thoracic': value, 'lumbar': 2 * value}
+
+    results['laminae'] = {'mean': {}, 'sd': {}, 'localizer_dice': {'0.5': 0.65}, 'cases': {
+        name: {**{key: by_region(i + value) for key in ('d3d_mean', 'd3d_sum')},
+               **{key: by_region(i) for key in ('missed', 'false', 'delta')},
+               'true': by_region(9)}
+        for i, (name, value) in enumerate(zip(names, values))}}
   runs.write_json(folder / 'test_metrics.json', results)
   return str(folder)
 
 
 def call(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax.commands.compare', *arguments], cwd=tiny.ROOT,
+  return subprocess.run([sys.executable, '-m', 'spinejax', 'compare', *arguments], cwd=tiny.ROOT,
                         capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -77,23 +81,27 @@ def test_three_runs_from_the_command_to_the_files(tmp_path):
 
 def test_the_default_folder_is_in_the_first_run_and_is_renewed(tmp_path):
   a, b = (write_run(tmp_path / name, VALUES[name], laminae=True) for name in 'ab')
-  found, page = compare.compare_runs([a, b])
-  assert page == tmp_path / 'a' / 'comparison' / 'index.html'
-  assert 'clinical data' not in page.read_text() and list(found['missed']) == [
-      'all', 'thoracic', 'lumbar']
   c = write_run(tmp_path / 'c', VALUES['c'])
-  found, page = compare.compare_runs([a, c])
+  page = tmp_path / 'a' / 'comparison' / 'index.html'
+  assert call(f'--workdirs={a},{b}').stdout.splitlines()[-1] == f'Comparison: {page}'
+  assert 'clinical data' not in page.read_text()
+  assert list(json.loads((page.parent / 'comparison.json').read_text())['missed']) == [
+      'all', 'thoracic', 'lumbar']
+  assert (page.parent / 'box_missed_all.png').exists()
+  assert call(f'--workdirs={a},{c}').returncode == 0
   assert not (page.parent / 'box_missed_all.png').exists()
   assert 'Laminae are left out: c' in page.read_text()
 
 
 def test_names_of_folders_are_made_unique(tmp_path):
   paths = [str(tmp_path / path) for path in ('x/run', 'y/run', 'y/other')]
-  assert compare.unique_names(paths) == ['x/run', 'y/run', 'other']
+  assert tested_runs.unique_names(paths) == ['x/run', 'y/run', 'other']
   folders = [write_run(tmp_path / name / '<b>run', VALUES['a']) for name in ('x', 'y')]
-  found, page = compare.compare_runs(folders, tmp_path / 'out')
+  assert call(f'--workdirs={",".join(folders)}', f'--output={tmp_path}/out').returncode == 0
+  found = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
+  page = (tmp_path / 'out' / 'index.html').read_text()
   assert found['runs'] == ['x/<b>run', 'y/<b>run']
-  assert '<b>run' not in page.read_text() and 'same in every case' in page.read_text()
+  assert '<b>run' not in page and 'same in every case' in page
   assert all(test['p_value'] is None for metric in found['metrics']
              for test in metric['against'].values())
 
@@ -106,43 +114,37 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
       'same names but other content': write_run(tmp_path / 'data', fingerprint='beef'),
       'have other classes .background, rib, lump; background, bone': write_run(
           tmp_path / 'classes', classes=('background', 'bone')),
-      'has not been tested .*--mode=evaluate': write_run(tmp_path / 'untested'),
-      'is not the result of a test': write_run(tmp_path / 'list'),
+      'has not been tested .*; run spinejax test --workdir=': write_run(tmp_path / 'untested'),
+      'is not the result of a test .expected the result': write_run(tmp_path / 'list'),
+      "is not the result of a test .expected a number for rib, got 'high'": write_run(
+          tmp_path / 'text', ('high',)),
       'is of other cases than the test set': write_run(tmp_path / 'stale'),
-      'does not say what the run was tested on': write_run(tmp_path / 'old'),
+      'do not say what the run was tested on': write_run(tmp_path / 'old'),
       'has no test cases': write_run(tmp_path / 'empty', ()),
       'is given twice': f'{a}/../a',
       'holds no run': str(tmp_path / 'nothing'),
   }
   (tmp_path / 'untested' / 'test_metrics.json').unlink()
   runs.write_json(tmp_path / 'list' / 'test_metrics.json', [1])
-  runs.write_json(tmp_path / 'stale' / 'test_metrics.json', {'cases': {'case_0': {}}})
   runs.write_json(tmp_path / 'old' / 'dataset.json', {'mean': 1})
+  stale = runs.read_json(tmp_path / 'stale' / 'test_metrics.json')
+  del stale['cases']['case_1']
+  runs.write_json(tmp_path / 'stale' / 'test_metrics.json', stale)
   for sentence, other in others.items():
     with pytest.raises((ValueError, OSError), match=sentence):
-      compare.compare_runs([a, other])
+      tested_runs.compare_runs([a, other])
   with pytest.raises(ValueError, match='at least two run folders separated by commas, got .*/a'):
-    compare.compare_runs([a])
-  with pytest.raises(ValueError, match='must be a folder, .* is a file'):
-    compare.compare_runs([a, write_run(tmp_path / 'b')], tmp_path / 'a' / 'config.json')
-  assert not (tmp_path / 'a' / 'comparison').exists()
+    tested_runs.compare_runs([a])
 
 
 def test_the_command_refuses_in_one_line(tmp_path):
-  a = write_run(tmp_path / 'a')
+  a, b = write_run(tmp_path / 'a'), write_run(tmp_path / 'b')
   for arguments, code, sentence in (
       ([f'--workdirs={a}'], 1, 'needs at least two run folders'),
       ([f'--workdirs={a},{tmp_path}/none'], 1, 'holds no run'),
+      ([f'--workdirs={a},{b}', f'--output={a}/config.json'], 1, 'must be a folder'),
       ([], 2, '--workdirs')):
     result = call(*arguments)
     assert result.returncode == code and result.stdout == ''
     assert len(result.stderr.strip().splitlines()) == 1 and sentence in result.stderr
-
-
-def test_help_is_fast():
-  result = subprocess.run(
-      [sys.executable, '-X', 'importtime', '-m', 'spinejax.commands.compare', '--help'], cwd=tiny.ROOT,
-      capture_output=True, text=True, timeout=120, check=False)
-  imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
-  assert 'absl.app' in imported and not {'jax', 'scipy', 'matplotlib'} & imported
-  assert '--workdirs' in result.stdout and "'comparison' in" in result.stdout
+  assert not (tmp_path / 'a' / 'comparison').exists()

@@ -16,7 +16,8 @@ from spinejax import runs
 from spinejax.config import check_config
 from spinejax.data import datasets
 from spinejax.data import resize
-from spinejax.inference import predictor as inference
+from spinejax.inference import load
+from spinejax.inference import predict
 from spinejax.measure.results import AngleResult
 from spinejax.metrics import agreement
 from spinejax.metrics import laminae
@@ -79,7 +80,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> E
   cases = datasets.load_dataset(config.data)
   info = runs.load_dataset_info(workdir)
   runs.check(workdir, 'dataset', {**info, **datasets.describe(cases)})
-  predictor = inference.load_predictor(workdir, checkpoint=checkpoint, training=cases['train'])
+  predictor = load.load_predictor(workdir, checkpoint=checkpoint, training=cases['train'])
 
   classes, tested = tuple(config.data.classes), []
   histograms: dict[str, np.ndarray] = {}
@@ -98,8 +99,8 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> E
   return Evaluation(result, curves, shown)
 
 
-def _predict_cases(predictor: inference.Predictor, test: datasets.Source
-                   ) -> Iterator[tuple[Record, inference.Prediction]]:
+def _predict_cases(predictor: load.Predictor, test: datasets.Source
+                   ) -> Iterator[tuple[Record, predict.Prediction]]:
   """Each test case with its prediction, behind a progress bar."""
   if not len(test):
     return
@@ -107,24 +108,24 @@ def _predict_cases(predictor: inference.Predictor, test: datasets.Source
     for start in range(0, len(test), predictor.batch_size):
       records = [test[i] for i in range(start, min(start + predictor.batch_size, len(test)))]
       images = [record.image for record in records]
-      for record, prediction in zip(records, inference.predict_images(predictor, images)):
+      for record, prediction in zip(records, predict.predict_images(predictor, images)):
         yield record, prediction
         progress.advance()
 
 
-def _score_case(predictor: inference.Predictor, record: Record, prediction: inference.Prediction
+def _score_case(predictor: load.Predictor, record: Record, prediction: predict.Prediction
               ) -> ScoredCase:
   """Compares the prediction of a case with its label, and measures its angle."""
   config, label, mask = predictor.config, record.label, prediction.mask
   small = resize.resize_nearest(label, prediction.logits.shape[:-1])
-  angle = inference.measure_prediction(predictor, mask, record.spacing, probs=prediction.probs)
+  angle = predict.measure_prediction(predictor, mask, record.spacing, probs=prediction.probs)
   true_angles = record.true_angles or {}
   reference = None
   if angle is not None:
     if config.angle.method in true_angles:
       reference = true_angles[config.angle.method]
     else:
-      reference = inference.measure_prediction(predictor, label, record.spacing).major_deg
+      reference = predict.measure_prediction(predictor, label, record.spacing).major_deg
   return ScoredCase(
       name=record.name,
       counts=segmentation.confusion_counts(mask[None], label[None], len(config.data.classes))[0],
@@ -204,7 +205,7 @@ def _summarize_laminae(cases: Sequence[ScoredCase], config: ConfigDict) -> Lamin
   return dataclasses.replace(laminae.summarize(tables), localizer_dice=reached)
 
 
-def _show_cases(predictor: inference.Predictor, test: datasets.Source,
+def _show_cases(predictor: load.Predictor, test: datasets.Source,
                 cases: Sequence[ScoredCase], result: TestResult) -> tuple[ShownCase, ...]:
   """Pictures of the best, the median and the worst case by mean Dice of the foreground."""
   dice = {case.name: case.overlap['dice']['mean_foreground'] for case in result.cases.values()}
@@ -216,7 +217,7 @@ def _show_cases(predictor: inference.Predictor, test: datasets.Source,
   shown = []
   for place, role in sorted(roles.items()):
     case, record = cases[order[place]], test[order[place]]
-    prediction, = inference.predict_images(predictor, [record.image])
+    prediction, = predict.predict_images(predictor, [record.image])
     for view, arrays in _views(record, prediction).items():
       shown.append(ShownCase(
           f'{case.name}, {view}' if view else case.name, role, *arrays, dice=dice[case.name],
@@ -225,7 +226,7 @@ def _show_cases(predictor: inference.Predictor, test: datasets.Source,
   return tuple(shown)
 
 
-def _views(record: Record, prediction: inference.Prediction) -> dict[str, tuple[np.ndarray, ...]]:
+def _views(record: Record, prediction: predict.Prediction) -> dict[str, tuple[np.ndarray, ...]]:
   """Image, label, mask and probabilities of a case by view; an image has the one view ''.
 
   A volume has maximum projections along its third and second axis, and the coronal slice with the

@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console
 
 from spinejax import models
+from spinejax import steps
 from spinejax import train
 from spinejax.models import resnet
 from tests import tiny
@@ -37,21 +38,21 @@ def test_a_system_learns_the_phantom(name, fraction, monkeypatch):
       'optimizer.learning_rate': 1e-2, 'optimizer.schedule': 'constant'})
   if config.model.get('backbone'):
     config.model.backbone = 'tiny'
-  run = train.create_run(config, Console(quiet=True))
-  state, losses = run.state, []
+  setup = train.set_up(config, Console(quiet=True))
+  state, losses = setup.state, []
   before = jax.device_get(state.params)
   for step in range(STEPS):
-    state, metrics = run.train_step(state, run.batch_at(step))
+    batch = steps.join(setup.feed.batch_at(step), setup.mesh)
+    state, metrics = setup.train_step(state, batch, setup.key)
     metrics = jax.device_get(metrics)
     assert all(np.isfinite(value) for value in metrics.values()), step
     losses.append(float(metrics['loss']))
   assert np.mean(losses[-5:]) < fraction * losses[0], losses
   _all_but_the_known_moved(before, jax.device_get(state.params))
 
-  batch = run.batch_at(0)
   background = {key: jnp.zeros_like(value) if key in ('label', 'cells') else value
                 for key, value in batch.items()}
-  state, metrics = run.train_step(state, background)
+  state, metrics = setup.train_step(state, background, setup.key)
   assert int(metrics['skipped']) == 0 and np.isfinite(metrics['grad_norm'])
   outputs = jax.eval_shape(
       lambda variables, image: models.create_model(config.model).apply(

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from spinejax import checkpoints
-from spinejax.commands import cli
+from spinejax import config as config_lib
 from spinejax import logs
+from spinejax import multihost
 from spinejax import steps
 from spinejax import train
 from tests import tiny
@@ -110,7 +111,7 @@ def test_after_a_killed_process_the_next_job_ends_as_if_nothing_had_happened(tmp
   killed = call_job(tmp_path, SRUN, *flags, VICTIM='1')
   assert killed.returncode == 137
   last_words, = killed.stderr.splitlines()
-  assert last_words.startswith('error: process 0 of 2 stopped because another one ended')
+  assert last_words.startswith('error: process 0 of 2 stopped because another process ended')
   assert logs.read_metrics(two)[-1]['step'] == 3
   assert not (tmp_path / 'scontrol').exists()
 
@@ -121,7 +122,7 @@ def test_after_a_killed_process_the_next_job_ends_as_if_nothing_had_happened(tmp
   assert len(json.loads((two / 'manifest.json').read_text())['starts']) == 2
   assert (two / 'test_metrics.json').is_file()
 
-  undisturbed = train.train(cli.load_config(str(config)), str(tmp_path / 'one'))
+  undisturbed = train.train(config_lib.load_config(str(config)), str(tmp_path / 'one'))
   variables, step = checkpoints.restore_variables(two, undisturbed.variables, which='last')
   assert step == 4
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5),
@@ -167,7 +168,7 @@ def test_processes_have_equal_parts_of_a_mesh():
 def test_a_process_that_cannot_join_says_what_to_give(monkeypatch):
   for name in ('SLURM_JOB_ID', 'OMPI_MCA_orte_hnp_uri', 'JAX_COORDINATOR_ADDRESS'):
     monkeypatch.delenv(name, raising=False)
-  monkeypatch.setattr(cli.faulthandler, 'disable', lambda: None)
+  monkeypatch.setattr(multihost.faulthandler, 'disable', lambda: None)
   with pytest.raises(ValueError, match='give --coordinator=HOST:PORT'):
-    with cli.joined():
+    with multihost.joined_processes():
       pass

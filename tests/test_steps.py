@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from spinejax.commands import cli
+from spinejax import devices as devices_lib
 from spinejax import losses
 from spinejax import optimizers
 from spinejax import steps
@@ -188,7 +188,8 @@ def test_virtual_devices_are_used_where_they_pay(monkeypatch):
   """A network of few operations for its parameters trains on one; a user's own number is kept."""
   narrow, wide = (2, 8, 8, 1), (2, 256, 256, 1)
   model = UNet(num_classes=1, features=4, levels=2)
-  assert len(steps.training_devices(model, narrow)) == 2  # the tests chose the number
-  monkeypatch.setattr(cli, '_made_devices', [2])
+  monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '2')
+  assert len(steps.training_devices(model, narrow)) == 2
+  monkeypatch.setattr(devices_lib, 'user_set_number', lambda: False)
   assert len(steps.training_devices(model, narrow)) == 1
   assert len(steps.training_devices(model, wide)) == 2

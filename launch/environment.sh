@@ -1,9 +1,8 @@
-# Sourced by local.sh, slurm.sh and test.sh.
-#   prepare_environment [EXTRA ...]   makes .venv with the project, once, and sets $PYTHON; extras
-#     of pyproject.toml, and those named in $SPINEJAX_EXTRAS (cuda, tpu, medical, tensorboard;
-#     comma-separated), are added.
-#   require_config ARGUMENT ...       refuses arguments without --config=FILE, and sets the array
-#     $arguments to them with a --workdir.
+# Sourced by local.sh, slurm.sh, test.sh and docs.sh.
+#   prepare_environment [EXTRA ...]   creates .venv with the project, once, and sets $PYTHON. Adds the
+#     named extras of pyproject.toml and those of $SPINEJAX_EXTRAS (comma-separated: cuda, tpu,
+#     medical, tensorboard).
+#   require_config ARGUMENT ...       exits with 2 unless one of the arguments is --config=CONFIG.
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -39,19 +38,10 @@ prepare_environment() {
 }
 
 require_config() {
-  local argument name config='' workdir=''
+  local argument
   for argument in "$@"; do
-    case $argument in
-      --config=*) config=${argument#--config=} ;;
-      --workdir=*) workdir=${argument#--workdir=} ;;
-    esac
+    case $argument in --config=?*) return ;; esac
   done
-  if [ -z "$config" ]; then
-    echo "error: --config=FILE is needed, such as --config=configs/seam.py:quick." >&2
-    exit 2
-  fi
-  arguments=("$@")
-  name=${config##*/}
-  name=${name/.py/}
-  [ -n "$workdir" ] || arguments+=("--workdir=$root/runs/${name/:/_}")
+  echo "error: --config=CONFIG is needed, such as --config=configs/seam.py:quick." >&2
+  exit 2
 }

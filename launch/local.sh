@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Makes the environment (once), then trains, tests and reports on this machine:
+# Creates the environment (once), then trains, tests and reports on this machine:
 #   launch/local.sh --config=configs/seam.py:quick [--workdir=DIR] [--config.field=value ...]
-# Without --workdir the run lives in runs/<config>_<variant>. A second call resumes it.
-# launch/local.sh --setup makes the environment and stops.
+# Without --workdir the run folder is runs/CONFIG_VARIANT. A second call resumes the run.
+# launch/local.sh --setup only creates the environment.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
@@ -16,4 +16,4 @@ require_config "$@"
 prepare_environment
 # Large pages for the allocator: a training step on a CPU takes 8 % less time.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES:-glibc.malloc.hugetlb=1}
-exec "$PYTHON" -m spinejax.main "${arguments[@]}"
+exec "$PYTHON" -m spinejax.main "$@"

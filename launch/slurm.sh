@@ -12,8 +12,8 @@
 #   SPINEJAX_EXTRAS=cuda launch/local.sh --setup     # once, where there is a network
 #   sbatch launch/slurm.sh --config=configs/seam.py:ours [--workdir=DIR] [--config.field=value ...]
 #   sbatch --nodes=2 --ntasks-per-node=4 --gpus-per-node=4 launch/slurm.sh --config=...
-# Without --workdir the run lives in runs/<config>_<variant>. Three minutes before its time is over
-# the job saves and is queued again; so is a preempted one. The same command resumes a run, with any
+# Without --workdir the run folder is runs/CONFIG_VARIANT. Three minutes before its time limit the
+# job saves and is queued again, as is a preempted job. The same command resumes a run, with any
 # number of GPUs that divides its batch. SPINEJAX_EXTRAS= (empty) trains on CPUs.
 set -euo pipefail
 # Slurm runs a copy of this file from its spool; the project is where sbatch was called.
@@ -28,15 +28,15 @@ require_config "$@"
 export SPINEJAX_EXTRAS=${SPINEJAX_EXTRAS-cuda}
 prepare_environment
 
-# A TERM is for the tasks: this script outlives it to see how they end. Every task sees all GPUs of
-# its node and takes the one of its local number. One that ends with an error ends the others
-# itself; Slurm killing them would hide that all have saved.
+# The tasks handle a TERM; this script ignores it and waits for them. Every task sees all GPUs of its
+# node and takes the one of its local number. A task that fails ends the others itself, after they
+# have saved; Slurm must not kill them.
 trap : TERM
 status=0
 srun --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --gpu-bind=none --kill-on-bad-exit=0 \
-  "$PYTHON" -m spinejax.main --multihost "${arguments[@]}" || status=$?
-# 130: stopped in training, and saved; 143: stopped in testing. A job that is still running was
-# stopped by its time limit; Slurm queues preempted jobs again, and canceled ones must not be.
+  "$PYTHON" -m spinejax.main --multihost "$@" || status=$?
+# 130: stopped during training, and saved; 143: stopped during the test. A job in state RUNNING was
+# stopped by its time limit. Slurm queues preempted jobs itself; canceled ones must stay canceled.
 job=$SLURM_JOB_ID  # of an array: this task alone
 [ -z "${SLURM_ARRAY_TASK_ID:-}" ] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
 if [[ $status == 130 || $status == 143 ]] &&

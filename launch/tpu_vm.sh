@@ -4,12 +4,12 @@
 #       --workdir=DIR [--config.field=value ...]
 #   launch/tpu_vm.sh --tpu=NAME --zone=ZONE --setup     # the environment alone
 #   launch/tpu_vm.sh --tpu=NAME --zone=ZONE --stop      # a SIGTERM: the run saves and ends
-# It makes no TPU and deletes none. Before, the project is copied to the home of every worker,
+# It does not create or delete TPUs. First copy the project to the home of every worker:
 #   gcloud compute tpus tpu-vm scp --recurse --worker=all . NAME:spinejax --zone=ZONE
-# and --workdir, like data of your own, is a folder that all workers see under the same path
-# (Filestore, or a bucket mounted with gcsfuse). The workers find each other; the same command
-# resumes. A connection that breaks may leave the workers running: look there, or --stop them.
-# Tried with a stand-in for gcloud only, never on a TPU.
+# --workdir, and your own data, must be in a folder that all workers see under the same path
+# (Filestore, or a bucket mounted with gcsfuse). The workers detect each other. The same command
+# resumes. If the connection breaks, the workers may go on: check them, or use --stop.
+# Tested with a replacement of gcloud only, never on a TPU.
 set -euo pipefail
 
 tpu='' zone='' config='' workdir='' action=train
@@ -33,7 +33,7 @@ case $action in
   setup) command="$launch --setup" ;;
   stop) command="pkill -TERM -f '[s]pinejax.main'" ;;
   train)
-    [ -n "$config" ] || fail "--config=FILE is needed, such as --config=configs/seam.py:ours."
+    [ -n "$config" ] || fail "--config=CONFIG is needed, such as --config=configs/seam.py:ours."
     [ -n "$workdir" ] || fail "--workdir=DIR is needed, a folder that all workers see."
     command="$launch --multihost$(printf ' %q' "${arguments[@]}")" ;;
 esac

@@ -147,7 +147,7 @@ def test_a_job_stopped_by_its_time_limit_is_queued_again(tmp_path, status, state
 
 def test_a_job_without_a_config_says_so(tmp_path):
   job = call_job(tmp_path, SRUN, '--workdir=run')
-  assert job.returncode == 2 and job.stderr.startswith('error: --config=FILE is needed')
+  assert job.returncode == 2 and job.stderr.startswith('error: --config=CONFIG is needed')
 
 
 def test_processes_have_equal_parts_of_a_mesh():

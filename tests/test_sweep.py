@@ -286,7 +286,7 @@ def test_every_worker_of_a_tpu_vm_gets_the_command(tmp_path):
 
 @pytest.mark.parametrize('arguments, sentence', [
     (['--config=configs/seam.py'], '--tpu=NAME and --zone=ZONE are needed'),
-    (['--tpu=pod', '--zone=z', '--workdir=/mnt/a'], '--config=FILE is needed'),
+    (['--tpu=pod', '--zone=z', '--workdir=/mnt/a'], '--config=CONFIG is needed'),
     (['--tpu=pod', '--zone=z', '--config=configs/seam.py'], '--workdir=DIR is needed'),
 ])
 def test_tpu_arguments_that_are_missing_are_named(tmp_path, arguments, sentence):

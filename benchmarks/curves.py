@@ -108,10 +108,10 @@ def _centroid_loss(count: int) -> Point:
 def _measurement(count: int) -> Point:
   """On the host: the first laminae of a phantom, after its 34 false ones scattered among them."""
   case = phantoms.volume(0, (48, 16, 8))
-  true, rng = case['landmarks'], np.random.default_rng(0)
+  true, rng = case.landmarks, np.random.default_rng(0)
   false = rng.uniform(true.min(0), true.max(0), (max(count - len(true), 0), 3))
   points = np.concatenate([true, false])[:count]
-  measure = functools.partial(laminae.measure_laminae, points, case['truth']['spacing'])
+  measure = functools.partial(laminae.measure_laminae, points, case.truth.spacing)
   tracemalloc.start()
   measure()
   _, num_bytes = tracemalloc.get_traced_memory()

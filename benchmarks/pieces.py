@@ -73,7 +73,7 @@ def _input_pipeline(size: str, folder: pathlib.Path, cache: str) -> Piece:
     (folder / kind).mkdir()
   for seed in range(_CASES):
     case = phantoms.vpi(seed, shape)
-    for kind, array in (('images', case['image']), ('masks', case['label'])):
+    for kind, array in (('images', case.image), ('masks', case.label)):
       Image.fromarray(array).save(folder / kind / f'{seed}.png')
   config = _config(size, folder, cache)
   feed = batches.create_feed(datasets.load_dataset(config.data)['train'], config)
@@ -98,7 +98,7 @@ def _centroid_loss(size: str, folder: pathlib.Path) -> Piece:
   """Value and gradient of the centroid loss against those of Dice, with laminae half found."""
   del folder
   case = phantoms.volume(0, _VOLUME[size])
-  target = jnp.asarray(case['label'][None] > 0, jnp.float32)
+  target = jnp.asarray(case.label[None] > 0, jnp.float32)
   noise = jax.random.uniform(jax.random.key(0), target.shape, jnp.float32)
   probs = jnp.clip(0.8 * jnp.roll(target, 1, 1) + 0.3 * noise, 0.0, 1.0)
   loss = lambda p: jnp.mean(centroid.centroid_dice(p, target)[0])
@@ -140,7 +140,7 @@ def _prediction(size: str, folder: pathlib.Path, system: str) -> Piece:
   config = ConfigDict(dict(data=dict(image_size=shape), evaluation=dict(resize='logits')))
   predictor = inference.Predictor(
       config, {}, 0, 1, lambda images: jax.device_get(predict(variables, images)))
-  image = phantoms.vpi(0, shape)['image'][..., None]
+  image = phantoms.vpi(0, shape).image[..., None]
   call = lambda: list(inference.predict_images(predictor, [image]))
   call()
   return Piece({'spinejax': Program(call)}, 1)

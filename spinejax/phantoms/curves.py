@@ -1,29 +1,32 @@
 """Scoliotic spine curves with exact Cobb angles.
 
-Conventions: y runs down the spine and x to the image's right; a tilt is the angle in degrees of
-the spine's direction against the vertical, dx/dy = tan(tilt); u is the fraction of the way from
-the upper face of T1 (0) to the lower face of L5 (1). A curve's angle is tilt(upper end) -
-tilt(lower end), so a curve convex to the image's right is positive.
+Conventions of all phantoms: y runs down the spine and x to the right of the image. A tilt is the
+angle in degrees between the spine and the vertical, dx/dy = tan(tilt). u is the fraction of the way
+from the upper face of T1 (0) to the lower face of L5 (1). The angle of a curve is tilt(upper end)
+- tilt(lower end), so a curve that is convex to the right of the image is positive.
 """
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 
-from spinejax.measure.angles import extremes, LEVEL_HEIGHTS, LEVELS, MIN_DEG, Numbers
+from spinejax.measure.curves import LEVEL_HEIGHTS, LEVELS, find_spans
+from spinejax.measure.results import MIN_DEG
+from spinejax.measure.spacing import Numbers
 
-NODE_JITTER = 0.035
-RIGHT_THORACIC = 0.8
-LEAN_DEG = 1.0
+NODE_JITTER = 0.035  # largest shift of an end vertebra, fraction of the spine
+RIGHT_THORACIC = 0.8  # probability that the main thoracic curve is convex to the right
+LEAN_DEG = 1.0  # standard deviation of the lean of the whole spine, degrees
+MOST_ROTATION = 30.0  # degrees of axial rotation
 
 
 class Family(NamedTuple):
-  """Probability of a curve pattern, u of its end vertebrae, and the range of each Cobb angle."""
+  """A curve pattern."""
   probability: float
-  nodes: tuple[float, ...]
-  angles: tuple[tuple[float, float], ...]
+  nodes: tuple[float, ...]  # u of the end vertebrae
+  angles: tuple[tuple[float, float], ...]  # range of the Cobb angle between two ends, degrees
 
 
 FAMILIES = {
@@ -37,7 +40,7 @@ FAMILIES = {
 
 
 class Curve(NamedTuple):
-  """One curve: end levels, signed angle in degrees (positive = convex right), apex level."""
+  """A true curve: end levels, signed angle in degrees (positive = convex right), apex level."""
   upper: str
   lower: str
   angle: float
@@ -45,60 +48,45 @@ class Curve(NamedTuple):
 
 
 class Spine(NamedTuple):
-  """A spine in the coronal plane; lengths are fractions of the distance from T1 to L5.
-
-  Attributes:
-    family: name of the curve pattern, a key of FAMILIES.
-    u: [17] centers of the levels T1..L5.
-    tilts: [17] tilts of the levels, degrees.
-    ends: indices into LEVELS of the end vertebrae the pattern was drawn with, upper to lower.
-    angles: [len(ends) - 1] signed Cobb angles between neighboring ends as drawn, degrees.
-    path_u, path_x, path_tilts: [n] the same spine as a finely sampled centerline; path_x has
-      mean 0 over u in [0, 1].
-  """
-  family: str
-  u: np.ndarray
-  tilts: np.ndarray
-  ends: tuple[int, ...]
-  angles: np.ndarray
-  path_u: np.ndarray
-  path_x: np.ndarray
-  path_tilts: np.ndarray
+  """A spine in the coronal plane. Lengths are fractions of the distance from T1 to L5."""
+  family: str  # key of FAMILIES
+  u: np.ndarray  # [17] centers of the levels T1..L5
+  tilts: np.ndarray  # [17] degrees
+  ends: tuple[int, ...]  # indices into LEVELS of the end vertebrae, top to bottom
+  angles: np.ndarray  # [len(ends) - 1] signed Cobb angles between neighboring ends, degrees
+  path_u: np.ndarray  # [1201] the same spine as a finely sampled centerline
+  path_x: np.ndarray  # [1201] of mean 0 over u in [0, 1]
+  path_tilts: np.ndarray  # [1201] degrees
 
 
 def curve_angles(tilts: Numbers, levels: Sequence[str] = LEVELS,
                  min_deg: float = MIN_DEG) -> list[Curve]:
   """Curves of a spine by the extremes rule: angle = tilt(upper end) - tilt(lower end).
 
-  The apex is the level, from end to end, whose tilt is nearest the mean of the two ends' tilts.
+  The apex is the level between the ends whose tilt is nearest the mean of the two end tilts.
 
   Args:
     tilts: [n] degrees, top to bottom.
-    levels: [n] their names.
-    min_deg: smallest angle that counts as a curve, degrees.
+    levels: [n] names.
+    min_deg: smallest angle of a curve, degrees.
 
   Returns:
-    Top to bottom; empty when no swing reaches `min_deg`.
+    Curves from top to bottom; empty if no difference of tilts reaches `min_deg`.
 
   Raises:
-    ValueError: as `extremes`, or when tilts and levels differ in number.
+    ValueError: see `extremes`; or the numbers of tilts and levels differ.
   """
-  kept = extremes(tilts, min_deg)
+  spans = find_spans(tilts, min_deg)
   if len(tilts) != len(levels):
-    raise ValueError(f'every tilt needs its level: there are {len(tilts)} tilts and '
-                     f'{len(levels)} levels')
-  tilts = np.asarray(tilts, np.float64)
-  curves = []
-  for upper, lower in zip(kept, kept[1:]):
-    middle = (tilts[upper] + tilts[lower]) / 2
-    apex = upper + int(np.abs(tilts[upper:lower + 1] - middle).argmin())
-    curves.append(Curve(levels[upper], levels[lower], float(tilts[upper] - tilts[lower]),
-                        levels[apex]))
-  return curves
+    raise ValueError(f'expected one level for each tilt, got {len(tilts)} tilts and '
+                     f'{len(levels)} levels.')
+  return [Curve(levels[span.upper], levels[span.lower],
+                float(tilts[span.upper] - tilts[span.lower]), levels[span.apex])
+          for span in spans]
 
 
 def level_positions(exponent: float = 1.0) -> np.ndarray:
-  """Centers u [17] of the levels T1..L5 when heights deviate from their mean as h^exponent."""
+  """Centers u [17] of the levels T1..L5 for vertebral heights h^exponent relative to their mean."""
   heights = (LEVEL_HEIGHTS / LEVEL_HEIGHTS.mean()) ** exponent
   edges = np.append(0.0, np.cumsum(heights)) / heights.sum()
   return (edges[:-1] + edges[1:]) / 2
@@ -107,23 +95,23 @@ def level_positions(exponent: float = 1.0) -> np.ndarray:
 def sample_curve(rng: np.random.Generator, family: str | None = None) -> Spine:
   """Draws a spine whose Cobb angles are known exactly.
 
-  The tilt is a monotone cubic (PCHIP) through the end vertebrae, so its extremes lie on them;
-  dx/du = tan(tilt) is integrated and the spine turned upright but for a lean of N(0, 1 degree),
-  which changes no angle. Ends are moved to the nearest level, so the angles between the stored
-  tilts are those drawn. Beyond the outermost ends the tilt turns back by at most 4 degrees, too
-  little for a curve. The main thoracic curve is convex right with probability 0.8 and its
-  neighbors opposite.
+  The tilt is a monotone cubic (PCHIP) through the end vertebrae, so its extremes lie on them. The
+  position is the integral of dx/du = tan(tilt). The spine is then turned upright except for a lean
+  of N(0, 1 degree), which changes no angle. End vertebrae are moved to the nearest level, so the
+  stored tilts have exactly the angles drawn. Beyond the outermost ends the tilt turns back by at
+  most 4 degrees, which is no curve. The main thoracic curve is convex right with probability 0.8,
+  and its neighbors are convex to the other side.
 
   Args:
-    rng: the same numbers are drawn for every family.
-    family: a key of FAMILIES; drawn by their probabilities when None.
+    rng: source of randomness; every family draws equally many numbers.
+    family: key of FAMILIES; None draws one by its probability.
 
   Raises:
     ValueError: an unknown family.
   """
   names = tuple(FAMILIES)
   if family is not None and family not in names:
-    raise ValueError(f'family must be one of {", ".join(names)}, not {family!r}')
+    raise ValueError(f'family must be one of {", ".join(names)}, not {family!r}.')
   drawn = names[rng.choice(len(names), p=[f.probability for f in FAMILIES.values()])]
   family = drawn if family is None else family
   u = level_positions(rng.uniform(0.6, 1.0))
@@ -151,20 +139,39 @@ def sample_curve(rng: np.random.Generator, family: str | None = None) -> Spine:
   tilt = PchipInterpolator(knots, values)
   path_u = np.linspace(-0.1, 1.1, 1201)
   path_tilts = tilt(path_u.clip(knots[0], knots[-1]))
-  spine = (path_u >= 0) & (path_u <= 1)
-  weights = np.where(spine, path_u - 0.5, 0.0)
-  weights /= (weights**2).sum()
-  turn = -path_tilts[spine].mean()
-  for _ in range(4):
-    slope = weights @ _integrate(path_u, path_tilts + turn)
-    turn += lean - np.degrees(np.arctan(slope))
+  turn = _upright_turn(path_u, path_tilts, lean)
   path_x = _integrate(path_u, path_tilts + turn)
-  return Spine(family, u, tilt(u) + turn, ends, angles, path_u, path_x - path_x[spine].mean(),
+  inside = (path_u >= 0) & (path_u <= 1)
+  return Spine(family, u, tilt(u) + turn, ends, angles, path_u, path_x - path_x[inside].mean(),
                path_tilts + turn)
+
+
+def axial_rotation(rng: np.random.Generator, spine: Spine) -> np.ndarray:
+  """Axial rotation in degrees along the centerline, [n]; largest where the spine bends most.
+
+  Its peak is 0.25 to 0.45 of the range of the tilts and at most 30 degrees. The sign is that of the
+  curve.
+  """
+  turning = ndimage.gaussian_filter1d(-np.gradient(spine.path_tilts, spine.path_u), 20)
+  peak = min(rng.uniform(0.25, 0.45) * np.ptp(spine.tilts), MOST_ROTATION)
+  inside = (spine.path_u >= 0) & (spine.path_u <= 1)
+  return turning * peak / max(np.abs(turning[inside]).max(), 1e-6)
 
 
 def _turn_back(swing: float) -> float:
   return float(np.clip(0.4 * swing, -4.0, 4.0))
+
+
+def _upright_turn(u: np.ndarray, tilts: np.ndarray, lean: float) -> float:
+  """Degrees to add to all tilts so that the line fitted to the spine has the lean."""
+  inside = (u >= 0) & (u <= 1)
+  weights = np.where(inside, u - 0.5, 0.0)
+  weights /= (weights**2).sum()
+  turn = -tilts[inside].mean()
+  for _ in range(4):  # Newton steps; the slope is nearly linear in the turn
+    slope = weights @ _integrate(u, tilts + turn)
+    turn += lean - np.degrees(np.arctan(slope))
+  return turn
 
 
 def _integrate(u: np.ndarray, tilts: np.ndarray) -> np.ndarray:

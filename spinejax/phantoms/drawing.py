@@ -1,71 +1,70 @@
-"""What every phantom is drawn with: checked arguments, smooth random fields, windows of a grid."""
-
+"""Drawing shared by the phantoms: checked arguments, random fields and windows of a grid."""
+import operator
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measure.angles import Numbers
+from spinejax.measure.spacing import Numbers
 
 MAX_DIFFICULTY = 4
 
+# speckle(rng, amplitude, spacing in mm) -> amplitude
 Speckle = Callable[[np.random.Generator, np.ndarray, tuple[float, ...]], np.ndarray]
 
 
-def check_seed(seed: int | Sequence[int]) -> list[int]:
-  """The seed as a list of non-negative integers, or a ValueError."""
+def spawn_streams(seed: int | Sequence[int], count: int) -> list[np.random.Generator]:
+  """Independent random streams of a seed. Raises ValueError for a seed of another kind."""
   try:
-    seeds = [int(s) for s in np.atleast_1d(seed)]
-    exact = seeds == list(np.atleast_1d(seed)) and min(seeds) >= 0
-  except (TypeError, ValueError, OverflowError):
-    exact = False
-  if not exact:
-    raise ValueError(f'seed must be a non-negative integer or a sequence of them, not {seed!r}')
-  return seeds
+    seeds = [operator.index(s) for s in np.atleast_1d(seed)]
+  except TypeError:
+    seeds = []
+  if not seeds or min(seeds) < 0:
+    raise ValueError(f'seed must be a non-negative integer or a sequence of them, not {seed!r}.')
+  return [np.random.default_rng(s) for s in np.random.SeedSequence(seeds).spawn(count)]
 
 
-def check_shape(shape: Sequence[int], smallest: tuple[int, ...], names: str) -> tuple[int, ...]:
-  """The shape as integers, none below `smallest`, or a ValueError that tells its axes' `names`."""
+def check_shape(shape: Sequence[int], smallest: tuple[int, ...]) -> tuple[int, ...]:
+  """The shape as integers. Raises ValueError for other numbers and below `smallest`."""
   try:
-    sizes = tuple(int(n) for n in shape)
-    exact = sizes == tuple(shape) and len(sizes) == len(smallest)
-    exact = exact and all(n >= least for n, least in zip(sizes, smallest))
-  except (TypeError, ValueError, OverflowError):
-    exact = False
-  if not exact:
-    raise ValueError(f'shape must be {names}, of at least {" x ".join(map(str, smallest))}, '
-                     f'not {shape!r}')
+    sizes = tuple(operator.index(n) for n in shape)
+  except TypeError:
+    sizes = ()
+  if len(sizes) != len(smallest) or any(n < least for n, least in zip(sizes, smallest)):
+    raise ValueError(f'shape must be {len(smallest)} integers of at least '
+                     f'{" x ".join(map(str, smallest))}, not {shape!r}.')
   return sizes
 
 
 def check_difficulty(difficulty: float) -> float:
-  """The difficulty as a float from 0 to MAX_DIFFICULTY, or a ValueError."""
+  """The difficulty as a float. Raises ValueError outside of 0 to MAX_DIFFICULTY."""
   try:
     level = float(difficulty)
   except (TypeError, ValueError):
     level = -1.0
   if not 0 <= level <= MAX_DIFFICULTY:
     raise ValueError(f'difficulty must be a number from 0 (clean) over 1 (default) to '
-                     f'{MAX_DIFFICULTY}, not {difficulty!r}')
+                     f'{MAX_DIFFICULTY}, not {difficulty!r}.')
   return level
 
 
 def apply_speckle(speckle: Speckle, rng: np.random.Generator, amplitude: np.ndarray,
                   spacing: tuple[float, ...]) -> np.ndarray:
-  """A user's speckle on a copy of the amplitude, float32; ValueError where it does not fit."""
+  """A user's speckle on a copy of the amplitude, float32. Raises ValueError unless it fits."""
   noisy = np.asarray(speckle(rng, amplitude.copy(), spacing), np.float32)
   if noisy.shape != amplitude.shape or not np.isfinite(noisy).all():
-    raise ValueError(f'speckle must return finite amplitudes of shape {amplitude.shape}, but its '
-                     f'result has shape {noisy.shape} or values that are not finite')
+    raise ValueError(f'speckle must return finite amplitudes of shape {amplitude.shape}; its '
+                     f'result has shape {noisy.shape} or values that are not finite.')
   return noisy
 
 
 def normal(rng: np.random.Generator, mean: float, sd: float, low: float, high: float) -> float:
+  """A normal number, clipped to [low, high]."""
   return float(np.clip(rng.normal(mean, sd), low, high))
 
 
 def smooth(white: np.ndarray, sigma: float, axis: int) -> np.ndarray:
-  """Gaussian smoothing that keeps the variance of white noise."""
+  """Gaussian smoothing along an axis that keeps the variance of white noise; sigma in pixels."""
   if sigma < 0.35:
     return white
   kernel = np.exp(-0.5 * (np.arange(-np.ceil(3 * sigma), np.ceil(3 * sigma) + 1) / sigma)**2)
@@ -73,7 +72,10 @@ def smooth(white: np.ndarray, sigma: float, axis: int) -> np.ndarray:
 
 
 def spline(points: np.ndarray, cell: float, extent: float) -> np.ndarray:
-  """Cubic B-splines at points in [0, extent], float32 [n, knots]; white noise keeps variance 1."""
+  """Cubic B-spline basis at points in [0, extent], float32 [n, knots].
+
+  Its product with white noise of variance 1 has variance 1.
+  """
   first, t = np.divmod(points / cell, 1)
   weights = np.stack([(1 - t)**3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * (t + t**2 - t**3), t**3])
   weights /= np.sqrt((weights**2).sum(0))
@@ -85,16 +87,16 @@ def spline(points: np.ndarray, cell: float, extent: float) -> np.ndarray:
 
 def texture(rng: np.random.Generator, points: Sequence[np.ndarray], sigma: Sequence[float],
             extent: Sequence[float]) -> np.ndarray:
-  """Smooth Gaussian field of variance 1, the same one on every grid of its extent.
+  """Smooth Gaussian field of variance 1 that does not depend on the resolution of the grid.
 
   Args:
     rng: source of randomness.
-    points: one row of increasing coordinates per axis, in [0, extent].
-    sigma: smoothness per axis, in the unit of the points.
+    points: increasing coordinates along each axis, in [0, extent].
+    sigma: smoothness along each axis, in the unit of the points.
     extent: length of each axis.
 
   Returns:
-    float32, one axis per row of points.
+    float32, one axis for each entry of `points`.
   """
   bases = [spline(p.ravel(), s * 3**0.5, e) for p, s, e in zip(points, sigma, extent)]
   field = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)
@@ -105,9 +107,10 @@ def texture(rng: np.random.Generator, points: Sequence[np.ndarray], sigma: Seque
 
 def window(origin: Numbers, middle: Numbers, reach: Numbers, points: Sequence[np.ndarray]
            ) -> tuple[tuple[slice, ...], list[np.ndarray]]:
-  """Slices of a grid within reach of the middle, and their offsets from the origin per axis.
+  """The part of a grid within `reach` of `middle`, both with one number for each axis.
 
-  The offsets are float32 and broadcast against each other.
+  Returns slices of the grid, and the offsets from the origin as one float32 array for each axis,
+  which broadcast against each other.
   """
   slices, offsets = [], []
   for axis, (o, m, r, p) in enumerate(zip(origin, middle, reach, points)):

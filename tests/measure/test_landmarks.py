@@ -32,22 +32,22 @@ def tilts():
 
 @pytest.fixture(scope='module')
 def truth():
-  return phantoms.xray((11, 0), (240, 90), 0.0, family='double_major')['truth']
+  return phantoms.xray((11, 0), (240, 90), 0.0, family='double_major').truth
 
 
 def test_exact_corners_give_the_exact_angles(truth):
-  result = measure.measure_landmarks(truth['landmarks'], truth['spacing'])
-  expected = [abs(curve.angle) for curve in truth['cobb']]
-  np.testing.assert_allclose([c['angle_deg'] for c in result['curves']], expected, atol=0.02)
-  assert [c['upper'] for c in result['curves']] == [c.upper for c in truth['cobb']]
-  assert max(result['pt_mt_tl_deg']) == result['major_deg'] == result['pt_mt_tl_deg'][1]
+  result = measure.measure_landmarks(truth.landmarks, truth.spacing)
+  expected = [abs(curve.angle) for curve in truth.cobb]
+  np.testing.assert_allclose([c.angle_deg for c in result.curves], expected, atol=0.02)
+  assert [c.upper for c in result.curves] == [c.upper for c in truth.cobb]
+  assert max(result.pt_mt_tl_deg) == result.major_deg == result.pt_mt_tl_deg[1]
 
 
 def test_our_rule_by_hand(tilts):
   result = measure.measure_landmarks(corners(tilts, c_shape), 1.0)
   # Swings: T1..T2 3 (too small), T2..T3 10, T3..L1 30, L1..L2 20, L4..L5 5.
-  assert result['pt_mt_tl_deg'] == pytest.approx([10.0, 30.0, 20.0], abs=0.01)
-  assert result['curves'][1]['upper'] == 'T3' and result['curves'][1]['lower'] == 'L1'
+  assert result.pt_mt_tl_deg == pytest.approx([10.0, 30.0, 20.0], abs=0.01)
+  assert result.curves[1].upper == 'T3' and result.curves[1].lower == 'L1'
 
 
 @pytest.mark.parametrize('bend, height, expected', [
@@ -59,8 +59,8 @@ def test_the_rule_of_the_challenge_by_hand(bend, height, expected, tilts):
   points = corners(tilts, bend)
   assert landmarks.challenge_angles(points, height) == pytest.approx(expected, abs=1e-4)
   result = measure.measure_landmarks(points, 1.0, rule='challenge', height=height)
-  assert result['pt_mt_tl_deg'] == pytest.approx(expected, abs=0.01)
-  assert result['rule'] == 'challenge' and result['major_deg'] == pytest.approx(30, abs=0.01)
+  assert result.pt_mt_tl_deg == pytest.approx(expected, abs=0.01)
+  assert result.rule == 'challenge' and result.major_deg == pytest.approx(30, abs=0.01)
 
 
 def test_cropping_changes_the_rule_of_the_challenge_and_not_ours(tilts):
@@ -68,26 +68,26 @@ def test_cropping_changes_the_rule_of_the_challenge_and_not_ours(tilts):
   challenge = {'rule': 'challenge', 'height': 400}
   ours, theirs = (measure.measure_landmarks(points, 1.0, **rule) for rule in ({}, challenge))
   moved = points + [100, 30]  # 100 rows more above the spine and as many fewer below it
-  assert measure.measure_landmarks(moved, 1.0)['pt_mt_tl_deg'] == ours['pt_mt_tl_deg']
+  assert measure.measure_landmarks(moved, 1.0).pt_mt_tl_deg == ours.pt_mt_tl_deg
   changed = measure.measure_landmarks(moved, 1.0, **challenge)
-  assert changed['pt_mt_tl_deg'][:2] == theirs['pt_mt_tl_deg'][:2]
-  assert abs(changed['pt_mt_tl_deg'][2] - theirs['pt_mt_tl_deg'][2]) > 10
+  assert changed.pt_mt_tl_deg[:2] == theirs.pt_mt_tl_deg[:2]
+  assert abs(changed.pt_mt_tl_deg[2] - theirs.pt_mt_tl_deg[2]) > 10
 
 
 def test_anisotropic_pixels_and_shifts_change_nothing(truth):
-  plain = measure.measure_landmarks(truth['landmarks'], truth['spacing'])
+  plain = measure.measure_landmarks(truth.landmarks, truth.spacing)
   moved = measure.measure_landmarks(
-      truth['landmarks'] * [2.0, 0.5] + [9.0, -40.0], np.array(truth['spacing']) * [0.5, 2.0])
-  assert abs(plain['major_deg'] - moved['major_deg']) < 0.02
+      truth.landmarks * [2.0, 0.5] + [9.0, -40.0], np.array(truth.spacing) * [0.5, 2.0])
+  assert abs(plain.major_deg - moved.major_deg) < 0.02
 
 
 def test_a_mirror_swaps_the_sides(truth):
-  plain = measure.measure_landmarks(truth['landmarks'], 1.0)
-  swapped = (truth['landmarks'] * [1, -1]).reshape(17, 2, 2, 2)[:, :, ::-1].reshape(68, 2)
+  plain = measure.measure_landmarks(truth.landmarks, 1.0)
+  swapped = (truth.landmarks * [1, -1]).reshape(17, 2, 2, 2)[:, :, ::-1].reshape(68, 2)
   mirrored = measure.measure_landmarks(swapped, 1.0)
   other = {'left': 'right', 'right': 'left'}
-  assert [c['side'] for c in mirrored['curves']] == [other[c['side']] for c in plain['curves']]
-  assert mirrored['major_deg'] == plain['major_deg']
+  assert [c.side for c in mirrored.curves] == [other[c.side] for c in plain.curves]
+  assert mirrored.major_deg == plain.major_deg
 
 
 @pytest.mark.parametrize('spoil', [
@@ -95,16 +95,15 @@ def test_a_mirror_swaps_the_sides(truth):
     lambda points: points[::-1], lambda points: points * [1, -1], lambda points: points * [-1, 1],
     lambda points: np.random.default_rng(0).permutation(points)])
 def test_bad_landmarks_give_words(spoil, truth):
-  result = measure.measure_landmarks(spoil(truth['landmarks']), 1.0)
-  assert result['status'] == 'fail' and 'landmarks' in result['flags'][0]
-  assert result['major_deg'] is None and not result['curves']
+  result = measure.measure_landmarks(spoil(truth.landmarks), 1.0)
+  assert result.status == 'fail' and 'landmarks' in result.flags[0]
+  assert result.major_deg is None and not result.curves
 
 
 def test_wrong_arguments_are_told(truth):
-  assert measure.measure_landmarks(truth['landmarks'], None)['status'] == 'fail'
   with pytest.raises(ValueError, match='68 rows'):
     measure.measure_landmarks(np.zeros((4, 2)), 1.0)
   with pytest.raises(ValueError, match='extremes, challenge'):
-    measure.measure_landmarks(truth['landmarks'], 1.0, rule='aasce')
+    measure.measure_landmarks(truth.landmarks, 1.0, rule='aasce')
   with pytest.raises(ValueError, match='height'):
-    measure.measure_landmarks(truth['landmarks'], 1.0, rule='challenge')
+    measure.measure_landmarks(truth.landmarks, 1.0, rule='challenge')

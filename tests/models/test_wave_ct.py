@@ -44,7 +44,7 @@ def compiled(model, variables, method='__call__'):
 @pytest.fixture(scope='module')
 def images():
   """Five phantoms, float32 [5, 48, 32, 1], normalized."""
-  phantoms = [vpi(seed, shape=(96, 64))['image'][..., None] for seed in range(5)]
+  phantoms = [vpi(seed, shape=(96, 64)).image[..., None] for seed in range(5)]
   images = np.stack([resize.resize_image(image, (48, 32)) for image in phantoms])
   return (np.float32(images) - 76) / 84
 

@@ -1,0 +1,108 @@
+"""Phantom volume projection images (VPI) of the spine by ultrasound, with exact truth.
+
+Everything is laid out on the scanner's grid of 2560 x 640 pixels of 0.2 mm. Only speckle and sweep
+are drawn per pixel. Shapes, depths and textures were fitted to one public image with labels by an
+expert.
+"""
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from spinejax.phantoms import drawing
+from spinejax.phantoms import truth as common
+from spinejax.phantoms.vpi_images import anatomy as anatomies
+from spinejax.phantoms.vpi_images import artifacts
+from spinejax.phantoms.vpi_images import tissue
+from spinejax.phantoms.vpi_images.truth import VpiTruth, find_truth
+
+MIN_SHAPE = (64, 16)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class VpiCase:
+  """A VPI phantom.
+
+  Attributes:
+    image: uint8 [H,W], 0 outside the swept strip.
+    clean: uint8 [H,W], the same tissue without speckle, gain and holes.
+    label: uint8 [H,W], 0 background, 1 rib, 2 thoracic process, 3 lump.
+    fov: bool [H,W], the swept strip.
+    truth: exact positions and angles.
+  """
+  image: np.ndarray
+  clean: np.ndarray
+  label: np.ndarray
+  fov: np.ndarray
+  truth: VpiTruth
+
+
+def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
+        difficulty: float = 1.0, *, family: str | None = None,
+        speckle: drawing.Speckle | None = None) -> VpiCase:
+  """Draws a VPI phantom: dark bones on bright muscle inside a swept strip.
+
+  Gray levels are equalized inside the strip, image = 255 CDF(amplitude), because the histogram of
+  the scanner's own images is flat there.
+
+    >>> from spinejax import phantoms
+    >>> case = phantoms.vpi(7, shape=(512, 128))
+    >>> case.image.shape, case.label.shape
+    ((512, 128), (512, 128))
+    >>> [(curve.upper, curve.lower, round(curve.angle)) for curve in case.truth.cobb]
+    [('T1', 'T5', -6), ('T5', 'T11', 29), ('T11', 'L4', -19)]
+
+  Args:
+    seed: a non-negative integer or several, such as (base, split, index). Trailing zeros do not
+      count: (7, 0, 0) is 7.
+    shape: (H, W) of the image, at least 64 x 16.
+    difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales speckle, gain, mottling and the
+      numbers of false bones, nearly invisible bones and sweep gaps. Anatomy and truth do not
+      change.
+    family: curve pattern, a key of `curves.FAMILIES`; None draws one by its probability.
+    speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `projection_speckle`. The
+      amplitude is float32 [H,W], the spacing mm per pixel (y, x).
+
+  Raises:
+    ValueError: an argument outside the ranges above.
+  """
+  anatomy_rng, tissue_rng, speckle_rng, sweep_rng = drawing.spawn_streams(seed, 4)
+  shape = drawing.check_shape(shape, MIN_SHAPE)
+  difficulty = drawing.check_difficulty(difficulty)
+  height, width = anatomies.SCANNER_SHAPE
+  y = ((np.arange(shape[0]) + 0.5) * (height / shape[0]))[:, None]
+  x = ((np.arange(shape[1]) + 0.5) * (width / shape[1]))[None, :]
+  spacing = (anatomies.SCANNER_SPACING * height / shape[0],
+             anatomies.SCANNER_SPACING * width / shape[1])
+
+  anatomy = anatomies.draw_anatomy(anatomy_rng, family)
+  fov = anatomy.in_view(y, x)
+  stamps = [anatomies.stamp_bone(bone, y, x) for bone in anatomy.bones]
+  label = anatomies.draw_label(stamps, fov)
+  amplitude = tissue.draw_tissue(tissue_rng, anatomy, stamps, y, x, difficulty)
+  sweep = artifacts.draw_sweep(sweep_rng, shape, difficulty)
+  tone = tissue.fit_tone_curve(amplitude[fov])
+  clean = np.where(fov, tone(amplitude), 0).astype(np.uint8)
+
+  if speckle is not None:
+    amplitude = drawing.apply_speckle(speckle, speckle_rng, amplitude, spacing)
+  elif difficulty:
+    amplitude = artifacts.projection_speckle(speckle_rng, amplitude, spacing, difficulty)
+  if difficulty:
+    amplitude = amplitude * artifacts.frame_gain(sweep_rng, sweep, shape, difficulty)
+  holes = artifacts.find_holes(sweep, shape) & fov
+  image = np.where(fov, tone(amplitude), 0).astype(np.uint8)
+  image[holes] = (sweep.gray * image[holes]).astype(np.uint8)
+  truth = find_truth(anatomy, spacing=spacing, hole_fraction=float(holes.sum() / max(1, fov.sum())),
+                     seed=seed, difficulty=difficulty, shape=shape)
+  return VpiCase(image, clean, label, fov, truth)
+
+
+def mirror_vpi(case: VpiCase) -> VpiCase:
+  """The phantom in a mirror: columns reversed, left and right swapped, angles negated."""
+  truth = common.mirror_truth(case.truth, ['uca'], ['processes', 'lumps', 'lump_halves'])
+  truth = dataclasses.replace(truth, processes=truth.processes[:, ::-1],
+                              lump_halves=truth.lump_halves[:, ::-1])
+  return dataclasses.replace(case, truth=truth, **{
+      name: common.mirror_image(getattr(case, name))
+      for name in ('image', 'clean', 'label', 'fov')})

@@ -1,0 +1,97 @@
+"""Artifacts of VPI phantoms: speckle, gain and the gaps of a sweep."""
+from typing import NamedTuple
+
+import numpy as np
+
+from spinejax.phantoms import drawing
+from spinejax.phantoms.vpi_images.anatomy import HEIGHT, ROWS, SCANNER_SPACING, WIDTH, wander
+
+GAPS = 1.3  # mean number of stretches with frames further apart, at difficulty 1
+FRAME_DISTANCE = 0.62  # pixels of the image between two frames
+
+
+class Sweep(NamedTuple):
+  """Where the frames of a sweep cross the image, in its pixels."""
+  rows: np.ndarray  # [n] row of each frame at the middle column
+  slopes: np.ndarray  # [n] rows per column
+  sparse: bool  # whether some frames lie further apart than usual
+  gray: float  # fraction of the gray level that is left between those
+
+
+def projection_speckle(rng: np.random.Generator, amplitude: np.ndarray,
+                       spacing: tuple[float, ...], strength: float = 1.0) -> np.ndarray:
+  """Speckle that is left by averaging about 16 looks: amplitude * max(0, 1 + strength n / 9.5).
+
+  n is Gaussian noise of variance 1. One half is smooth over 2.7 scanner pixels both ways; the other
+  is independent from row to row and smooth over 1.4 pixels along it. Together with gain and
+  mottling this gives the texture of a real image. Pixels larger than the scanner's keep its
+  contrast, as after resizing by sampling.
+
+  Args:
+    rng: source of randomness.
+    amplitude: float32 [H,W].
+    spacing: mm per pixel (y, x).
+    strength: 0 for none, 1 as in a real image.
+
+  Returns:
+    float32 [H,W].
+  """
+  sy, sx = (SCANNER_SPACING / s for s in spacing)
+  white = rng.standard_normal(amplitude.shape, dtype=np.float32)
+  noise = drawing.smooth(drawing.smooth(white, 2.6 * sx, 1), 2.8 * sy, 0)
+  noise = drawing.smooth(white, 1.4 * sx, 1) + noise
+  noise *= np.float32(strength / 9.5 / max(noise.std(), 1e-6))
+  return amplitude * np.maximum(noise + 1, 0)
+
+
+def draw_sweep(rng: np.random.Generator, shape: tuple[int, ...], difficulty: float) -> Sweep:
+  """Frames 0.62 pixels apart with 15 % jitter, further apart in Poisson(1.3 difficulty) places."""
+  height, width = shape
+  episodes = rng.poisson(GAPS * difficulty)
+  centers, lengths = rng.uniform(0.08, 0.95, episodes), rng.uniform(5, 28, episodes)
+  gaps, gray = rng.uniform(0.3, 1.0, episodes), rng.uniform(0, 0.08)
+  tilt = rng.choice([-1, 1]) * rng.uniform(0.8, 3) + rng.uniform(0.3, 1) * wander(rng, 150)
+
+  rows = np.arange(height) + 0.5
+  distance = (rows[:, None] * (HEIGHT / height) - centers * HEIGHT) / lengths
+  spacing = FRAME_DISTANCE + np.exp(-0.5 * distance**2) @ gaps
+  count = np.append(0, np.cumsum(1 / spacing))
+  steps = np.cumsum(1 + 0.15 * rng.standard_normal(int(count[-1])))
+  frames = np.interp(steps, count, np.arange(height + 1) - 0.5)
+  slopes = np.interp(frames * (HEIGHT / height), ROWS, np.tan(np.radians(tilt)))
+  return Sweep(frames, slopes * (WIDTH / width) / (HEIGHT / height), episodes > 0, gray)
+
+
+def find_holes(sweep: Sweep, shape: tuple[int, ...]) -> np.ndarray:
+  """Pixels that the line of no frame rounds to, bool [H,W]."""
+  holes = np.zeros(shape, bool)
+  if not sweep.sparse:
+    return holes
+  columns = np.arange(shape[1]) - (shape[1] - 1) / 2
+
+  def line(frames):
+    slopes = sweep.slopes[frames, None]
+    return np.rint(sweep.rows[frames, None] + slopes * columns).astype(int)
+
+  apart = np.flatnonzero(np.diff(sweep.rows) > 0.75)
+  above = line(apart)
+  missed = line(apart + 1) - above - 1
+  for k in range(1, 1 + missed.max(initial=0)):
+    frame, column = np.nonzero((missed >= k) & (above + k >= 0) & (above + k < shape[0]))
+    holes[above[frame, column] + k, column] = True
+  return holes
+
+
+def frame_gain(rng: np.random.Generator, sweep: Sweep, shape: tuple[int, ...],
+               difficulty: float) -> np.ndarray:
+  """Gain along the frames, float32 [H,W]: 2 % a row and 4.5 % in streaks, more where sparse."""
+  height, width = shape
+  spacing = np.interp(np.arange(height), sweep.rows[1:], np.diff(sweep.rows)).astype(np.float32)
+  gain = 0.02 * rng.standard_normal((height, 1), dtype=np.float32)
+  streaks = drawing.spline((np.arange(width) + 0.5) * (WIDTH / width), 40, WIDTH)
+  streaks = rng.standard_normal((height, streaks.shape[1]), dtype=np.float32) @ streaks.T
+  gain = 1 + (gain + 0.045 * streaks) * (
+      spacing[:, None] * np.float32(difficulty / FRAME_DISTANCE))
+  slope = np.interp(np.arange(height), sweep.rows, sweep.slopes)[:, None]
+  rows = np.arange(height)[:, None] - slope * (np.arange(width) - (width - 1) / 2)
+  return np.take_along_axis(gain, np.rint(rows).astype(int).clip(0, height - 1), 0)

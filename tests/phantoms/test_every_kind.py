@@ -1,0 +1,128 @@
+"""What holds for every kind of phantom: arguments, seeds, speckle and documentation."""
+import dataclasses
+import doctest
+import hashlib
+import inspect
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from spinejax import phantoms
+
+SMALLEST = {'vpi': (64, 16), 'volume': (48, 16, 8), 'xray': (64, 16)}
+KINDS = sorted(SMALLEST)
+SHAPES = [('vpi', (97, 333)), ('vpi', (1000, 17)), ('vpi', (65, 640)),
+          ('volume', (97, 31, 53)), ('volume', (50, 200, 9)),
+          ('xray', (97, 333)), ('xray', (300, 40)), ('xray', (65, 640)), *SMALLEST.items()]
+
+
+def draw(kind, seed=0, **options):
+  return getattr(phantoms, kind)(seed, **{'shape': SMALLEST[kind]} | options)
+
+
+def digest(case):
+  code = hashlib.sha256()
+  for part in (case, case.truth):
+    for field in dataclasses.fields(part):
+      value = getattr(part, field.name)
+      if isinstance(value, np.ndarray):
+        code.update(np.ascontiguousarray(value).tobytes())
+  return code.hexdigest()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_a_seed_is_the_same_case_in_every_process(kind):
+  np.random.seed(1)
+  before = np.random.get_state()[1].copy()
+  first = digest(draw(kind, (7, 0, 0)))
+  np.testing.assert_array_equal(before, np.random.get_state()[1])
+  assert first == digest(draw(kind, 7)) == digest(draw(kind, np.int64(7)))
+  assert first == digest(draw(kind, [7, np.uint8(0)]))
+  seeds = (7, 8, (0, 1), (1, 1), (1, 0, 1))
+  assert len({digest(draw(kind, seed)) for seed in seeds}) == len(seeds)
+  code = ('import hashlib, numpy; numpy.random.seed(9)\n'
+          'from spinejax import phantoms\n'
+          f'case = phantoms.{kind}([7, 0], {SMALLEST[kind]})\n'
+          'print(hashlib.sha256(case.image.tobytes()).hexdigest())')
+  out = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+  expected = draw(kind, 7).image.tobytes()
+  assert out.stdout.strip() == hashlib.sha256(expected).hexdigest()
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_family_is_drawn(kind):
+  for family in phantoms.FAMILIES:
+    assert draw(kind, family=family).truth.family == family
+
+
+@pytest.mark.parametrize('kind, shape', SHAPES)
+def test_any_shape_from_the_smallest_at_the_highest_difficulty(kind, shape):
+  case = draw(kind, 2, shape=shape, difficulty=4.0)
+  assert case.image.shape == case.label.shape == shape and case.image.std() > 10
+  labels = {'vpi': {0, 1, 2, 3}, 'volume': {0, 1}, 'xray': {0, 1, 2}}[kind]
+  assert set(np.unique(case.label)) == labels
+  if kind == 'vpi':
+    assert 0 < draw('vpi', shape=(128, 32), difficulty=4.0).truth.hole_fraction < 0.2
+  else:
+    points = case.truth.landmarks if kind == 'xray' else case.landmarks
+    assert (points > -0.5).all() and (points < np.array(shape) - 0.5).all()
+
+
+@pytest.mark.parametrize('kind', ['vpi', 'volume'])
+def test_a_speckle_of_ones_own(kind):
+  shape = (256, 64) if kind == 'vpi' else (96, 24, 12)
+  calls = []
+
+  def smooth(rng, amplitude, spacing):
+    calls.append((amplitude.dtype, amplitude.shape, spacing))
+    return amplitude
+
+  clean, plain = draw(kind, 1, shape=shape, difficulty=0), draw(kind, 1, shape=shape)
+  same = draw(kind, 1, shape=shape, difficulty=0, speckle=smooth)
+  np.testing.assert_array_equal(clean.image, same.image)
+  assert calls[0][:2] == (np.float32, shape)
+  np.testing.assert_allclose(calls[0][2], clean.truth.spacing)
+  dull = draw(kind, 1, shape=shape, speckle=smooth)
+  np.testing.assert_array_equal(plain.label, dull.label)
+  roughness = [np.abs(np.diff(case.image.astype(float), axis=1)).mean() for case in (dull, plain)]
+  assert roughness[0] < 0.9 * roughness[1]
+  for broken in (lambda r, a, s: a[1:], lambda r, a, s: a * np.nan):
+    with pytest.raises(ValueError, match='finite amplitudes of shape'):
+      draw(kind, 1, shape=shape, speckle=broken)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+@pytest.mark.parametrize('arguments, words', [
+    *((dict(seed=seed), 'seed must be') for seed in (-1, 1.5, 'a', (), (1, -2), None)),
+    *((dict(difficulty=value), 'difficulty must be')
+      for value in (-0.1, np.nan, np.inf, 5, 'hard', None)),
+    *((dict(shape=shape), 'shape must be') for shape in (
+        512, (512,), (512, 128, 1, 1), (63, 16), (64, 15), (47, 16, 8), (512.5, 128, 1),
+        ('a', 'b', 'c'), (np.nan, 128))),
+    (dict(family='scoliosis'), 'double_major')])
+def test_wrong_arguments_are_refused_in_one_sentence(kind, arguments, words):
+  with pytest.raises(ValueError, match=words) as caught:
+    draw(kind, **arguments)
+  assert '\n' not in str(caught.value)
+
+
+def test_the_smallest_shape_is_named():
+  with pytest.raises(ValueError, match='2 integers of at least 64 x 16'):
+    phantoms.vpi(0, (63, 16))
+  with pytest.raises(ValueError, match='3 integers of at least 48 x 16 x 8'):
+    phantoms.volume(0, (96, 24))
+
+
+@pytest.mark.parametrize('names', ['rods', ['ring'], ['rods', 3]])
+def test_unknown_artifacts_are_refused(names):
+  with pytest.raises(ValueError, match='necklace, rods'):
+    phantoms.xray(0, (64, 16), artifacts=names)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_documented_examples_run(kind):
+  module = inspect.getmodule(getattr(phantoms, kind))
+  found = doctest.testmod(module)
+  assert found.attempted and not found.failed

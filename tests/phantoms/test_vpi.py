@@ -1,0 +1,228 @@
+"""Phantoms: exact truth, the statistics of a real image, and the same patient every time."""
+
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from spinejax import phantoms
+
+SHAPE = (512, 128)
+RIB, PROCESS, LUMP = 1, 2, 3
+
+
+@pytest.fixture(scope='module')
+def cases():
+  return [phantoms.vpi((7, 0, i), SHAPE) for i in range(20)]
+
+
+def contrast(image, label, fov, kind):
+  """Mean inside a class over the mean of a ring 4 to 18 scanner pixels around all classes."""
+  scale = len(image) / 2560
+  away = ndimage.distance_transform_edt(label != kind)
+  ring = (away <= 18 * scale) & (ndimage.distance_transform_edt(label == 0) > 4 * scale) & fov
+  return image[(label == kind) & fov].mean() / image[ring].mean()
+
+
+def texture_snr(image, label, fov, holes):
+  """Mean over standard deviation of the background below a scale of 6 scanner pixels."""
+  scale = len(image) / 2560
+  image = image.astype(np.float32)
+  smooth = ndimage.gaussian_filter(image, 6 * scale)
+  tissue = fov & (ndimage.distance_transform_edt(label == 0) > 6 * scale)
+  tissue = ndimage.distance_transform_edt(tissue) > 8 * scale
+  tissue &= (smooth > 60) & (smooth < 225) & ~holes
+  return 1 / ((image - smooth) / smooth.clip(1))[tissue].std()
+
+
+def find_holes(case):
+  return (case.clean > 60) & (case.image < 0.15 * case.clean)
+
+
+def test_acceptance_statistics(cases):
+  for case in cases:
+    label, image, fov = case.label, case.image, case.fov
+    assert image.shape == label.shape == fov.shape == case.clean.shape == SHAPE
+    assert image.dtype == label.dtype == case.clean.dtype == np.uint8 and fov.dtype == bool
+    assert 0.04 <= (label == RIB).mean() <= 0.08
+    assert 0.06 <= (label == PROCESS).mean() <= 0.10
+    assert 0.06 <= (label == LUMP).mean() <= 0.11
+    assert 65 <= image.mean() <= 87 and 72 <= image.std() <= 92
+    assert 0.52 <= fov.mean() <= 0.64
+    assert not image[~fov].any() and not case.clean[~fov].any() and not label[~fov].any()
+    assert label.max() == 3
+    assert 6.5 <= texture_snr(image, label, fov, find_holes(case)) <= 10
+  fractions = [case.truth.hole_fraction for case in cases]
+  assert np.mean(np.array(fractions) > 0) >= 1 / 3 and np.median(fractions) < 0.01
+
+
+def test_bones_contrast_like_the_real_image(cases, shared):
+  folder = shared / 'data' / 'vpi_sa2net_demo'
+  image = np.asarray(Image.open(folder / 'image.png').convert('L'))
+  label = np.asarray(Image.open(folder / 'label.png'))
+  fov = ndimage.binary_fill_holes(ndimage.binary_closing(image > 0, iterations=3))
+  for kind, tolerance in ((RIB, 0.06), (PROCESS, 0.06), (LUMP, 0.06)):
+    drawn = [contrast(c.image, c.label, c.fov, kind) for c in cases]
+    assert abs(np.mean(drawn) - contrast(image, label, fov, kind)) < tolerance
+  bins = [np.histogram(c.image[c.fov], 8, (0, 256))[0] / c.fov.sum() for c in cases]
+  real = np.histogram(image[fov], 8, (0, 256))[0] / fov.sum()
+  np.testing.assert_allclose(np.mean(bins, 0), real, atol=0.03)
+  assert abs(np.mean([c.fov.mean() for c in cases]) - fov.mean()) < 0.03
+
+
+def test_holes_are_one_pixel_high_dashes(cases):
+  heights, lengths = [], []
+  for case in cases:
+    holes = find_holes(case)
+    for runs, axis in ((heights, 0), (lengths, 1)):
+      edges = np.diff(np.pad(np.moveaxis(holes, axis, -1).astype(int), ((0, 0), (1, 1))), axis=-1)
+      runs += (np.argwhere(edges < 0)[:, 1] - np.argwhere(edges > 0)[:, 1]).tolist()
+    if not case.truth.hole_fraction:
+      assert holes.sum() < 1e-3 * case.fov.sum()
+  assert len(heights) > 300
+  assert np.mean(np.array(heights) == 1) > 0.9
+  assert 2 <= np.median(lengths) <= 8 and np.percentile(lengths, 90) > 8
+
+
+def test_truth_is_one_patient_at_every_resolution_and_difficulty(cases):
+  for i in range(3):
+    truth = cases[i].truth
+    for shape, difficulty in (((1024, 256), 1.0), ((300, 77), 1.0), (SHAPE, 0.0), (SHAPE, 2.0)):
+      other = phantoms.vpi((7, 0, i), shape, difficulty)
+      for key in ('tilts', 'requested'):
+        np.testing.assert_array_equal(getattr(truth, key), getattr(other.truth, key))
+      for key in ('family', 'levels', 'ends', 'cobb', 'uca'):
+        assert getattr(truth, key) == getattr(other.truth, key)
+      for key in ('vertebrae', 'processes', 'lumps', 'lump_halves'):
+        here, there = getattr(truth, key), getattr(other.truth, key)
+        np.testing.assert_allclose((here + 0.5) / SHAPE, (there + 0.5) / shape, rtol=1e-12)
+      assert other.truth.spacing == pytest.approx((512 / shape[0], 128 / shape[1]))
+      rows = ((np.arange(SHAPE[0]) + 0.5) * shape[0] / SHAPE[0]).astype(int)
+      columns = ((np.arange(SHAPE[1]) + 0.5) * shape[1] / SHAPE[1]).astype(int)
+      agree = cases[i].label == other.label[rows[:, None], columns]
+      assert agree.mean() > 0.97 and (shape != SHAPE or agree.all())
+  small, large = (phantoms.vpi(3, s).clean.astype(float) for s in (SHAPE, (1024, 256)))
+  fov = phantoms.vpi(3, SHAPE).fov
+  pooled = large.reshape(512, 2, 128, 2).mean((1, 3))
+  assert np.abs(small - pooled)[ndimage.binary_erosion(fov, iterations=2)].mean() < 4
+
+
+def test_landmarks_lie_on_their_bones():
+  errors = []
+  for i in range(6):
+    case = phantoms.vpi(i)
+    label, truth = case.label, case.truth
+    inside = np.isfinite(truth.processes[..., 0])
+    at = lambda points: label[tuple(np.rint(points).astype(int).T)]
+    assert inside.sum() >= 14
+    assert (at(truth.processes[inside]) == PROCESS).mean() > 0.95
+    assert (at(truth.lump_halves.reshape(-1, 2)) == LUMP).mean() >= 0.9
+    left, right = np.moveaxis(truth.processes, 1, 0)
+    assert (right[..., 1] > left[..., 1])[inside.all(1)].all()
+    parts, _ = ndimage.label(label == LUMP)
+    for center, halves in zip(truth.lumps, truth.lump_halves):
+      part = parts == parts[tuple(np.rint(center).astype(int))]
+      side = (np.indices(part.shape) - center[:, None, None]) * [[[256 / 1024]], [[1]]]
+      along = (halves[1] - halves[0]) * [256 / 1024, 1]
+      split = (side * along[:, None, None]).sum(0)
+      for half, found in zip(halves, (part & (split < 0), part & (split > 0))):
+        errors.append(np.abs(np.argwhere(found).mean(0) - half).max())
+  assert np.median(errors) < 1.0 and np.percentile(errors, 80) < 2.5
+
+
+def test_pair_lines_follow_the_tilts(cases):
+  deviations = []
+  for case in cases:
+    truth = case.truth
+    pairs = np.concatenate([truth.processes, truth.lump_halves])
+    dy, dx = np.moveaxis((pairs[:, 1] - pairs[:, 0]) * truth.spacing, -1, 0)
+    lines = -np.degrees(np.arctan2(dy, dx))
+    seen = np.isfinite(lines)
+    deviations += (lines - truth.tilts)[seen].tolist()
+    names = [n for n, s in zip(truth.levels, seen) if s]
+    found = phantoms.curve_angles(lines[seen], names)
+    assert [c[:2] for c in found] == [c[:2] for c in truth.uca]
+    np.testing.assert_allclose([c.angle for c in found], [c.angle for c in truth.uca])
+    assert phantoms.curve_angles(truth.tilts) == truth.cobb
+  assert abs(np.mean(deviations)) < 0.4 and 1.0 < np.std(deviations) < 2.2
+
+
+def test_mirrored_case(cases):
+  for case in cases[:5]:
+    seen = phantoms.mirror_vpi(case)
+    for key in ('image', 'clean', 'label', 'fov'):
+      np.testing.assert_array_equal(getattr(seen, key), getattr(case, key)[:, ::-1])
+    truth, mirrored = case.truth, seen.truth
+    np.testing.assert_array_equal(mirrored.tilts, -truth.tilts)
+    for key in ('cobb', 'uca'):
+      opposite = [c._replace(angle=-c.angle) for c in getattr(truth, key)]
+      assert opposite == getattr(mirrored, key)
+    assert phantoms.curve_angles(mirrored.tilts) == mirrored.cobb
+    inside = np.isfinite(mirrored.processes[..., 0])
+    at = np.rint(mirrored.processes[inside]).astype(int)
+    assert (seen.label[tuple(at.T)] == PROCESS).mean() > 0.9
+    left, right = np.moveaxis(mirrored.lump_halves, 1, 0)
+    assert (right[:, 1] > left[:, 1]).all()
+    back = phantoms.mirror_vpi(seen)
+    np.testing.assert_array_equal(back.image, case.image)
+    assert back.truth.cobb == truth.cobb and back.truth.family == truth.family
+    for key in ('vertebrae', 'processes', 'lumps', 'lump_halves'):
+      np.testing.assert_allclose(getattr(back.truth, key), getattr(truth, key))
+
+
+def test_difficulty_zero_is_clean():
+  for i in range(4):
+    case = phantoms.vpi(i, SHAPE, 0)
+    assert case.truth.hole_fraction == 0
+    np.testing.assert_array_equal(case.image, case.clean)
+
+
+def test_difficulty_lowers_the_dice_of_a_fixed_model():
+  """A quadratic pixel regression on smoothed gray levels, fitted at difficulty 1."""
+  def features(case):
+    image = case.image.astype(np.float64) / 255
+    smooth = [ndimage.gaussian_filter(image, s) for s in (1, 2, 4, 8, 16)]
+    column = ndimage.gaussian_filter(image.mean(0), 8)[None] * np.ones_like(image)
+    row = np.linspace(-1, 1, len(image))[:, None] * np.ones_like(image)
+    f = np.stack([*smooth, column, row], -1)[case.fov]
+    products = [f[:, i] * f[:, j] for i in range(7) for j in range(i, 7)]
+    return np.column_stack([np.ones(len(f)), f, *products])
+
+  def draw(index, difficulty):
+    return phantoms.vpi((3, index), (256, 64), difficulty)
+
+  train = [draw(i, 1.0) for i in range(12)]
+  x = np.concatenate([features(c) for c in train])
+  bone = np.concatenate([c.label[c.fov] > 0 for c in train])
+  weights = np.linalg.solve(x.T @ x + 1e-3 * np.eye(x.shape[1]), x.T @ bone)
+  dice = []
+  for difficulty in (0.0, 1.0, 2.0):
+    scores = []
+    for i in range(12, 24):
+      case = draw(i, difficulty)
+      found, label = features(case) @ weights > 0.45, case.label[case.fov] > 0
+      scores.append(2 * (found & label).sum() / (found.sum() + label.sum()))
+    dice.append(np.mean(scores))
+  assert dice[0] > dice[2] + 0.05 and dice[1] > dice[2] + 0.03 and dice[1] > 0.5
+
+
+def test_projection_speckle_statistics():
+  amplitude = np.full((600, 300), 2.0, np.float32)
+  noisy = phantoms.projection_speckle(np.random.default_rng(0), amplitude, (0.2, 0.2))
+  assert noisy.dtype == np.float32
+  assert noisy.mean() == pytest.approx(2, rel=0.01)
+  assert noisy.mean() / noisy.std() == pytest.approx(9.5, rel=0.02)
+  noise = noisy / 2 - 1
+  lag = lambda a, b: (a * b).mean() / (noise**2).mean()
+  assert 0.5 < lag(noise[1:], noise[:-1]) < 0.7
+  assert 0.85 < lag(noise[:, 1:], noise[:, :-1]) < 0.95
+  none = phantoms.projection_speckle(np.random.default_rng(0), amplitude, (0.2, 0.2), 0.0)
+  np.testing.assert_array_equal(none, amplitude)
+
+
+@pytest.mark.parametrize('shape', [(64, 16), (97, 333), (1000, 17), (65, 640)])
+def test_any_shape_from_the_smallest(shape):
+  case = phantoms.vpi(2, shape, 2.0)
+  assert case.image.shape == shape and case.image.std() > 40
+  assert set(np.unique(case.label)) == {0, RIB, PROCESS, LUMP}

@@ -1,16 +1,20 @@
 """X-rays from the phantom to pictures at their own size, with the aspect ratio kept or not."""
-import json
+import dataclasses
 
 import numpy as np
-from PIL import Image
 import pytest
+from PIL import Image
 
-from spinejax.inference import predictor as inference
-from spinejax.inference import outputs
+from spinejax import evaluate
+from spinejax import runs
 from spinejax import train
 from spinejax.data import batches
 from spinejax.data import datasets
+from spinejax.inference import files
+from spinejax.inference import load
+from spinejax.inference import predict
 from spinejax.metrics import segmentation
+from spinejax.report import pages
 from tests import tiny
 
 pytestmark = pytest.mark.xdist_group('test_xrays')  # its runs are made once, by one worker
@@ -26,53 +30,55 @@ def xray_config(variant='paper', **overrides):
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
   config = xray_config('modern')
-  return config, workdir, train.train_and_evaluate(config, str(workdir))
+  train.train(config, str(workdir))
+  return config, workdir, evaluate.evaluate(config, str(workdir))
 
 
-def test_a_run_reports_as_the_paper_and_all_bones_as_one(finished):
-  config, workdir, results = finished
-  assert json.loads((workdir / 'test_metrics.json').read_text()) == results
+def test_a_run_is_rated_as_in_the_paper_and_with_all_foreground_as_one(finished):
+  config, workdir, evaluation = finished
+  result = evaluation.result
+  assert runs.read_json(workdir / 'test_metrics.json') == runs.plain(result.to_json())
   test = datasets.load_dataset(config.data)['test']
-  masks = [np.asarray(Image.open(workdir / f'predictions/{name}.png')) for name in test.names]
   hits = both = 0
-  for mask, record in zip(masks, test):
-    assert mask.shape == record['label'].shape == (64, 32)
-    hits += 2 * np.sum((mask > 0) & (record['label'] > 0))
-    both += np.sum(mask > 0) + np.sum(record['label'] > 0)
-    case = results['cases'][record['name']]['dice']['any_foreground']
-    assert case == pytest.approx(2 * np.sum((mask > 0) & (record['label'] > 0)) / (
-        np.sum(mask > 0) + np.sum(record['label'] > 0)))
-  assert results['pooled']['dice']['any_foreground'] == pytest.approx(hits / both)
-  predictor = inference.load_predictor(str(workdir))
+  for record in test:
+    mask = np.asarray(Image.open(workdir / f'predictions/{record.name}.png'))
+    assert mask.shape == record.label.shape == (64, 32)
+    case_hits = 2 * np.sum((mask > 0) & (record.label > 0))
+    case_both = np.sum(mask > 0) + np.sum(record.label > 0)
+    dice = result.cases[record.name].overlap['dice']['any_foreground']
+    assert dice == pytest.approx(case_hits / case_both)
+    hits, both = hits + case_hits, both + case_both
+  assert result.pooled['dice']['any_foreground'] == pytest.approx(hits / both)
+  predictor = load.load_predictor(str(workdir))
   right = seen = 0
   entropies = []
   for record in test:
-    prediction, = inference.predict_images(predictor, [record['image']])
+    prediction, = predict.predict_images(predictor, [record.image])
     assert prediction.logits.shape == (32, 16, 3)  # 64x32 fitted into 48x16
-    label = batches.prepare_label(record['label'], config.data)[:32]
+    label = batches.prepare_label(record.label, config.data)[:32]
     entropies.append(segmentation.cross_entropy(prediction.logits, label))
     right, seen = right + np.sum(prediction.logits.argmax(-1) == label), seen + label.size
-  assert results['at_network_size'] == {'cross_entropy': pytest.approx(np.mean(entropies)),
-                                        'accuracy': pytest.approx(right / seen)}
-  page = (workdir / 'report' / 'index.html').read_text()
+  assert result.at_network_size.cross_entropy == pytest.approx(np.mean(entropies))
+  assert result.at_network_size.accuracy == pytest.approx(right / seen)
+  page = pages.write_run_report(workdir, config, evaluation).read_text()
   assert 'spine + border as one' in page and 'cross entropy' in page and 'Interlaced' in page
 
 
 def test_predictions_lie_where_they_were_seen(finished, tmp_path):
   _, workdir, _ = finished
-  predictor = inference.load_predictor(str(workdir))
+  predictor = load.load_predictor(str(workdir))
   # The spine is where the network's image is bright.
-  predictor = predictor._replace(logits=lambda images: np.concatenate(
+  predictor = dataclasses.replace(predictor, logits=lambda images: np.concatenate(
       [0 * images, 9 * images, 0 * images - 9], -1))
   image = np.zeros((30, 70, 1), np.uint8)  # wider than the network's image is high
   image[:, 40:60] = 200
-  prediction, = inference.predict_images(predictor, [image])
+  prediction, = predict.predict_images(predictor, [image])
   expected = np.zeros((30, 70))
   expected[:, 40:60] = 1
   assert np.mean(prediction.mask != expected) < 0.08
   source = tmp_path / 'x.png'
   Image.fromarray(image[..., 0]).save(source)
-  outcome, = outputs.predict_files(predictor, [source], tmp_path)
+  outcome, = files.predict_files(predictor, [source], tmp_path)
   assert not outcome.fault
   woven = np.asarray(Image.open(tmp_path / 'x_interlaced.png'))
   np.testing.assert_array_equal(woven[::2], np.repeat(image[::2], 3, -1))
@@ -117,17 +123,7 @@ def test_crops_of_volumes_are_refused_for_images():
 def test_the_phantom_has_three_labels():
   config = xray_config(**{'data.classes': ('background', 'spine'), 'data.label_map': (0, 1, 1)})
   record = datasets.load_dataset(config.data)['train'][0]
-  assert set(np.unique(record['label'])) == {0, 1} and record['image'].shape == (64, 32, 3)
+  assert set(np.unique(record.label)) == {0, 1} and record.image.shape == (64, 32, 3)
   config.data.label_map = ()
   with pytest.raises(ValueError, match='the X-ray phantom has 3 labels'):
     datasets.load_dataset(config.data)
-
-
-def test_cross_entropy_by_hand():
-  logits = np.log(np.float32([[[0.2, 0.8], [0.5, 0.5]]]))
-  assert segmentation.cross_entropy(logits, np.array([[1, 0]])) == pytest.approx(
-      -(np.log(0.8) + np.log(0.5)) / 2)
-  one = np.float32([[[0.0], [np.log(3)]]])  # p = 1/2 and 3/4
-  assert segmentation.cross_entropy(one, np.array([[1, 0]])) == pytest.approx(
-      -(np.log(0.5) + np.log(0.25)) / 2)
-  assert segmentation.cross_entropy(np.float32([[1e4, -1e4]]), np.array([1])) == 2e4

@@ -207,3 +207,13 @@ def test_predict_labels(kind):
   one = segmentation.predict_labels(kind(np.array([[-0.1], [0.0], [5.0]], np.float32)))
   np.testing.assert_array_equal(one, [0, 1, 1])
   assert several.dtype == one.dtype == np.int32
+
+
+def test_cross_entropy_by_hand():
+  logits = np.log(np.float32([[[0.2, 0.8], [0.5, 0.5]]]))
+  assert segmentation.cross_entropy(logits, np.array([[1, 0]])) == pytest.approx(
+      -(np.log(0.8) + np.log(0.5)) / 2)
+  one = np.float32([[[0.0], [np.log(3)]]])  # p = 1/2 and 3/4
+  assert segmentation.cross_entropy(one, np.array([[1, 0]])) == pytest.approx(
+      -(np.log(0.5) + np.log(0.25)) / 2)
+  assert segmentation.cross_entropy(np.float32([[1e4, -1e4]]), np.array([1])) == 2e4

@@ -22,7 +22,7 @@ from spinejax.inference import outputs
 from spinejax import runs
 from spinejax import train
 from tests import tiny
-from tests.data import folders
+from tests.readers import folders
 
 
 pytestmark = pytest.mark.xdist_group('test_train')  # its runs are made once, by one worker

@@ -140,9 +140,9 @@ def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
     image uint8 or float32 [h,w,C] as `prepare_image`, label uint8 [h,w], cells uint8 [h,w,K-1];
     with an axis more for volumes.
   """
-  case = dict(image=prepare_image(record['image'], config))
-  if record['label'] is not None:
-    case['label'] = prepare_label(record['label'], config)
+  case = dict(image=prepare_image(record.image, config))
+  if record.label is not None:
+    case['label'] = prepare_label(record.label, config)
     if cells:
       case['cells'] = regions.component_cells(case['label'], len(config['classes']))
   return case

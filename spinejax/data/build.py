@@ -44,7 +44,13 @@ from rich.table import Table
 
 from spinejax.commands import cli
 from spinejax.data import datasets
-from spinejax.readers import files
+from spinejax.readers import checks
+from spinejax.readers import layouts
+from spinejax.readers import masks
+from spinejax.readers import pairs as pairs_lib
+from spinejax.readers import records as records_lib
+from spinejax.readers import volumes
+from spinejax.readers.records import Pair, ReadOptions, Record
 from spinejax.data import splits
 from spinejax.readers import trimaps
 
@@ -56,7 +62,7 @@ def build(
     output: str | os.PathLike,
     classes: Sequence[str],
     *,
-    palette: files.Palette = (),
+    palette: masks.Palette = (),
     channels: int = 1,
     axes: str = '',
     labels: str = '',
@@ -76,7 +82,7 @@ def build(
   compared before the folder appears under its name.
 
   Args:
-    directory: folder of images and masks, or of volumes, see `files.find_pairs`.
+    directory: folder of images and masks, or of volumes, see `layouts.find_pairs`.
     output: folder to make; '' only checks.
     classes: names of the source labels, background first.
     palette, channels, axes, labels, border: as `files.read_pair`.
@@ -93,19 +99,18 @@ def build(
   if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
     raise ValueError(f'classes must be two or more different names, background first, not '
                      f'{tuple(classes)}.')
-  files.check_palette(palette, len(palette) if labels in trimaps.DRAWN else len(classes))
+  masks.check_palette(palette, len(palette) if labels in trimaps.DRAWN else len(classes))
   trimaps.check_labels(labels, border)
   output = pathlib.Path(output).expanduser().absolute() if output else None
   if output:
     _check_output(output, directory, overwrite)
-  pairs, faults = files.find_pairs(directory)
-  are_volumes = any(files.is_volume(pair.image) for pair in pairs)
+  pairs, faults = layouts.find_pairs(directory)
+  are_volumes = any(volumes.is_volume(pair.image) for pair in pairs)
   if are_volumes:
-    files.check_volume_settings(len(classes), channels, ())
+    checks.check_volume_settings(len(classes), channels, ())
+  options = ReadOptions(channels, palette, (), len(classes), axes, labels, border)
   with _progress('checking', len(pairs)) as advance:
-    pairs, found = files.check_pairs(
-        pairs, len(classes), channels=channels, palette=palette, axes=axes, labels=labels,
-        border=border, progress=advance)
+    pairs, found = checks.check_pairs(pairs, options, advance)
   faults += found
   if faults:
     count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
@@ -122,8 +127,7 @@ def build(
     console.print(f'{directory} is sound. Give --output to build the dataset.', soft_wrap=True)
     return
   with _progress('writing', 2 * sum(map(len, members.values()))) as advance:
-    read = functools.partial(files.read_pair, channels=channels, palette=palette,
-                             num_classes=len(classes), axes=axes, labels=labels, border=border)
+    read = functools.partial(pairs_lib.read_pair, options=options)
     _write(output, members, splits.patients_of(split, patients), classes, channels, are_volumes,
            read, advance)
   command = _train_command(output, classes, channels, are_volumes)
@@ -149,12 +153,12 @@ def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool
 
 def _write(
     output: pathlib.Path,
-    members: dict[str, list[files.Pair]],
+    members: dict[str, list[Pair]],
     patients: dict[str, list[str]],
     classes: Sequence[str],
     channels: int,
     are_volumes: bool,
-    read: Callable[[files.Pair], dict[str, Any]],
+    read: Callable[[Pair], Record],
     advance: Callable[[], None],
 ) -> None:
   """Writes and verifies the dataset beside `output`, then renames it."""
@@ -162,13 +166,15 @@ def _write(
 
   from spinejax.data import builder
 
-  mixed = any(pair.sixteen_bits for pairs in members.values() for pair in pairs)
+  mixed = any(pair.is_float for pairs in members.values() for pair in pairs)
   dtype = np.dtype(np.float32 if mixed else np.uint8)
 
   def records(pairs):
     for pair in pairs:
       record = read(pair)
-      yield {**record, 'image': record['image'].astype(dtype)}
+      yield {**{name: value for name, value in vars(record).items()
+                if name not in ('true_angles', 'notes') and value is not None},
+             'image': record.image.astype(dtype)}
       advance()
 
   metadata = dict(
@@ -184,8 +190,8 @@ def _write(
       dataset.download_and_prepare()
     for split, pairs in members.items():
       for pair, record in zip(pairs, dataset.as_data_source(split), strict=True):
-        record.update(name=pair.name, patient=pair.patient)
-        if files.digest_record(record) != pair.digest:
+        stored = Record(**{**record, 'name': pair.name, 'patient': pair.patient})
+        if records_lib.digest(stored) != pair.digest:
           raise OSError(f'{output} cannot be written: {pair.name} was not read back as it was '
                         'written; is its file changing, or the disk failing?')
         advance()
@@ -227,7 +233,7 @@ def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
     yield lambda: bar.advance(task)
 
 
-def _summary(members: dict[str, list[files.Pair]], classes: Sequence[str]) -> Table:
+def _summary(members: dict[str, list[Pair]], classes: Sequence[str]) -> Table:
   """Cases, patients, sizes and share of pixels of every class by set."""
   axes = {2: 'height x width', 3: 'voxels down x across x deep'}
   dimensions = len(next(iter(members.values()))[0].size)
@@ -242,7 +248,7 @@ def _summary(members: dict[str, list[files.Pair]], classes: Sequence[str]) -> Ta
   return table
 
 
-def _notes(pairs: Sequence[files.Pair]) -> list[str]:
+def _notes(pairs: Sequence[Pair]) -> list[str]:
   """What was said of each file; what was said of more than one alike, at the end as a count."""
   said = [note for pair in pairs for note in pair.notes]
   counts = collections.Counter(note.partition(': ')[2] for note in said)
@@ -293,7 +299,7 @@ def main(argv: Sequence[str]) -> None:
   del argv
   args = flags.FLAGS
   build(args.input, args.output, [name.strip() for name in args.classes],
-        palette=files.parse_palette(args.palette), channels=args.channels,
+        palette=masks.parse_palette(args.palette), channels=args.channels,
         axes=args.axes, labels=args.labels, border=args.border, split_file=args.split_file,
         num_validation=args.num_validation, num_test=args.num_test, split_seed=args.split_seed,
         overwrite=args.overwrite)

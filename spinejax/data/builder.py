@@ -10,7 +10,7 @@ Records = Iterable[dict[str, Any]]
 
 
 class SpinePairs(tfds.core.GeneratorBasedBuilder):
-  """Records of `spinejax.readers.files` at their original size, one array_record file a split.
+  """Records of `spinejax.readers.pairs` at their original size, one array_record file a split.
 
   Features: name and patient, text; image [H,W,channels] uint8, or float32 if any file has 16 bits;
   label uint8 [H,W], source labels before any label_map; spacing float32 [2] mm per pixel, NaN where

@@ -19,13 +19,19 @@ from typing import Any
 
 import numpy as np
 
-from spinejax.readers import files
+from spinejax.readers import checks
+from spinejax.readers import images
+from spinejax.readers import layouts
+from spinejax.readers import masks
+from spinejax.readers import pairs as pairs_lib
+from spinejax.readers import records
+from spinejax.readers import volumes
+from spinejax.readers.records import ReadOptions, Record
 from spinejax.data import preparation
 from spinejax.data import splits
 from spinejax.readers import trimaps
 
 Config = Mapping[str, Any]
-Record = dict[str, Any]
 
 INFO_FILE = 'dataset_info.json'  # written by TFDS
 METADATA_FILE = 'metadata.json'  # written by TFDS from what build gives it
@@ -101,9 +107,9 @@ def _label_map(config: Config) -> tuple[int, ...]:
   return tuple(config.get('label_map') or ())
 
 
-def _palette(config: Config) -> files.Palette:
+def _palette(config: Config) -> masks.Palette:
   palette = config.get('palette') or ()
-  return files.parse_palette(palette) if isinstance(palette, str) else tuple(palette)
+  return masks.parse_palette(palette) if isinstance(palette, str) else tuple(palette)
 
 
 def _fingerprint(parts: Iterable[Any]) -> str:
@@ -128,7 +134,7 @@ def _check_axes(config: Config, are_volumes: bool) -> None:
     raise ValueError(f'data.preparation {tuple(config["preparation"])} must name steps out of '
                      f'{", ".join(known)}.')
   if are_volumes:
-    files.check_volume_settings(len(config['classes']), config['channels'], _label_map(config))
+    checks.check_volume_settings(len(config['classes']), config['channels'], _label_map(config))
 
 
 def make_sources(
@@ -160,7 +166,7 @@ def _read_prepared(
   try:
     return preparation.prepare_record(record, **options)[0]
   except ValueError as error:
-    raise ValueError(f'{record["name"]}: {error}') from None
+    raise ValueError(f'{record.name}: {error}') from None
 
 
 def load_folder(config: Config) -> Dataset:
@@ -171,31 +177,30 @@ def load_folder(config: Config) -> Dataset:
   """
   directory = _directory(config)
   num_classes = len(config['classes'])
-  options = dict(channels=config['channels'], palette=_palette(config),
+  options = dict(channels=config['channels'], num_classes=num_classes, palette=_palette(config),
                  label_map=_label_map(config), axes=config.get('axes', ''),
                  border=config.get('border', trimaps.BORDER_WIDTH))
-  pairs, faults = files.find_pairs(directory)
-  are_volumes = any(files.is_volume(pair.image) for pair in pairs)
+  pairs, faults = layouts.find_pairs(directory)
+  are_volumes = any(volumes.is_volume(pair.image) for pair in pairs)
   labels = config.get('labels', '')
   if not are_volumes and labels != 'cubes':  # those are of volumes, and the default
     options['labels'] = labels
   num_labels = len(options['label_map']) or num_classes
   if options.get('labels', '') in trimaps.DRAWN:  # of masks that have colors of their own
     num_labels = len(options['palette'])
-  files.check_palette(options['palette'], num_labels)
+  masks.check_palette(options['palette'], num_labels)
   if not faults:
     _check_axes(config, are_volumes)
-    pairs, faults = files.check_pairs(pairs, num_classes, **options)
+    pairs, faults = checks.check_pairs(pairs, ReadOptions(**options))
   if faults:
     more = (f' There are {len(faults) - 1} more faults; python -m spinejax.data.build '
             f'--input={directory} --classes=... lists them.')
     raise ValueError(faults[0] + more * (len(faults) > 1))
-  promote = any(pair.sixteen_bits for pair in pairs)
+  promote = any(pair.is_float for pair in pairs)
 
   def read(index):
-    record = files.read_pair(pairs[index], num_classes=num_classes, **options)
-    image = record['image']
-    return {**record, 'image': image.astype(np.float32) if promote else image}
+    record = pairs_lib.read_pair(pairs[index], ReadOptions(**options))
+    return dataclasses.replace(record, image=record.image.astype(np.float32)) if promote else record
 
   return make_sources(
       [(p.name, p.patient, p.split, p.digest) for p in pairs], read, config, are_volumes)
@@ -242,9 +247,9 @@ def load_built(config: Config) -> Dataset:
       raise ValueError(f'{directory}: the {split} set is damaged at {cases[index][0]}; build it '
                        'again.') from None
     label = record['label']
-    return dict(record, name=cases[index][0], patient=cases[index][1],
-                image=files.set_channels(record['image'], config['channels']),
-                label=np.asarray(label_map, np.uint8)[label] if label_map else label)
+    return Record(**dict(record, name=cases[index][0], patient=cases[index][1],
+                image=images.set_channels(record['image'], config['channels']),
+                label=np.asarray(label_map, np.uint8)[label] if label_map else label))
 
   return make_sources(cases, read, config, are_volumes)
 
@@ -316,18 +321,18 @@ def _load_phantoms(config: Config, render: Callable[..., dict[str, Any]]) -> Dat
     @functools.cache
     def read(index):
       phantom = render(seeds[index], shape=shape, difficulty=difficulty)
-      spacing = np.asarray(phantom['truth'].get('spacing', np.nan), np.float32)
-      label = phantom['label']
-      return dict(name=names[index], patient=names[index],
-                  image=files.set_channels(phantom['image'][..., None], config['channels']),
+      truth, label = phantom.truth, phantom.label
+      points = {key: getattr(phantom, key) for key in ('landmarks', 'region')
+                if hasattr(phantom, key)}
+      return Record(name=names[index], patient=names[index],
+                  image=images.set_channels(phantom.image[..., None], config['channels']),
                   label=np.asarray(label_map, np.uint8)[label] if label_map else label,
-                  spacing=np.broadcast_to(spacing, (len(shape),)),
+                  spacing=np.asarray(truth.spacing, np.float32),
                   true_angles={
-                      method: max((abs(curve.angle) for curve in phantom['truth'][key]), default=0)
-                      for method, key in _TRUE_ANGLES.items() if key in phantom['truth']},
-                  **{key: phantom[key] for key in ('landmarks', 'region') if key in phantom})
+                      method: max((abs(curve.angle) for curve in getattr(truth, key)), default=0)
+                      for method, key in _TRUE_ANGLES.items() if hasattr(truth, key)}, **points)
 
-    probe = files.digest_record(read(0)) if names else ''
+    probe = records.digest(read(0)) if names else ''
     return Source(names, names, read, _fingerprint([names, shape, difficulty, probe]))
 
   return {name: source(part, name) for part, name in enumerate(splits.SPLITS)}

@@ -12,7 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from spinejax import runs
 from spinejax.readers import orientation
+from spinejax.readers import tables
 from spinejax.readers.orientation import Geometry
 
 THORACIC, LUMBAR, UNKNOWN = 0, 1, -1
@@ -21,12 +23,6 @@ TABLES = ('.csv', '.mrk.json')
 _REGIONS = {'thoracic': THORACIC, 'lumbar': LUMBAR, 't': THORACIC, 'l': LUMBAR, '0': THORACIC,
             '1': LUMBAR, '': UNKNOWN, '-1': UNKNOWN, 'unknown': UNKNOWN}
 _LEVEL = re.compile(r'(t|th|l)\s*-?\s*\d{1,2}(?!\d)', re.IGNORECASE)
-
-
-def suffix_of(path: str | os.PathLike) -> str:
-  """The suffix of a table of landmarks, '.mrk.json' as one, in lower case; '' of another file."""
-  name = pathlib.Path(path).name.lower()
-  return next((suffix for suffix in TABLES if name.endswith(suffix)), '')
 
 
 class Landmarks(NamedTuple):
@@ -41,106 +37,33 @@ class Landmarks(NamedTuple):
 
 
 class _Rows(NamedTuple):
-  """A table as written."""
+  """A table as written: positions, regions, and whether the positions are mm or voxels."""
   places: list[Sequence[float]]
   region: list[int]
   in_mm: bool
 
 
-def _region_of(name: str) -> int:
-  """The region of a level such as T5, Th12 or L3 at the start of a name; unknown otherwise."""
-  match = _LEVEL.match(name.strip())
-  return UNKNOWN if match is None else LUMBAR if match[1].lower() == 'l' else THORACIC
-
-
-def _text(path: pathlib.Path) -> str:
-  if not path.exists():
-    raise FileNotFoundError(f'{path}: there is no such file.')
-  try:
-    return path.read_text(encoding='utf-8-sig')
-  except (OSError, UnicodeDecodeError):
-    raise ValueError(f'{path}: the table cannot be read as UTF-8 text.') from None
-
-
-def _read_csv(path: pathlib.Path) -> _Rows:
-  try:
-    return _parse_csv(path, _text(path))
-  except csv.Error as error:
-    raise ValueError(f'{path}: the file cannot be read as a table ({error}).') from None
-
-
-def _parse_csv(path: pathlib.Path, text: str) -> _Rows:
-  header = text.split('\n', 1)[0]
-  table = csv.DictReader(io.StringIO(text, newline=''), delimiter=max(',;\t', key=header.count))
-  table.fieldnames = [column.strip().lower() for column in table.fieldnames or ()]
-  columns = set(table.fieldnames)
-  in_mm = {'x', 'y', 'z'} <= columns
-  if not (in_mm or {'i', 'j', 'k'} <= columns):
-    raise ValueError(f'{path}: the first line must name the columns x,y,z (LPS positions in mm) or '
-                     f'i,j,k (voxels of the file), and may name label, level and region; it is '
-                     f'{header.strip()[:200]!r}.')
-  rows = _Rows([], [], in_mm)
-  for row in table:
-    where = f'{path} line {table.line_num}'
-    cell = {column: (row[column] or '').strip() for column in table.fieldnames}
-    if not any(cell.values()):
-      continue
-    try:
-      place = [float(cell[axis]) for axis in ('xyz' if in_mm else 'ijk')]
-    except ValueError:
-      place = [math.nan]
-    if not all(map(math.isfinite, place)):
-      raise ValueError(f'{where}: expected three numbers {",".join("xyz" if in_mm else "ijk")}.')
-    region = cell.get('region', '').lower()
-    if region not in _REGIONS:
-      raise ValueError(f'{where}: the region is thoracic, lumbar or empty, not {region!r}.')
-    rows.places.append(place)
-    rows.region.append(_REGIONS[region] if region else _region_of(
-        cell.get('level', '') or cell.get('label', '')))
-  return rows
-
-
-def _read_markups(path: pathlib.Path) -> _Rows:
-  """Control points of a 3D Slicer markups file; points that were never placed are left out."""
-  rows = _Rows([], [], True)
-  try:
-    for markup in json.loads(_text(path))['markups']:
-      system = str(markup.get('coordinateSystem', 'LPS')).upper()
-      unit = str(markup.get('coordinateUnits', 'mm'))
-      if system not in ('LPS', 'RAS', '0', '1') or unit != 'mm':
-        raise ValueError(f'{path}: expected coordinates LPS or RAS in mm, not {system} in {unit}.')
-      sign = np.array([-1, -1, 1]) if system in ('RAS', '0') else np.ones(3)
-      for number, point in enumerate(markup.get('controlPoints', ())):
-        if str(point.get('positionStatus', 'defined')).lower() in ('undefined', 'missing'):
-          continue
-        place = np.array(point['position'])
-        if place.shape != (3,) or place.dtype.kind not in 'if' or not np.isfinite(place).all():
-          raise ValueError(f'{path}: position {number + 1} is not three numbers.')
-        rows.places.append(sign * place)
-        rows.region.append(_region_of(str(point.get('label', ''))))
-  except (json.JSONDecodeError, RecursionError):
-    raise ValueError(f'{path}: this is not a JSON file, or it is truncated.') from None
-  except (KeyError, TypeError, AttributeError):
-    raise ValueError(f'{path}: this is not a markups file of 3D Slicer (markups, controlPoints, '
-                     'position).') from None
-  return rows
+def suffix_of(path: str | os.PathLike) -> str:
+  """The one of `TABLES` that a file name ends with, in lower case; '' if none."""
+  name = pathlib.Path(path).name.lower()
+  return next((suffix for suffix in TABLES if name.endswith(suffix)), '')
 
 
 def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
   """Reads landmarks from a table or a 3D Slicer markups file into the voxels of a volume.
 
-  CSV: the first line names the columns x,y,z (LPS positions in mm) or i,j,k (voxels along the axes
-  of the volume's file, from 0; read only without x,y,z), and optionally label, level (T1 to L5) and
-  region (thoracic or lumbar); comma, semicolon or tab separated, other columns are ignored. Without
-  a region the level or label decides if it starts like T5 or L3. .mrk.json: positions in LPS or RAS
-  mm and labels of every markup in the file.
+  The header of a CSV table names the columns x, y, z (LPS positions in mm) or i, j, k (voxels along
+  the axes of the volume's file, from 0; ignored beside x, y, z), and optionally label, level (T1 to
+  L5) and region (thoracic or lumbar). Other columns are ignored. Without a region, the level or
+  label decides if it starts like T5 or L3. A .mrk.json file gives positions in LPS or RAS mm and
+  labels; all its markups are read, without points that were never placed.
 
   Args:
     path: .csv or .mrk.json.
     geometry: of the volume.
 
   Returns:
-    The landmarks in order; none is allowed.
+    The landmarks in order; there may be none.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -166,10 +89,69 @@ def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
   return Landmarks(points, np.array(rows.region, np.int8))
 
 
+def _region_of(name: str) -> int:
+  """The region of a level such as T5, Th12 or L3 at the start of a name, else unknown."""
+  match = _LEVEL.match(name.strip())
+  return UNKNOWN if match is None else LUMBAR if match[1].lower() == 'l' else THORACIC
+
+
+def _read_csv(path: pathlib.Path) -> _Rows:
+  table = tables.read_table(path)
+  columns = [column.lower() for column in table.columns]
+  in_mm = {'x', 'y', 'z'} <= set(columns)
+  axes = 'xyz' if in_mm else 'ijk'
+  if not set(axes) <= set(columns):
+    raise ValueError(f'{path}: the first line must name the columns x,y,z (LPS positions in mm) or '
+                     'i,j,k (voxels of the file), and may name label, level and region; it names '
+                     f'{", ".join(columns)[:200]!r}.')
+  rows = _Rows([], [], in_mm)
+  for number, cells in table.rows:
+    cell = dict(zip(columns, cells))
+    try:
+      place = [float(cell[axis]) for axis in axes]
+    except ValueError:
+      place = [math.nan]
+    if not all(map(math.isfinite, place)):
+      raise ValueError(f'{path} line {number}: expected three numbers {",".join(axes)}.')
+    region = cell.get('region', '').lower()
+    if region not in _REGIONS:
+      raise ValueError(f'{path} line {number}: the region is thoracic, lumbar or empty, not '
+                       f'{region!r}.')
+    rows.places.append(place)
+    rows.region.append(_REGIONS[region] if region else _region_of(
+        cell.get('level', '') or cell.get('label', '')))
+  return rows
+
+
+def _read_markups(path: pathlib.Path) -> _Rows:
+  rows = _Rows([], [], True)
+  try:
+    for markup in json.loads(tables.read_text(path))['markups']:
+      system = str(markup.get('coordinateSystem', 'LPS')).upper()
+      unit = str(markup.get('coordinateUnits', 'mm'))
+      if system not in ('LPS', 'RAS', '0', '1') or unit != 'mm':
+        raise ValueError(f'{path}: expected coordinates LPS or RAS in mm, not {system} in {unit}.')
+      sign = np.array([-1, -1, 1]) if system in ('RAS', '0') else np.ones(3)
+      for number, point in enumerate(markup.get('controlPoints', ())):
+        if str(point.get('positionStatus', 'defined')).lower() in ('undefined', 'missing'):
+          continue
+        place = np.array(point['position'])
+        if place.shape != (3,) or place.dtype.kind not in 'if' or not np.isfinite(place).all():
+          raise ValueError(f'{path}: position {number + 1} is not three numbers.')
+        rows.places.append(sign * place)
+        rows.region.append(_region_of(str(point.get('label', ''))))
+  except (json.JSONDecodeError, RecursionError):
+    raise ValueError(f'{path}: this is not a JSON file, or it is truncated.') from None
+  except (KeyError, TypeError, AttributeError):
+    raise ValueError(f'{path}: this is not a markups file of 3D Slicer (markups, controlPoints, '
+                     'position).') from None
+  return rows
+
+
 def write_landmarks(path: str | os.PathLike, points: np.ndarray, geometry: Geometry) -> None:
   """Writes a CSV table that `read_landmarks` reads back to 1e-6 mm.
 
-  Columns: i, j, k (voxels along the axes of the volume's file) and, where the spacing is known,
+  The columns are i, j, k (voxels along the axes of the volume's file) and, if the spacing is known,
   x, y, z (LPS positions in mm).
 
   Args:
@@ -178,25 +160,23 @@ def write_landmarks(path: str | os.PathLike, points: np.ndarray, geometry: Geome
     geometry: of the volume.
 
   Raises:
-    ValueError: a path that cannot be written to.
+    OSError: the file cannot be written.
   """
   places = [orientation.to_index(points, geometry)]
   if orientation.has_spacing(geometry):
     places.append(orientation.to_physical(points, geometry))
-  try:
-    with open(path, 'w', newline='', encoding='utf-8') as file:
-      writer = csv.writer(file)
-      writer.writerow('ijkxyz'[:3 * len(places)])
-      writer.writerows([f'{x:.7f}' for x in row] for row in np.concatenate(places, -1))
-  except OSError as error:
-    raise ValueError(f'{path}: the table cannot be written ({error.strerror}).') from None
+  text = io.StringIO()
+  writer = csv.writer(text)
+  writer.writerow('ijkxyz'[:3 * len(places)])
+  writer.writerows([f'{x:.7f}' for x in row] for row in np.concatenate(places, -1))
+  runs.write_text(path, text.getvalue())
 
 
 def landmarks_of_mask(mask: np.ndarray) -> Landmarks:
-  """The centroid of every connected component of every label, in order of label and scan.
+  """The centroid of every connected component of every label, in the order of labels and scan.
 
-  Components are connected over faces, edges and corners. A mask may number its laminae: components
-  of different labels are apart even where they touch.
+  Components are connected over faces, edges and corners. Components of different labels are
+  separate even if they touch.
 
   Args:
     mask: integers [D,H,W], 0 = background.
@@ -213,10 +193,10 @@ def landmarks_of_mask(mask: np.ndarray) -> Landmarks:
 
 
 def cubes(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-  """A cube of 3x3x3 voxels about the voxel nearest to each point, as C-U-net labels laminae.
+  """A cube of 3x3x3 voxels around the voxel nearest to each point, as C-U-net labels laminae.
 
-  Cubes are cut at the border; cubes that touch are one component. A point whose nearest voxel lies
-  outside of the grid has none.
+  Cubes are cut at the border, and cubes that touch are one component. A point whose nearest voxel
+  lies outside of the grid has no cube.
 
   Args:
     points: [P,3] voxels; P may be 0.

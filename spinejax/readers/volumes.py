@@ -1,40 +1,30 @@
-"""Volumes of the user: reading NIfTI, NRRD, MetaImage and NPZ files, and writing masks of them.
+"""Volumes of the user: NIfTI, NRRD, MetaImage and NPZ files in our axes, and masks for them.
 
-Arrays are turned to the axes (I, L, A) of `orientation` and back; nothing is resampled.
+Arrays are turned to the axes (I, L, A) of `orientation` and back. Nothing is resampled.
 """
-import gzip
-import io
-import math
 import os
 import pathlib
-import re
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from spinejax.readers import memory
 from spinejax.readers import orientation
+from spinejax.readers.formats import metaimage
+from spinejax.readers.formats import nifti
+from spinejax.readers.formats import npz
+from spinejax.readers.formats import nrrd_file
+from spinejax.readers.formats.stored import Stored
 from spinejax.readers.orientation import Geometry
-from spinejax.measure.angles import Numbers
 
-NUMPY, NIFTI, NRRD, META = 'NPZ', 'NIfTI', 'NRRD', 'MetaImage'
-KINDS = {'.nii.gz': NIFTI, '.nii': NIFTI, '.nrrd': NRRD, '.mha': META, '.npz': NUMPY}
+KINDS = {'.nii.gz': nifti.KIND, '.nii': nifti.KIND, '.nrrd': nrrd_file.KIND, '.mha': metaimage.KIND,
+         '.npz': npz.KIND}
 
-_MOST_BYTES = 8  # of a voxel
-_SURPLUS = 1 << 20  # bytes that may follow the voxels, so that the checksum after them is read
-_NIFTI_FLOATS = {16: 'f4', 64: 'f8'}  # by datatype
-_META_BYTES = {  # of a voxel
-    'MET_CHAR': 1, 'MET_UCHAR': 1, 'MET_SHORT': 2, 'MET_USHORT': 2, 'MET_INT': 4, 'MET_UINT': 4,
-    'MET_LONG': 4, 'MET_ULONG': 4, 'MET_LONG_LONG': 8, 'MET_ULONG_LONG': 8, 'MET_FLOAT': 4,
-    'MET_DOUBLE': 8}
-_ITK_READERS = {NIFTI: 'NiftiImageIO', NRRD: 'NrrdImageIO', META: 'MetaImageIO'}
+_READERS = {nifti.KIND: nifti.read, nrrd_file.KIND: nrrd_file.read, metaimage.KIND: metaimage.read}
 
 
 class Volume(NamedTuple):
-  """A volume in our axes; the last three come from an NPZ file that has them, else None.
+  """A volume in our axes. The last three come from NPZ files that have them, else None.
 
   Attributes:
     array: float32 [D,H,W], gray values as stored.
@@ -53,315 +43,79 @@ class Volume(NamedTuple):
 
 
 def suffix_of(path: str | os.PathLike) -> str:
-  """The suffix of a volume file, '.nii.gz' as one, in lower case; '' of any other file."""
+  """The one of `KINDS` that a file name ends with, in lower case; '' if none."""
   name = pathlib.Path(path).name.lower()
   return next((suffix for suffix in KINDS if name.endswith(suffix)), '')
 
 
-class _Stored(NamedTuple):
-  """A file as stored: array in the axes (i, j, k) and what else it says."""
-  array: np.ndarray
-  spacing: np.ndarray
-  origin: np.ndarray
-  direction: np.ndarray
-  extra: Mapping[str, np.ndarray]
+def is_volume(path: str | os.PathLike) -> bool:
+  """Whether the file is a volume by its suffix. Any other file may be an image."""
+  return bool(suffix_of(path))
 
 
-def _sitk(path: str | os.PathLike) -> Any:
-  try:
-    import SimpleITK
-  except ImportError:
-    raise ValueError(f'{path}: {KINDS[suffix_of(path)]} files need SimpleITK; run '
-                     '`pip install spinejax[medical]`, or save the volume as .npz.') from None
-  return SimpleITK
-
-
-def _damaged(path: pathlib.Path) -> ValueError:
-  return ValueError(f'{path}: the file is truncated or corrupt, or it is not '
-                    f'{KINDS[suffix_of(path)]} as its suffix says.')
-
-
-def _refuse_shape(path: pathlib.Path, shape: Sequence[int], kind: str = '') -> None:
-  """Raises ValueError unless the shape is that of a gray volume; `kind` says what else it is."""
-  if kind or len(shape) != 3:
-    raise ValueError(f'{path}: expected one gray volume of 3 axes, but the file has '
-                     f'{kind or f"{len(shape)} axes"}; save each volume in a file of its own.')
-
-
-def _refuse_thin(path: str | os.PathLike, shape: Sequence[int]) -> None:
-  if min(shape) < 2:
-    raise ValueError(f'{path}: the volume has {tuple(shape)} voxels; it needs 2 along every axis.')
-
-
-def _refuse_spacing(path: pathlib.Path, spacing: Numbers) -> None:
-  if not all(math.isfinite(size) and size > 0 for size in spacing):
-    raise ValueError(f'{path}: the spacing is {tuple(map(float, spacing))} mm; it must be positive '
-                     'along every axis.')
-
-
-def _refuse_voxels(path: str | os.PathLike, array: np.ndarray) -> None:
-  bad = array.size - int(np.isfinite(array).sum())
-  if bad:
-    raise ValueError(f'{path}: {bad} of the {array.size} voxels are not finite numbers; repair the '
-                     'volume.')
-
-
-def _too_large(path: pathlib.Path) -> ValueError:
-  return ValueError(f'{path}: the volume is too large for the memory that is left; save a part of '
-                    'it, or a coarser one.')
-
-
-def _require(path: pathlib.Path, num_bytes: float) -> None:
-  """Raises ValueError where what a file unpacks to, as it says itself, exceeds the memory."""
-  memory.require(num_bytes, f'{path}: the volume', 'save a part of it, or a coarser one')
-
-
-def _gunzip(path: pathlib.Path, content: bytes, most: int) -> bytes:
-  """The first `most` bytes of what is packed; whatever a small file claims, no more of it."""
-  try:
-    with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
-      return file.read(most)
-  except (OSError, EOFError, zlib.error):
-    raise _damaged(path) from None
-
-
-def _check_nifti(path: pathlib.Path, content: bytes) -> bool:
-  """Checks that a NIfTI file is whole and finite, for ITK reads zeros where it is not.
-
-  Returns whether it has a spacing, which it always has.
-  """
-  packed = content[:2] == b'\x1f\x8b'
-  header = _gunzip(path, content, 348) if packed else content[:348]
-  order = next((o for o in '<>' if header[:4] == np.array(348, o + 'i4').tobytes()), '')
-  if not order or len(header) < 348 or header[344:347] != b'n+1':
-    raise _damaged(path)
-  count, *shape = np.frombuffer(header, order + 'i2', 8, 40).tolist()
-  kind, bits = np.frombuffer(header, order + 'i2', 2, 70).tolist()
-  start, = np.frombuffer(header, order + 'f4', 1, 108).tolist()
-  shape = shape[:max(count, 0)]
-  size = max(bits / 8, np.dtype(_NIFTI_FLOATS.get(kind, 'u1')).itemsize)
-  if not (shape and count <= 7 and min(shape) > 0 and 0 <= start < 2**31):
-    raise _damaged(path)
-  end = start + math.prod(shape) * size
-  if packed:
-    _require(path, end)
-    content = _gunzip(path, content, int(end) + _SURPLUS)
-  if end > len(content):
-    raise _damaged(path)
-  _refuse_shape(path, shape)
-  _refuse_spacing(path, np.abs(np.frombuffer(content, order + 'f4', 3, 80)))
-  if kind in _NIFTI_FLOATS:
-    _refuse_voxels(path, np.frombuffer(
-        content, order + _NIFTI_FLOATS[kind], math.prod(shape), int(start)))
-  return True
-
-
-def _header(path: pathlib.Path, content: bytes, last: str) -> tuple[dict[str, str], int]:
-  """Fields of a text header up to the field `last`, by name in lower case, and its length."""
-  fields: dict[str, str] = {}
-  end = 0
-  for line in io.BytesIO(content):
-    end += len(line)
-    name, _, value = re.split('(=|:)', line[:4096].decode('latin-1').strip() + '=', maxsplit=1)
-    fields.setdefault(name.strip().lower(), value.rstrip('=').strip())
-    if name.strip().lower() == last:
-      return fields, end
-  raise _damaged(path)
-
-
-def _numbers(path: pathlib.Path, text: str) -> np.ndarray:
-  try:
-    return np.array([float(word) for word in re.sub('[(),]', ' ', text).split()])
-  except ValueError:
-    raise _damaged(path) from None
-
-
-def _check_meta(path: pathlib.Path, content: bytes) -> bool:
-  """Whether a MetaImage has a spacing (ITK takes 1 mm), once its compressed data prove whole."""
-  fields, end = _header(path, content, 'elementdatafile')
-  frames = {name.split('_')[1] for name in fields if name.startswith('seq_frame')}
-  if len(frames) > 1:
-    raise ValueError(f'{path}: this is a tracked sweep of {len(frames)} frames, not a volume; '
-                     'reconstruct the volume first, for example with PLUS or 3D Slicer.')
-  if fields['elementdatafile'].upper() != 'LOCAL':
-    raise ValueError(f'{path}: expected the voxels in the file itself, not in '
-                     f'{fields["elementdatafile"]}.')
-  if fields.get('ndims', '3') != '3':  # ITK dies of some
-    _refuse_shape(path, (), f'{fields["ndims"]} axes')
-  data = content[end:]
-  shape = _numbers(path, fields.get('dimsize', ''))
-  if not (len(shape) == 3 and (shape > 0).all() and np.isfinite(shape).all()):
-    raise _damaged(path)
-  if fields.get('compresseddata', '').lower() in ('true', '1'):
-    channels = _numbers(path, fields.get('elementnumberofchannels', '1'))
-    size = shape.prod() * channels.prod() * _META_BYTES.get(fields.get('elementtype', ''), 0)
-    if not 0 < size < 2**50:
-      raise _damaged(path)
-    _require(path, size)
-    try:
-      unpacker = zlib.decompressobj()
-      data = unpacker.decompress(data, int(size) + 1)
-    except zlib.error:
-      raise _damaged(path) from None
-    if not unpacker.eof or len(data) != size:  # ITK makes something up where it is more
-      raise _damaged(path)
-  if shape.prod() > len(data):
-    raise _damaged(path)
-  spacing = fields.get('elementspacing', fields.get('elementsize'))
-  if spacing is not None:
-    _refuse_spacing(path, np.abs(_numbers(path, spacing)))
-  return spacing is not None
-
-
-def _check_nrrd(path: pathlib.Path, content: bytes) -> bool:
-  """Whether an NRRD has a spacing (ITK takes 1 mm), once its compressed data prove whole."""
-  if not content.startswith(b'NRRD'):
-    raise _damaged(path)
-  fields, end = _header(path, content, '')
-  if {'data file', 'datafile'} & fields.keys():
-    raise ValueError(f'{path}: expected the voxels in the file itself, not in another one.')
-  if fields.get('dimension', '3') != '3':
-    _refuse_shape(path, (), f'{fields["dimension"]} axes')
-  if fields.get('encoding', '').lower() in ('gzip', 'gz'):
-    size = _numbers(path, fields.get('sizes', '')).prod()
-    if not 0 < size < 2**50:
-      raise _damaged(path)
-    _require(path, size)
-    _gunzip(path, content[end:], int(size * _MOST_BYTES) + _SURPLUS)
-  vectors = re.findall(r'\([^)]*\)', fields.get('space directions', ''))
-  spacing = [float(np.linalg.norm(_numbers(path, vector))) for vector in vectors]
-  if not spacing and 'nan' not in fields.get('spacings', 'nan').lower():
-    spacing = np.abs(_numbers(path, fields['spacings']))
-  _refuse_spacing(path, spacing)
-  return len(spacing) > 0
-
-
-_CHECKS = {NIFTI: _check_nifti, META: _check_meta, NRRD: _check_nrrd}
-
-
-def _read_itk(path: pathlib.Path, content: bytes) -> _Stored:
-  """A NIfTI, NRRD or MetaImage file."""
-  kind = KINDS[suffix_of(path)]
-  known = _CHECKS[kind](path, content)
-  sitk = _sitk(path)
-  reader = sitk.ImageFileReader()
-  reader.SetImageIO(_ITK_READERS[kind])
-  reader.SetFileName(str(path))
-  try:
-    reader.ReadImageInformation()
-    components = reader.GetNumberOfComponents()
-    is_complex = 'complex' in sitk.GetPixelIDValueAsString(reader.GetPixelIDValue())
-    _refuse_shape(path, reader.GetSize(), 'complex values' if is_complex else
-                  f'{components} values a voxel' if components > 1 else '')
-    image = reader.Execute()
-  except RuntimeError:
-    raise _damaged(path) from None
-  spacing = np.array(image.GetSpacing()) if known else np.full(3, np.nan)
-  return _Stored(sitk.GetArrayFromImage(image).T, spacing, np.array(image.GetOrigin()),
-                 np.reshape(image.GetDirection(), (3, 3)), {})
-
-
-def _read_npz(path: pathlib.Path, content: bytes, key: str) -> _Stored:
-  """An NPZ file with the array `key`; i, j and k are the axes of the array, ours by default."""
-  try:
-    with zipfile.ZipFile(io.BytesIO(content)) as archive:
-      size = sum(member.file_size for member in archive.infolist())
-  except Exception:  # zipfile and NumPy raise a dozen kinds, and each means the same
-    raise _damaged(path) from None
-  _require(path, size)
-  try:
-    with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-      arrays = {name: archive[name] for name in archive.files}
-  except MemoryError:
-    raise
-  except Exception:
-    raise _damaged(path) from None
-  arrays = {name: array for name, array in arrays.items() if isinstance(array, np.ndarray)}
-  if key not in arrays:
-    found = ', '.join(name[:40] for name in sorted(arrays)[:20])
-    raise ValueError(f'{path}: expected an array {key!r} in the file; found {found or "none"}.')
-  array = arrays[key]
-  _refuse_shape(path, array.shape, '' if array.dtype.kind in 'biuf' else f'{array.dtype} values')
-  fields = {'spacing': np.full(3, np.nan), 'origin': np.zeros(3), 'direction': orientation.AXES.T}
-  for name, default in fields.items():
-    value = arrays.get(name, default)
-    if value.shape != default.shape or value.dtype.kind not in 'iuf':
-      raise ValueError(f'{path}: {name} must be numbers of shape {default.shape}, not '
-                       f'{value.dtype} of shape {value.shape}.')
-    fields[name] = value.astype(np.float64)
-  if np.isnan(fields['spacing']).any():
-    fields['spacing'] = np.full(3, np.nan)
-  else:
-    _refuse_spacing(path, fields['spacing'])
-  lengths = np.linalg.norm(fields['direction'], axis=0)
-  if not (np.isfinite(fields['origin']).all() and np.allclose(lengths, 1, atol=1e-3)
-          and abs(np.linalg.det(fields['direction'])) > 1e-3):
-    raise ValueError(f'{path}: origin must be finite and direction three independent unit columns.')
-  return _Stored(array, extra=arrays, **fields)
-
-
-def _read(path: str | os.PathLike, key: str) -> _Stored:
+def _read(path: str | os.PathLike, key: str) -> Stored:
+  """A file as stored; of an NPZ file, the array `key`."""
   path = pathlib.Path(path)
   if not path.exists():
     raise FileNotFoundError(f'{path}: there is no such file.')
-  if not path.is_file():
-    raise ValueError(f'{path}: expected a file, not a folder.')
-  if not suffix_of(path):
+  if not is_volume(path):
     raise ValueError(f'{path}: a volume is a file {", ".join(KINDS)}; this is none of them.')
+  kind = KINDS[suffix_of(path)]
   try:
-    content = path.read_bytes()
-  except OSError as error:
-    raise ValueError(f'{path}: the file cannot be read ({error.strerror}).') from None
-  if not content:
-    raise ValueError(f'{path}: the file is empty.')
-  try:
-    if KINDS[suffix_of(path)] == NUMPY:
-      return _read_npz(path, content, key)
-    return _read_itk(path, content)
+    return npz.read(path, key) if kind == npz.KIND else _READERS[kind](path)
   except MemoryError:
-    raise _too_large(path) from None
+    raise ValueError(f'{path}: the volume is too large for the memory that is left; save a part of '
+                     'it, or a coarser one.') from None
 
 
 def _geometry(
-    stored: _Stored, direction: np.ndarray, axes: np.ndarray = orientation.AXES) -> Geometry:
+    stored: Stored, direction: np.ndarray, axes: np.ndarray = orientation.AXES) -> Geometry:
   """The geometry of a file whose axes, with columns `direction`, are turned to the rows `axes`."""
   order, flips = orientation.orient(direction, axes)
   return Geometry(
       stored.array.shape, order, flips, stored.spacing, stored.origin, stored.direction)
 
 
+def _check_not_thin(path: str | os.PathLike, shape: Sequence[int]) -> None:
+  if min(shape) < 2:
+    raise ValueError(f'{path}: the volume has {tuple(shape)} voxels; it needs 2 along every axis.')
+
+
 def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
   """Reads a gray volume into our axes (I, L, A) by permuting and flipping the axes of the file.
 
-  An oblique file goes to the nearest axes; its direction is kept in the geometry. The spacing is
-  unknown (NaN) where a MetaImage, NRRD or NPZ file has none. An NPZ file holds image [D,H,W] (in
-  our axes unless direction says otherwise) and optionally spacing [3] and origin [3] in mm,
-  direction [3,3] (columns: LPS directions of the axes), label [D,H,W], landmarks [P,3] in voxels of
-  the image as stored, and region [P].
+  An oblique file goes to the nearest axes, and the geometry keeps its direction. The spacing is NaN
+  if a MetaImage, NRRD or NPZ file has none. An NPZ file holds image [D,H,W] (in our axes unless
+  direction says otherwise) and optionally spacing [3] and origin [3] in mm, direction [3,3]
+  (columns: LPS directions of the axes), label [D,H,W], landmarks [P,3] in voxels of the image as
+  stored, and region [P].
 
   Args:
-    path: .nii, .nii.gz, .nrrd, .mha (these need SimpleITK) or .npz.
-    axes: where the axes (i, j, k) of the file grow to, three of the letters L/R, P/A and S/I such
-      as 'RAS'; for files whose direction is not that of the patient, such as a reconstruction in
-      the coordinates of a tracker. It turns the array and leaves the geometry alone. '': as the
-      file says.
+    path: .nii, .nii.gz, .nrrd, .mha (needs SimpleITK) or .npz.
+    axes: where the axes (i, j, k) of the file point, three of the letters L/R, P/A and S/I such as
+      'RAS', for files whose direction is not that of the patient, such as a reconstruction in the
+      coordinates of a tracker. It turns the array and leaves the geometry alone. '': as the file
+      says.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: SimpleITK is missing; another format, truncated, corrupt or empty file; 2 or 4 axes,
-      color, vectors, complex values; a tracked sweep; a spacing that is not positive; a voxel that
-      is not finite; a constant volume; an NPZ with arrays that do not fit.
+    ValueError: another format; a truncated, corrupt or empty file; 2 or 4 axes, color, vectors,
+      complex values; a tracked sweep; a spacing that is not positive; a voxel that is not finite; a
+      constant volume; arrays of an NPZ file that do not fit; SimpleITK is missing.
   """
   stored = _read(path, 'image')
-  _refuse_thin(path, stored.array.shape)
+  _check_not_thin(path, stored.array.shape)
   geometry = _geometry(stored, orientation.directions(axes) if axes else stored.direction)
   with np.errstate(over='ignore'):
     array = orientation.to_array(stored.array, geometry).astype(np.float32)
-  _refuse_voxels(path, array)
+  bad = array.size - int(np.isfinite(array).sum())
+  if bad:
+    raise ValueError(f'{path}: {bad} of the {array.size} voxels are not finite numbers; repair the '
+                     'volume.')
   if array.min() == array.max():
     raise ValueError(f'{path}: every voxel is {array.flat[0]:g}; a constant volume shows nothing.')
-  extras = _extras(path, stored.extra, geometry)
-  return Volume(array, orientation.spacing_of(geometry), geometry, *extras)
+  return Volume(array, orientation.spacing_of(geometry), geometry,
+                *_extras(path, stored.extra, geometry))
 
 
 def _extras(path: str | os.PathLike, extra: Mapping[str, np.ndarray], geometry: Geometry
@@ -404,12 +158,11 @@ def _as_label(path: str | os.PathLike, label: np.ndarray) -> np.ndarray:
 def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
   """Reads the mask of an image into the voxels of that image.
 
-  A mask stored in another order or direction of the axes is turned, voxel by voxel, where both
-  files then describe the same places (within a tenth of a voxel); nothing is resampled. Where
-  either file has no spacing, the shapes alone must agree.
+  A mask with another order or direction of axes is turned if both files then describe the same
+  places (within a tenth of a voxel). If either file has no spacing, the shapes alone must agree.
 
   Args:
-    path: as `read_volume`; an NPZ file holds label, and spacing, origin and direction as there.
+    path: as `read_volume`; an NPZ file holds label, and optionally spacing, origin and direction.
     geometry: of the image.
 
   Returns:
@@ -417,12 +170,12 @@ def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
 
   Raises:
     FileNotFoundError, ValueError: as `read_volume`; another shape or other places than the image;
-      values that are not labels.
+      values that are no labels.
   """
   stored = _read(path, 'label')
   axes = geometry.direction[:, list(geometry.order)] * np.where(geometry.flips, -1, 1)
   own = _geometry(stored, stored.direction, axes.T)
-  if stored.extra and 'direction' not in stored.extra:  # an NPZ in our axes, wherever they lie
+  if stored.extra and 'direction' not in stored.extra:  # an NPZ file in the axes of the image
     own = own._replace(order=(0, 1, 2), flips=(False, False, False), spacing=np.full(3, np.nan))
   orientation.check_same_grid(path, own, geometry)
   return orientation.to_array(_as_label(path, stored.array), own)
@@ -430,23 +183,23 @@ def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
 
 def read_labels(path: str | os.PathLike, axes: str = ''
                 ) -> tuple[np.ndarray, np.ndarray, Geometry | None]:
-  """Reads a mask that stands for itself, without an image: of a volume, or of a single slice.
+  """Reads a mask without its image: of a volume, or of a single slice.
 
-  A file of one voxel along its third axis is an image of (column, row), unless its first axis runs
-  along the patient; its rows are turned where they run up the patient, its columns are as stored,
-  so that the slices of `report.handoff` come back as they were. Any other file of one voxel along
-  an axis is turned to our axes, and that one left out.
+  A file with one voxel along its third axis is an image of (column, row), unless its first axis
+  runs along the patient. Its rows are turned if they run up the patient and its columns are as
+  stored, so that the slices that `handoff` writes come back as they were. Any other file with one
+  voxel along an axis is turned to our axes and loses that axis.
 
   Args:
     path, axes: as `read_volume`; an NPZ file holds label.
 
   Returns:
-    uint8 [D,H,W], its spacing float32 [3] (NaN where unknown) and geometry; or, of a slice, uint8
+    uint8 [D,H,W], its spacing float32 [3] (NaN where unknown) and geometry; or for a slice, uint8
     [H,W], spacing [2] and None. All 0 is allowed.
 
   Raises:
-    FileNotFoundError, ValueError: as `read_volume`; values that are not labels; one voxel along
-      two axes other than the third.
+    FileNotFoundError, ValueError: as `read_volume`; values that are no labels; one voxel along two
+      axes other than the third.
   """
   stored = _read(path, 'label')
   label = _as_label(path, stored.array)
@@ -462,7 +215,7 @@ def read_labels(path: str | os.PathLike, axes: str = ''
     return label, spacing, geometry
   thin = label.shape.index(1)
   label = label.squeeze(thin)
-  _refuse_thin(path, label.shape)
+  _check_not_thin(path, label.shape)
   return label, np.delete(spacing, thin), None
 
 
@@ -470,21 +223,21 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,
                fields: Mapping[str, str] | None = None) -> None:
   """Writes a mask on the grid of the file that its image came from, in the format of the suffix.
 
-  Origin, spacing and direction come out as they were read, bit by bit (NIfTI itself keeps 32 bits
-  of them). An unknown spacing is NaN in an NPZ file and else 1 mm, as ITK reads the image itself.
+  Origin, spacing and direction are written as they were read (NIfTI keeps 32 bits of them). An
+  unknown spacing is NaN in an NPZ file, else 1 mm.
 
   Args:
     path: suffix as `read_volume`; overwritten if it exists.
     mask: [D,H,W] in our axes, boolean or whole numbers 0..65535.
     geometry: of the image.
-    fields: keys and values for the header of an NRRD file.
+    fields: for the header of an NRRD file.
 
   Raises:
-    ValueError: SimpleITK is missing; another suffix; a mask of another shape or of other values; a
-      folder that cannot be written to.
+    ValueError: another suffix; a mask of another shape or of other values; a file that cannot be
+      written; SimpleITK is missing.
   """
   path, mask = pathlib.Path(path), np.asarray(mask)
-  if not suffix_of(path):
+  if not is_volume(path):
     raise ValueError(f'{path}: a mask is written as {", ".join(KINDS)}; give one as suffix.')
   if mask.shape != orientation.shape_of(geometry):
     raise ValueError(f'the mask has the shape {mask.shape}, but its volume '
@@ -493,18 +246,16 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,
     raise ValueError(f'a mask holds whole numbers from 0 to 65535, not {mask.dtype} from '
                      f'{mask.min():g} to {mask.max():g}.')
   array = orientation.to_file(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), geometry)
+  kind, place = KINDS[suffix_of(path)], (geometry.origin, geometry.direction)
+  spacing = np.nan_to_num(geometry.spacing, nan=1.0)
   try:
-    if KINDS[suffix_of(path)] == NUMPY:
-      np.savez_compressed(path, label=array, spacing=geometry.spacing, origin=geometry.origin,
-                          direction=geometry.direction)
-      return
-    sitk = _sitk(path)
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array.T))
-    image.SetSpacing(np.nan_to_num(geometry.spacing, nan=1.0).tolist())
-    image.SetOrigin(geometry.origin.tolist())
-    image.SetDirection(geometry.direction.reshape(-1).tolist())
-    for key, value in (fields or {}).items():
-      image.SetMetaData(key, value)
-    sitk.WriteImage(image, str(path), useCompression=True)
+    if kind == npz.KIND:
+      npz.write(path, array, geometry.spacing, *place)
+    elif kind == nifti.KIND:
+      nifti.write(path, array, spacing, *place)
+    elif kind == nrrd_file.KIND:
+      nrrd_file.write(path, array, spacing, *place, fields or {})
+    else:
+      metaimage.write(path, array, spacing, *place)
   except (OSError, RuntimeError):
     raise ValueError(f'{path}: the mask cannot be written there.') from None

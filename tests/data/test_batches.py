@@ -1,4 +1,5 @@
 """Order, shards and contents of training batches."""
+import dataclasses
 import collections
 
 import jax
@@ -9,7 +10,7 @@ from spinejax.data import batches
 from spinejax.data import datasets
 from spinejax.data import regions
 from spinejax.data import resize
-from tests.data import folders
+from tests.readers import folders
 
 
 @pytest.fixture(scope='module')
@@ -120,11 +121,11 @@ def test_prepared_cases(directory):
   config, source = make(directory)
   record = source[0]
   case = batches.prepare_case(record, config['data'], cells=True)
-  np.testing.assert_array_equal(case['image'], resize.resize_image(record['image'], (64, 32)))
-  np.testing.assert_array_equal(case['label'], resize.resize_nearest(record['label'], (64, 32)))
+  np.testing.assert_array_equal(case['image'], resize.resize_image(record.image, (64, 32)))
+  np.testing.assert_array_equal(case['label'], resize.resize_nearest(record.label, (64, 32)))
   np.testing.assert_array_equal(case['cells'], regions.component_cells(case['label'], 4))
   assert all(array.dtype == np.uint8 for array in case.values())
-  alone = batches.prepare_case({**record, 'label': None}, config['data'], cells=True)
+  alone = batches.prepare_case(dataclasses.replace(record, label=None), config['data'], cells=True)
   assert set(alone) == {'image'}
 
 
@@ -216,7 +217,7 @@ def test_one_case_and_sixteen_bits(tmp_path):
   batch = batches.create_feed(source, config).batch_at(4)
   assert batch['image'].shape == (6, 64, 32, 1) and batch['image'].dtype == np.float32
   assert isinstance(batch['image'], jax.Array)
-  np.testing.assert_array_equal(batch['image'][5], source[0]['image'])
+  np.testing.assert_array_equal(batch['image'][5], source[0].image)
 
 
 @pytest.mark.parametrize('cache', ['device', 'stream'])

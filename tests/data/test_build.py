@@ -1,4 +1,5 @@
 """From a folder to a TFDS dataset and back, and what the command refuses."""
+import dataclasses
 import json
 import os
 import pathlib
@@ -14,8 +15,11 @@ from rich.console import Console
 
 from spinejax.data import build
 from spinejax.data import datasets
-from spinejax.readers import files
-from tests.data import folders
+from spinejax.readers import checks
+from spinejax.readers import images
+from spinejax.readers import masks
+from spinejax.readers import pairs as pairs_lib
+from tests.readers import folders
 
 ROOT = pathlib.Path(__file__).parents[2]
 CLASSES = ('background', 'a', 'b', 'c')
@@ -42,8 +46,8 @@ def assert_same(source, other):
   assert source.names == other.names and source.patients == other.patients and len(source) > 0
   for record, twin in zip(source, other, strict=True):
     for name in ('image', 'label', 'spacing'):
-      assert record[name].dtype == twin[name].dtype
-      np.testing.assert_array_equal(record[name], twin[name])
+      assert getattr(record, name).dtype == getattr(twin, name).dtype
+      np.testing.assert_array_equal(getattr(record, name), getattr(twin, name))
 
 
 @pytest.mark.parametrize('options', [
@@ -59,7 +63,7 @@ def test_records_read_back_equal_the_files(tmp_path, options):
   assert datasets.describe(dataset) == datasets.describe(from_files)
   for name, source in dataset.items():
     assert_same(source, from_files[name])
-  image = dataset['train'][0]['image']
+  image = dataset['train'][0].image
   assert image.dtype == (np.float32 if 'bits' in options else np.uint8)
   assert image.shape == (64, 32, channels)
 
@@ -88,14 +92,14 @@ def test_labels_are_mapped_when_loading(tmp_path):
       channels=3))
   plain = datasets.load_dataset(folders.data_config(tmp_path / 'out', name='built'))
   for record, twin in zip(mapped['train'], plain['train'], strict=True):
-    np.testing.assert_array_equal(record['label'], twin['label'] > 0)
-    np.testing.assert_array_equal(record['image'], np.repeat(twin['image'], 3, -1))
+    np.testing.assert_array_equal(record.label, twin.label > 0)
+    np.testing.assert_array_equal(record.image, np.repeat(twin.image, 3, -1))
 
 
 def test_two_classes_of_0_and_255(tmp_path):
   folders.write_folder(tmp_path / 'in', 3, num_classes=2, coding='255')
   dataset = built(tmp_path, ('background', 'bone'), num_validation=0, num_test=0)
-  assert np.unique(dataset['train'][0]['label']).tolist() == [0, 1]
+  assert np.unique(dataset['train'][0].label).tolist() == [0, 1]
 
 
 def test_nothing_is_written_unless_all_is_well(tmp_path):
@@ -112,11 +116,11 @@ def test_nothing_is_written_unless_all_is_well(tmp_path):
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
   folders.write_folder(tmp_path / 'in', 4)
-  check, read = files.check_pairs, files.read_pair
+  check, read = checks.check_pairs, pairs_lib.read_pair
 
   def changed_on_disk(pair, *args, **kwargs):
     record = read(pair, *args, **kwargs)
-    return {**record, 'image': record['image'] ^ np.uint8(pair.name == 'case_02')}
+    return dataclasses.replace(record, image=record.image ^ np.uint8(pair.name == 'case_02'))
 
   def full_disk(*args, **kwargs):
     raise RuntimeError('write() failed: No space left on device')
@@ -127,12 +131,12 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
       (full_disk, 'out cannot be written, perhaps the disk is full')):
 
     def check_then_fail(*args, **kwargs):
-      monkeypatch.setattr(files, 'read_pair', read)
+      monkeypatch.setattr(pairs_lib, 'read_pair', read)
       checked = check(*args, **kwargs)
-      monkeypatch.setattr(files, 'read_pair', reader)
+      monkeypatch.setattr(pairs_lib, 'read_pair', reader)
       return checked
 
-    monkeypatch.setattr(files, 'check_pairs', check_then_fail)
+    monkeypatch.setattr(checks, 'check_pairs', check_then_fail)
     with pytest.raises(OSError, match=words):
       built(tmp_path, num_validation=0, num_test=0)
   assert os.listdir(tmp_path) == ['in']
@@ -209,7 +213,7 @@ def test_command_needs_no_tensorflow_and_ends_with_how_to_train(tmp_path):
   assert "--config.data.classes=('background', 'a', 'b', 'c')" in words
   assert '--config.model.num_classes=4' in words
   script = ('import sys; from spinejax.data import build, datasets; '
-            'from tests.data import folders; '
+            'from tests.readers import folders; '
             f'build.build({str(tmp_path / "in")!r}, {str(tmp_path / "second")!r}, {CLASSES}); '
             f'config = folders.data_config({str(tmp_path / "second")!r}, name="built"); '
             'len(list(datasets.load_dataset(config)["train"])) or 1/0; '
@@ -266,5 +270,5 @@ def test_real_spine_in_the_published_layout(tmp_path, shared):
   classes = ('background', 'rib', 'thoracic process', 'lump')
   dataset = built(tmp_path, classes, num_validation=0)
   record, = dataset['train']
-  np.testing.assert_array_equal(record['image'], files.read_image(source / 'image.png'))
-  np.testing.assert_array_equal(record['label'], files.read_mask(source / 'label.png'))
+  np.testing.assert_array_equal(record.image, images.read_image(source / 'image.png'))
+  np.testing.assert_array_equal(record.label, masks.read_mask(source / 'label.png'))

@@ -5,7 +5,7 @@ from PIL import Image
 
 from spinejax.data import datasets
 from spinejax import phantoms
-from tests.data import folders
+from tests.readers import folders
 
 
 def load(directory, **fields):
@@ -20,13 +20,13 @@ def test_folder_gives_the_files_bit_for_bit(tmp_path):
   assert set().union(*patients) == set('abcd') and sum(map(len, patients)) == 4
   for source in dataset.values():
     for i, record in enumerate(source):
-      assert (record['name'], record['patient']) == (source.names[i], source.patients[i])
+      assert (record.name, record.patient) == (source.names[i], source.patients[i])
       for key, kind in (('image', 'images'), ('label', 'masks')):
-        stored = np.asarray(Image.open(tmp_path / kind / f'{record["name"]}.png'))
-        assert record[key].dtype == np.uint8
-        np.testing.assert_array_equal(np.squeeze(record[key]), stored)
-      np.testing.assert_array_equal(record['spacing'], np.float32([0.2, 0.2]))
-  assert dataset['train'][-1]['name'] == dataset['train'].names[-1]
+        stored = np.asarray(Image.open(tmp_path / kind / f'{record.name}.png'))
+        assert getattr(record, key).dtype == np.uint8
+        np.testing.assert_array_equal(np.squeeze(getattr(record, key)), stored)
+      np.testing.assert_array_equal(record.spacing, np.float32([0.2, 0.2]))
+  assert dataset['train'][-1].name == dataset['train'].names[-1]
   with pytest.raises(IndexError):
     dataset['train'][len(dataset['train'])]
 
@@ -54,10 +54,10 @@ def test_sixteen_bits_make_every_record_float(tmp_path):
   eight = np.arange(64 * 32, dtype=np.uint16).reshape(64, 32) % 256
   Image.fromarray(eight.astype(np.uint8)).save(tmp_path / 'images/case_01.png')
   records = list(load(tmp_path)['train'])
-  assert [record['image'].dtype for record in records] == [np.float32] * 3
-  np.testing.assert_array_equal(records[1]['image'][..., 0], eight)
+  assert [record.image.dtype for record in records] == [np.float32] * 3
+  np.testing.assert_array_equal(records[1].image[..., 0], eight)
   stored = np.asarray(Image.open(tmp_path / 'images/case_00.png'))
-  np.testing.assert_array_equal(records[0]['image'][..., 0], stored.astype(np.float32) / 257)
+  np.testing.assert_array_equal(records[0].image[..., 0], stored.astype(np.float32) / 257)
 
 
 @pytest.mark.parametrize('coding, palette', [
@@ -69,15 +69,15 @@ def test_palette_label_map_and_channels(tmp_path, coding, palette):
   expected = load(tmp_path / 'index')['train']
   found = load(tmp_path / 'other', palette=palette, **fields)['train']
   for record, other in zip(expected, found):
-    np.testing.assert_array_equal(other['label'], record['label'] > 0)
-    np.testing.assert_array_equal(other['image'], np.repeat(record['image'], 3, -1))
+    np.testing.assert_array_equal(other.label, record.label > 0)
+    np.testing.assert_array_equal(other.image, np.repeat(record.image, 3, -1))
 
 
 def test_all_background_masks_load(tmp_path):
   folders.write_folder(tmp_path, 2)
   for path in (tmp_path / 'masks').iterdir():
     Image.new('L', (32, 64)).save(path)
-  assert all(record['label'].max() == 0 for record in load(tmp_path)['train'])
+  assert all(record.label.max() == 0 for record in load(tmp_path)['train'])
 
 
 def test_fingerprint_follows_pixels_names_patients_and_options(tmp_path):
@@ -156,9 +156,9 @@ def test_phantoms_are_one_patient_each_and_rendered_once(rendered):
   dataset = phantom(num_validation=1)
   assert [len(dataset[name]) for name in ('train', 'validation', 'test')] == [4, 1, 2]
   record = dataset['train'][2]
-  assert record['image'].shape == (128, 32, 1) and record['label'].shape == (128, 32)
-  assert record['name'] == record['patient'] == dataset['train'].names[2]
-  np.testing.assert_array_equal(record['spacing'], np.float32([0.2, 0.4]))
+  assert record.image.shape == (128, 32, 1) and record.label.shape == (128, 32)
+  assert record.name == record.patient == dataset['train'].names[2]
+  np.testing.assert_array_equal(record.spacing, np.float32([0.2, 0.4]))
   count = len(rendered)
   assert dataset['train'][2] is record and len(rendered) == count
   for source in dataset.values():
@@ -176,8 +176,8 @@ def test_test_phantoms_do_not_depend_on_the_training_set(rendered):
 
 def test_binary_phantoms(rendered):
   dataset = phantom(classes=('background', 'bone'), label_map=(0, 1, 1, 1), channels=3)
-  assert np.unique(dataset['test'][0]['label']).tolist() == [0, 1]
-  assert dataset['test'][0]['image'].shape == (128, 32, 3)
+  assert np.unique(dataset['test'][0].label).tolist() == [0, 1]
+  assert dataset['test'][0].image.shape == (128, 32, 3)
 
 
 @pytest.mark.parametrize('fields, words', [
@@ -192,5 +192,5 @@ def test_phantoms_that_do_not_fit(rendered, fields, words):
 
 def test_the_real_phantom():
   record = load('', name='vpi_phantom', num_train=1)['train'][0]
-  assert record['image'].shape == (128, 32, 1) and record['label'].shape == (128, 32)
-  assert record['spacing'].shape == (2,) and np.all(record['spacing'] > 0)
+  assert record.image.shape == (128, 32, 1) and record.label.shape == (128, 32)
+  assert record.spacing.shape == (2,) and np.all(record.spacing > 0)

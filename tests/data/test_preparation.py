@@ -6,6 +6,7 @@ from spinejax import phantoms
 from spinejax.data import preparation
 from spinejax.data import resize
 from spinejax.readers import volumes
+from spinejax.readers.records import Record
 
 UNKNOWN = np.full(3, np.nan)
 CROPS = ('crop_top_layer', 'crop_to_column', 'rescale')
@@ -164,9 +165,9 @@ def test_a_mask_there_and_back():
 
 
 def record_of(image, points, spacing=(1, 1, 1), label=None):
-  return dict(name='a', patient='b', image=image[..., None], spacing=np.float32(spacing),
-              label=np.zeros(image.shape, np.uint8) if label is None else label,
-              landmarks=np.float32(points), region=np.zeros(len(points), np.int8))
+  label = np.zeros(image.shape, np.uint8) if label is None else label
+  return Record('a', 'b', image[..., None], label, np.float32(spacing), np.float32(points),
+                np.zeros(len(points), np.int8))
 
 
 def test_cubes_on_the_scaled_grid_by_hand():
@@ -177,11 +178,11 @@ def test_cubes_on_the_scaled_grid_by_hand():
   expected = np.zeros((6, 6, 6), np.uint8)
   expected[2:5, 2:5, 2:5] = 1
   expected[0:2, 4:6, 0:2] = 1
-  np.testing.assert_array_equal(record['label'], expected)
-  np.testing.assert_allclose(record['landmarks'], [[2.5] * 3, [-1 / 6, 31 / 6, -1 / 6]], rtol=1e-6)
-  np.testing.assert_allclose(record['spacing'], [1.5, 3, 4.5])
-  assert record['image'].shape == (6, 6, 6, 1) and record['name'] == 'a'
-  assert {record[key].dtype.name for key in ('image', 'landmarks', 'spacing')} == {'float32'}
+  np.testing.assert_array_equal(record.label, expected)
+  np.testing.assert_allclose(record.landmarks, [[2.5] * 3, [-1 / 6, 31 / 6, -1 / 6]], rtol=1e-6)
+  np.testing.assert_allclose(record.spacing, [1.5, 3, 4.5])
+  assert record.image.shape == (6, 6, 6, 1) and record.name == 'a'
+  assert record.image.dtype == record.landmarks.dtype == record.spacing.dtype == np.float32
 
 
 def test_masks_on_the_scaled_grid():
@@ -190,15 +191,15 @@ def test_masks_on_the_scaled_grid():
   record, _ = preparation.prepare_record(
       record_of(np.ones((4, 4, 4)), [[0.5, 0.5, 2.5]], label=label), ('rescale',), shape=(2, 2, 2),
       labels='mask')
-  assert np.argwhere(record['label']).tolist() == [[0, 0, 1]]
+  assert np.argwhere(record.label).tolist() == [[0, 0, 1]]
 
 
 def test_a_lamina_outside_of_the_crop_has_no_cube():
   image = np.random.default_rng(0).uniform(size=(8, 8, 8))
   options = dict(steps=('crop_top_layer', 'rescale'), shape=(8, 8, 4), top_layer=4)
   record, _ = preparation.prepare_record(record_of(image, [[4, 4, 1], [4, 4, 6]]), **options)
-  np.testing.assert_array_equal(record['landmarks'], [[4, 4, -3], [4, 4, 2]])
-  assert record['label'].sum() == 27
+  np.testing.assert_array_equal(record.landmarks, [[4, 4, -3], [4, 4, 2]])
+  assert record.label.sum() == 27
   with pytest.raises(ValueError, match='none of the 1 laminae is left after crop_top_layer, resc'):
     preparation.prepare_record(record_of(image, [[4, 4, 1]]), **options)
   with pytest.raises(ValueError, match="data.labels must be 'cubes' or 'mask', not 'points'"):
@@ -208,10 +209,9 @@ def test_a_lamina_outside_of_the_crop_has_no_cube():
 def test_a_volume_to_predict_has_no_label():
   image = np.random.default_rng(0).uniform(size=(4, 4, 4))
   record, _ = preparation.prepare_record(
-      dict(name='a', patient='b', image=image[..., None], label=None, spacing=UNKNOWN),
-      ('rescale',), shape=(2, 2, 2))
-  assert record['label'] is None and record['image'].shape == (2, 2, 2, 1)
-  assert np.isnan(record['spacing']).all()
+      Record('a', 'b', image[..., None], None, UNKNOWN), ('rescale',), shape=(2, 2, 2))
+  assert record.label is None and record.image.shape == (2, 2, 2, 1)
+  assert np.isnan(record.spacing).all()
 
 
 def test_options_of_a_config():
@@ -228,17 +228,17 @@ def test_options_of_a_config():
 
 
 def test_the_phantom_keeps_its_laminae(case):
-  spacing, points = np.float32(case['truth']['spacing']), case['landmarks']
+  spacing, points = np.float32(case.truth.spacing), case.landmarks
   record, done = preparation.prepare_record(
-      record_of(case['image'], points, spacing), CROPS, shape=(48, 24, 12), column_width=50.0)
+      record_of(case.image, points, spacing), CROPS, shape=(48, 24, 12), column_width=50.0)
   top, column, _ = done.steps
   assert top.start[2] * spacing[2] < points[:, 2].min() * spacing[2]
-  assert not column.note and column.size[1] < case['image'].shape[1]
-  inside = (record['landmarks'] > -0.5) & (record['landmarks'] < np.array([47.5, 23.5, 11.5]))
+  assert not column.note and column.size[1] < case.image.shape[1]
+  inside = (record.landmarks > -0.5) & (record.landmarks < np.array([47.5, 23.5, 11.5]))
   assert inside.all()
   np.testing.assert_allclose(
-      preparation.points_from_grid(record['landmarks'], done), points, atol=1e-4)
-  path, _ = preparation.find_column(case['image'], spacing)
+      preparation.points_from_grid(record.landmarks, done), points, atol=1e-4)
+  path, _ = preparation.find_column(case.image, spacing)
   middle = 0.5 * (points[0::2] + points[1::2])
   apart = np.abs(path[np.round(middle[:, 0]).astype(int)] - middle[:, 1]) * spacing[1]
   assert np.median(apart) < 6  # mm; the laminae of a pair are 20 mm apart

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from spinejax.data import splits
-from tests.data import folders
+from tests.readers import folders
 
 NAMES = [f'n{i}' for i in range(12)]
 PATIENTS = [f'p{i // 2}' for i in range(12)]  # two cases each

@@ -6,9 +6,16 @@ from scipy import io as scipy_io
 
 from spinejax.data import build
 from spinejax.data import datasets
-from spinejax.readers import files
+from spinejax.readers import checks
+from spinejax.readers import corner_tables
+from spinejax.readers import images
+from spinejax.readers import layouts
+from spinejax.readers import masks
+from spinejax.readers import pairs as pairs_lib
+from spinejax.readers import records
+from spinejax.readers.records import ReadOptions
 from spinejax.readers import trimaps
-from tests.data import folders
+from tests.readers import folders
 
 CLASSES = ('background', 'spine', 'border')
 COLORS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)  # as the X-ray U-Net has them
@@ -54,42 +61,42 @@ def sentence(call, *args, **options):
 @pytest.mark.parametrize('order', ['red,green,blue', 'blue,red,green', 'green,blue,red'])
 def test_colors_in_any_order(tmp_path, order):
   label = draw_trimap()
-  palette = files.parse_palette(order)
+  palette = masks.parse_palette(order)
   path = save(tmp_path / 'a.png', np.array(palette, np.uint8)[label])
-  read, notes = files.inspect_mask(path, palette, num_classes=3)
+  read, notes = masks.inspect_mask(path, palette, num_classes=3)
   np.testing.assert_array_equal(read, label)
   assert notes == ()
 
 
 def test_values_in_any_order(tmp_path):
   label = draw_trimap()
-  assert files.parse_palette('2, 1,3') == ((2,), (1,), (3,))
+  assert masks.parse_palette('2, 1,3') == ((2,), (1,), (3,))
   for text, values in (('2,1,3', (2, 1, 3)), ('0,255,128', (0, 255, 128)), ('', (0, 1, 2))):
     path = save(tmp_path / 'a.png', np.array(values, np.uint8)[label])
-    read, notes = files.inspect_mask(path, files.parse_palette(text), num_classes=3)
+    read, notes = masks.inspect_mask(path, masks.parse_palette(text), num_classes=3)
     np.testing.assert_array_equal(read, label)
     assert notes == ()
   np.testing.assert_array_equal(  # a label map does it too
-      files.read_mask(save(tmp_path / 'b.png', np.array((2, 1, 3), np.uint8)[label]), (),
+      masks.read_mask(save(tmp_path / 'b.png', np.array((2, 1, 3), np.uint8)[label]), (),
                       (0, 1, 0, 2), 3), label)
 
 
 def test_hints_for_values_without_a_palette(tmp_path):
   label = draw_trimap()
   path = save(tmp_path / 'a.png', np.array((2, 1, 3), np.uint8)[label])
-  assert "needs the palette '2,1,3'" in sentence(files.read_mask, path, num_classes=3)
+  assert "needs the palette '2,1,3'" in sentence(masks.read_mask, path, num_classes=3)
   path = save(tmp_path / 'b.png', np.array((0, 255, 128), np.uint8)[label])
-  assert "such as '0,255,128'" in sentence(files.read_mask, path, num_classes=3)
+  assert "such as '0,255,128'" in sentence(masks.read_mask, path, num_classes=3)
   path = save(tmp_path / 'c.png', COLORS[label])
   assert 'give the colors of the classes as a palette' in sentence(
-      files.read_mask, path, num_classes=3)
+      masks.read_mask, path, num_classes=3)
 
 
 def test_palettes_that_cannot_be(tmp_path):
-  assert 'gray values such as' in sentence(files.parse_palette, 'red,grun,blue')
+  assert 'gray values such as' in sentence(masks.parse_palette, 'red,grun,blue')
   for palette, words in ((((0, 0, 0), (1,)), 'colors only or gray values only'),
                          (((0,), (300,)), 'levels 0 to 255')):
-    assert words in sentence(files.check_palette, palette, 2)
+    assert words in sentence(masks.check_palette, palette, 2)
 
 
 # ------------------------------------------------------------------------------------- snapping
@@ -101,7 +108,7 @@ def test_snapped_pixels_are_counted(tmp_path):
   pixels[50, 10:14] = (160, 60, 40)  # nearest to red, and far from it
   pixels[51, 10:12] = (250, 3, 0)
   path = save(tmp_path / 'a.png', pixels)
-  read, notes = files.inspect_mask(path, RED_GREEN_BLUE, num_classes=3)
+  read, notes = masks.inspect_mask(path, RED_GREEN_BLUE, num_classes=3)
   np.testing.assert_array_equal(read, label)
   assert notes == ('4 pixels (0.0556%) snapped to the nearest color (2 more lie within 16 levels '
                    'of one)',)
@@ -121,7 +128,7 @@ def test_edges_are_snapped(tmp_path, how):
   else:
     path = tmp_path / 'a.png'
     image.save(path)
-  read, notes = files.inspect_mask(path, RED_GREEN_BLUE, num_classes=3)
+  read, notes = masks.inspect_mask(path, RED_GREEN_BLUE, num_classes=3)
   expected = np.asarray(Image.fromarray(label).resize(read.shape[::-1], Image.Resampling.NEAREST))
   assert (read != expected).mean() < 0.02
   assert len(notes) == 1 and 'snapped to the nearest color' in notes[0]
@@ -132,29 +139,29 @@ def test_gray_values_far_apart_are_snapped_and_close_ones_are_not(tmp_path):
   pixels = np.array((0, 255, 128), np.uint8)[label]
   pixels[60, 3] = 30
   path = save(tmp_path / 'a.png', pixels)
-  read, notes = files.inspect_mask(path, ((0,), (255,), (128,)), num_classes=3)
+  read, notes = masks.inspect_mask(path, ((0,), (255,), (128,)), num_classes=3)
   np.testing.assert_array_equal(read, label)
   assert notes[0].startswith('1 pixels (0.0139%) snapped')
   pixels = np.array((2, 1, 3), np.uint8)[label]
   pixels[60, 3] = 0
   path = save(tmp_path / 'b.png', pixels)
   assert 'not in the palette: 0 (0.0139% of the pixels); correct' in sentence(
-      files.read_mask, path, ((2,), (1,), (3,)), num_classes=3)
+      masks.read_mask, path, ((2,), (1,), (3,)), num_classes=3)
 
 
 def test_what_is_no_edge_is_refused(tmp_path):
   pixels = COLORS[draw_trimap((400, 200))]
   pixels[200:207, 10:17] = 255  # a patch of one color
   path = save(tmp_path / 'a.png', pixels)
-  message = sentence(files.read_mask, path, RED_GREEN_BLUE, num_classes=3)
+  message = sentence(masks.read_mask, path, RED_GREEN_BLUE, num_classes=3)
   assert 'not in the palette: #ffffff (0.0612% of the pixels)' in message
   pixels[200:207, 12:15] = (255, 0, 0)  # two strips of 2
-  files.read_mask(save(tmp_path / 'b.png', pixels), RED_GREEN_BLUE, num_classes=3)
+  masks.read_mask(save(tmp_path / 'b.png', pixels), RED_GREEN_BLUE, num_classes=3)
   photograph = np.random.default_rng(0).integers(0, 256, (40, 40, 3)).astype(np.uint8)
   assert 'not in the palette' in sentence(
-      files.read_mask, save(tmp_path / 'c.png', photograph), RED_GREEN_BLUE, num_classes=3)
+      masks.read_mask, save(tmp_path / 'c.png', photograph), RED_GREEN_BLUE, num_classes=3)
   black = ((0, 0, 0), *RED_GREEN_BLUE[1:])
-  assert '#ff0000' in sentence(files.read_mask, save(tmp_path / 'd.png', COLORS[draw_trimap()]),
+  assert '#ff0000' in sentence(masks.read_mask, save(tmp_path / 'd.png', COLORS[draw_trimap()]),
                                black, num_classes=3)
 
 
@@ -162,7 +169,7 @@ def test_doubtful_trimaps_are_said_and_empty_ones_refused(tmp_path):
   label = draw_trimap()
 
   def notes(array, palette=()):
-    return files.inspect_mask(save(tmp_path / 'a.png', array), palette, num_classes=3)[1]
+    return masks.inspect_mask(save(tmp_path / 'a.png', array), palette, num_classes=3)[1]
 
   assert notes(label) == ()
   assert notes(np.where(label == 2, 0, label).astype(np.uint8)) == ('no pixel is border',)
@@ -172,13 +179,13 @@ def test_doubtful_trimaps_are_said_and_empty_ones_refused(tmp_path):
   assert swapped.startswith('the core covers both sides of the image')
   turned, = notes(COLORS[label], ((0, 0, 255), (0, 255, 0), (255, 0, 0)))
   assert turned.startswith('the border covers both sides of the image')
-  assert 'every pixel of the mask is of label 1' in sentence(notes, np.ones_like(label))
+  assert 'every pixel of the mask has label 1' in sentence(notes, np.ones_like(label))
 
 
 def test_a_tall_trimap(tmp_path):
   label = draw_trimap((12000, 24))
   path = save(tmp_path / 'a.png', COLORS[label])
-  np.testing.assert_array_equal(files.read_mask(path, RED_GREEN_BLUE, num_classes=3), label)
+  np.testing.assert_array_equal(masks.read_mask(path, RED_GREEN_BLUE, num_classes=3), label)
 
 
 # ------------------------------------------------------------------------------------- layouts
@@ -195,18 +202,18 @@ def write_xrays(directory, names, trimap='{}-mask-trimap.png', masks=None, seed=
 
 def test_x_rays_beside_their_trimaps(tmp_path, capsys):
   write_xrays(tmp_path, ['image1', 'image2', 'image10'])
-  pairs, faults = files.find_pairs(tmp_path)
+  pairs, faults = layouts.find_pairs(tmp_path)
   assert not faults and [pair.name for pair in pairs] == ['image1', 'image10', 'image2']
   assert pairs[0].mask.name == 'image1-mask-trimap.png' and pairs[0].image.name == 'image1.jpg'
   build.build(tmp_path, '', CLASSES, palette=RED_GREEN_BLUE, num_test=0, num_validation=0)
   assert 'is sound' in capsys.readouterr().out
   config = folders.data_config(tmp_path, classes=CLASSES, palette='red,green,blue', num_test=1)
   record = datasets.load_dataset(config)['train'][0]
-  assert set(np.unique(record['label'])) == {0, 1, 2}
+  assert set(np.unique(record.label)) == {0, 1, 2}
   (tmp_path / 'image1-mask-trimap.png').unlink()
   (tmp_path / 'image2.jpg').unlink()
   (tmp_path / 'cases.csv').write_text('name,patient\nimage10,p\n')
-  pairs, faults = files.find_pairs(tmp_path)
+  pairs, faults = layouts.find_pairs(tmp_path)
   assert [pair.patient for pair in pairs] == ['p'] and len(faults) == 2
   assert 'image1.jpg: the image has no mask; expected' in faults[0]
   assert 'image1-mask-trimap.png' in faults[0]
@@ -215,7 +222,7 @@ def test_x_rays_beside_their_trimaps(tmp_path, capsys):
 
 def test_x_rays_in_images_and_masks(tmp_path):
   write_xrays(tmp_path / 'images', ['image1', 'image2'], masks=tmp_path / 'masks')
-  pairs, faults = files.find_pairs(tmp_path)
+  pairs, faults = layouts.find_pairs(tmp_path)
   assert not faults and [pair.name for pair in pairs] == ['image1', 'image2']
 
 
@@ -225,7 +232,7 @@ def test_training_and_test_with_numbers_of_their_own(tmp_path):
       end = '' if kind == 'rgb' else '-grayscale'
       write_xrays(tmp_path / folder, ['image0', 'image1'], f'{{}}-mask-trimap{end}.png',
                   tmp_path / folder / 'masks' / kind, seed)
-  pairs, faults = files.find_pairs(tmp_path)
+  pairs, faults = layouts.find_pairs(tmp_path)
   assert not faults
   assert [(pair.name, pair.split) for pair in pairs] == [
       ('test-image0', 'test'), ('test-image1', 'test'),
@@ -237,10 +244,10 @@ def test_training_and_test_with_numbers_of_their_own(tmp_path):
 def test_mask_of_another_size(tmp_path):
   write_xrays(tmp_path, ['image1'])
   save(tmp_path / 'image1-mask-trimap.png', COLORS[draw_trimap((60, 120))])
-  pairs, _ = files.find_pairs(tmp_path)
-  _, faults = files.check_pairs(pairs, 3, palette=RED_GREEN_BLUE)
+  pairs, _ = layouts.find_pairs(tmp_path)
+  _, faults = checks.check_pairs(pairs, ReadOptions(num_classes=3, palette=RED_GREEN_BLUE))
   assert len(faults) == 1
-  assert 'the mask is 60 x 120 (height x width), its image 120 x 60' in faults[0]
+  assert 'the mask is 60 x 120 (height x width), but its image is 120 x 60' in faults[0]
 
 
 # ------------------------------------------------------------------------------------- shapes
@@ -283,7 +290,7 @@ def test_corners_are_put_in_order_at_any_tilt():
     turn = np.deg2rad(angle)
     turned = corners @ np.array([[np.cos(turn), np.sin(turn)], [-np.sin(turn), np.cos(turn)]])
     mixed = np.stack([body[rng.permutation(4)] for body in turned])
-    np.testing.assert_allclose(trimaps.order_corners(mixed), turned)
+    np.testing.assert_allclose(corner_tables.order_corners(mixed), turned)
 
 
 def test_bodies_of_a_mask():
@@ -330,7 +337,7 @@ def test_tables_of_corners(tmp_path, form):
       points = points / (200, 400)
     numbers = points.reshape(-1) if form == 'interleaved' else points.T.reshape(-1)
     path.write_text(','.join(f'{number:.7f}' for number in numbers) + '\n')
-  read, notes = trimaps.read_corners(path, size)
+  read, notes = corner_tables.read_corners(path, size)
   np.testing.assert_allclose(read, corners, atol=1e-3)
   assert notes[0] == ('17 vertebrae in fractions of the image' if form == 'fractions' else
                       '17 vertebrae in pixels')
@@ -360,15 +367,16 @@ def test_faulty_tables(tmp_path):
 
   def of(text, where=path):
     where.write_text(text)
-    return sentence(trimaps.read_corners, where, size)
+    return sentence(corner_tables.read_corners, where, size)
 
   def line(array):
     return ','.join(map(str, np.asarray(array).T.reshape(-1)))
 
-  assert 'no such file' in sentence(trimaps.read_corners, tmp_path / 'b.csv', size)
-  assert 'no such file' in sentence(trimaps.read_corners, tmp_path / 'b.mat', size)
+  assert 'no such file' in sentence(corner_tables.read_corners, tmp_path / 'b.csv', size)
+  assert 'no such file' in sentence(corner_tables.read_corners, tmp_path / 'b.mat', size)
   assert 'expected 68 corners' in of(line(points[:-1]))
-  assert 'expected one line of 136 numbers' in of('')
+  assert 'the file is empty' in of('')
+  assert 'expected one line of 136 numbers' in of('\n')
   assert 'expected one line of 136 numbers' in of(line(points) + '\n' + line(points))
   assert 'expected numbers only' in of(line(points) + ',oops')
   assert 'must be finite' in of(line(np.where(points == points[3, 0], np.nan, points)))
@@ -377,14 +385,14 @@ def test_faulty_tables(tmp_path):
   assert '68 of 68 corners lie outside of the image of 400 x 200' in of(line(points + 900))
   assert 'not a MATLAB file of version 5' in of('nothing', tmp_path / 'a.mat')
   scipy_io.savemat(tmp_path / 'a.mat', dict(a=points, b=points))
-  assert 'found 2 arrays' in sentence(trimaps.read_corners, tmp_path / 'a.mat', size)
+  assert 'found 2 arrays' in sentence(corner_tables.read_corners, tmp_path / 'a.mat', size)
   corners = make_corners()
   assert 'become 2 labels' in sentence(trimaps.label_corners, corners, size, '', num_labels=4)
   assert "labels 'trimap' need 3 labels" in sentence(
       trimaps.label_corners, corners, size, 'trimap', num_labels=2)
   assert "labels 'levels' need 18 labels" in sentence(
       trimaps.label_corners, corners, size, 'levels', num_labels=3)
-  assert "'mask' take masks as they are" in sentence(trimaps.label_corners, corners, size, 'mask')
+  assert "'mask' reads masks as they are" in sentence(trimaps.label_corners, corners, size, 'mask')
   assert 'must be one of' in sentence(trimaps.check_labels, 'vertebrae', 0.1)
   assert 'fraction' in sentence(trimaps.check_labels, 'trimap', 3)
 
@@ -403,7 +411,7 @@ def test_damaged_tables_never_crash(tmp_path, suffix):
       content[rng.integers(len(content))] = rng.integers(256)
     path.write_bytes(content[:rng.integers(1, len(content))] if trial % 5 == 0 else content)
     try:
-      trimaps.label_corners(trimaps.read_corners(path, (400, 200))[0], (400, 200))
+      trimaps.label_corners(corner_tables.read_corners(path, (400, 200))[0], (400, 200))
     except ValueError as error:
       refused += 1
       assert str(error).startswith(f'{path}') and str(error)[-1] in '.?'
@@ -436,22 +444,22 @@ def write_landmarks(directory, form):
 @pytest.mark.parametrize('form', ['landmarks', 'table', 'matlab'])
 def test_folders_of_corners(tmp_path, form, capsys):
   write_landmarks(tmp_path, form)
-  pairs, faults = files.find_pairs(tmp_path)
+  pairs, faults = layouts.find_pairs(tmp_path)
   assert not faults and sorted(pair.name for pair in pairs) == ['a', 'b']
   splits = {pair.name: pair.split for pair in pairs}
   assert splits == (dict(a='', b='') if form == 'landmarks' else dict(a='train', b='test'))
-  sound, faults = files.check_pairs(pairs, 3, border=0.05)
+  sound, faults = checks.check_pairs(pairs, ReadOptions(num_classes=3, border=0.05))
   assert not faults and all(min(pair.counts) > 0 for pair in sound)
-  record = files.read_pair(sound[0], num_classes=3, border=0.05)
-  assert files.digest_record(record) == sound[0].digest
+  record = pairs_lib.read_pair(sound[0], ReadOptions(num_classes=3, border=0.05))
+  assert records.digest(record) == sound[0].digest
   expected, _ = trimaps.label_corners(make_corners(), (400, 200), 'trimap', 0.05)
-  assert (record['label'] != expected).mean() < 0.001
+  assert (record.label != expected).mean() < 0.001
   build.build(tmp_path, tmp_path / 'out', CLASSES, num_validation=0, num_test=0)
   text = capsys.readouterr().out
   assert '2 files: 17 vertebrae in' in text and '2 files: border 4 pixels wide' in text
   built = datasets.load_dataset(folders.data_config(tmp_path / 'out', name='built',
                                                     classes=CLASSES))
-  assert set(np.unique(built['train'][0]['label'])) == {0, 1, 2}
+  assert set(np.unique(built['train'][0].label)) == {0, 1, 2}
 
 
 def test_faults_of_tables_of_many_images(tmp_path):
@@ -461,7 +469,7 @@ def test_faults_of_tables_of_many_images(tmp_path):
   save(tmp_path / 'data' / 'training' / 'c.jpg', np.zeros((4, 4), np.uint8))
   (tmp_path / 'labels' / 'test' / 'filenames.csv').unlink()
   (tmp_path / 'data' / 'extra').mkdir()
-  _, faults = files.find_pairs(tmp_path)
+  _, faults = layouts.find_pairs(tmp_path)
   text = '\n'.join(faults)
   assert "line 2: there is no image called 'z.jpg'" in text
   assert 'line 3: a.jpg has a line already' in text
@@ -469,8 +477,9 @@ def test_faults_of_tables_of_many_images(tmp_path):
   assert 'filenames.csv: there is no such file' in text
   assert 'data/extra: expected the folders training' in text
   (labels / 'filenames.csv').write_text('c.jpg\na.jpg\n')
-  pairs, _ = files.find_pairs(tmp_path)
-  _, faults = files.check_pairs([pair for pair in pairs if pair.name == 'a'], 3)
+  pairs, _ = layouts.find_pairs(tmp_path)
+  _, faults = checks.check_pairs([pair for pair in pairs if pair.name == 'a'],
+                                ReadOptions(num_classes=3))
   assert faults == [f'{labels / "landmarks.csv"}: the table has 1 lines; expected one an image.']
 
 
@@ -481,17 +490,18 @@ def test_folders_of_vertebra_masks(tmp_path, kind):
   mask['255'] = mask['binary'] * 255
   save(tmp_path / 'images' / 'a.png', np.zeros((400, 200), np.uint8))
   save(tmp_path / 'masks' / 'a.png', mask[kind].astype(np.uint8))
-  pairs, _ = files.find_pairs(tmp_path)
-  sound, faults = files.check_pairs(pairs, 3, labels='trimap')
+  pairs, _ = layouts.find_pairs(tmp_path)
+  sound, faults = checks.check_pairs(pairs, ReadOptions(num_classes=3, labels='trimap'))
   assert not faults and min(sound[0].counts) > 0
   assert sound[0].notes == ('a.png: 17 vertebral bodies', 'a.png: border 4 pixels wide')
   by_corners, _ = trimaps.label_corners(make_corners(), (400, 200), 'trimap')
-  record = files.read_pair(sound[0], num_classes=3, labels='trimap')
-  assert (record['label'] != by_corners).mean() < 0.02
+  record = pairs_lib.read_pair(sound[0], ReadOptions(num_classes=3, labels='trimap'))
+  assert (record.label != by_corners).mean() < 0.02
   dataset = datasets.load_dataset(folders.data_config(
       tmp_path, classes=CLASSES, labels='trimap', border=0.1))
-  thick = dataset['train'][0]['label']
-  assert (thick == 2).sum() > 3 * (record['label'] == 2).sum()
+  thick = dataset['train'][0].label
+  assert (thick == 2).sum() > 3 * (record.label == 2).sum()
   save(tmp_path / 'masks' / 'a.png', np.zeros((400, 200), np.uint8))
-  _, faults = files.check_pairs(pairs, 3, labels='trimap')
-  assert faults == [f'{tmp_path / "masks" / "a.png"}: the mask holds no vertebral body.']
+  _, faults = checks.check_pairs(pairs, ReadOptions(num_classes=3, labels='trimap'))
+  assert faults == [f'{tmp_path / "masks" / "a.png"}: the mask holds no vertebral body; mark one, '
+                    'or leave the image out.']

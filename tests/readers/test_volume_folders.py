@@ -15,7 +15,8 @@ from spinejax.readers import landmarks
 from spinejax.readers import orientation
 from spinejax.data import preparation
 from spinejax.readers import volumes
-from tests.data import folders
+from spinejax.readers.records import Record
+from tests.readers import folders
 
 CLASSES = ('background', 'lamina')
 ARRAYS = {'image': np.float32, 'label': np.uint8, 'spacing': np.float32, 'landmarks': np.float32,
@@ -41,15 +42,15 @@ def test_a_folder_gives_records_on_the_grid_of_the_network(tmp_path, labels):
   assert sorted(sum((source.names for source in dataset.values()), ())) == names
   for source in dataset.values():
     for i, record in enumerate(source):
-      assert record['name'] == record['patient'] == source.names[i]
-      assert {name: record[name].dtype for name in ARRAYS} == ARRAYS
-      with np.load(tmp_path / 'images' / f'{record["name"]}.npz') as stored:
-        np.testing.assert_array_equal(record['image'][..., 0], stored['image'])
+      assert record.name == record.patient == source.names[i]
+      assert {name: getattr(record, name).dtype for name in ARRAYS} == ARRAYS
+      with np.load(tmp_path / 'images' / f'{record.name}.npz') as stored:
+        np.testing.assert_array_equal(record.image[..., 0], stored['image'])
         points = np.argwhere(stored['image'] == 200)
-      np.testing.assert_array_equal(record['landmarks'], points)
-      np.testing.assert_array_equal(record['label'], landmarks.cubes(points, (12, 8, 6)))
-      np.testing.assert_array_equal(record['spacing'], np.float32([1.5] * 3))
-      assert record['region'].tolist() == ([0, 1] if labels == 'inside' else [-1, -1])
+      np.testing.assert_array_equal(record.landmarks, points)
+      np.testing.assert_array_equal(record.label, landmarks.cubes(points, (12, 8, 6)))
+      np.testing.assert_array_equal(record.spacing, np.float32([1.5] * 3))
+      assert record.region.tolist() == ([0, 1] if labels == 'inside' else [-1, -1])
 
 
 def test_preparation_of_the_config(tmp_path):
@@ -57,20 +58,20 @@ def test_preparation_of_the_config(tmp_path):
   fields = dict(image_size=(6, 8, 4), preparation=('crop_top_layer', 'rescale', 'z_score'),
                 top_layer=3.0)
   record = load(tmp_path, **fields)['train'][0]
-  with np.load(tmp_path / f'images/{record["name"]}.npz') as stored:
+  with np.load(tmp_path / f'images/{record.name}.npz') as stored:
     image, points = stored['image'][..., 2:], stored['landmarks'] - [0, 0, 2]
   expected, _ = preparation.rescale(image, (6, 8, 4))
-  np.testing.assert_array_equal(record['image'][..., 0], expected)  # no z-score yet
+  np.testing.assert_array_equal(record.image[..., 0], expected)  # no z-score yet
   points = (points + 0.5) * [0.5, 1, 1] - 0.5
-  np.testing.assert_allclose(record['landmarks'], points, atol=1e-6)
-  np.testing.assert_array_equal(record['label'], landmarks.cubes(points, (6, 8, 4)))
-  np.testing.assert_allclose(record['spacing'], [3, 1.5, 1.5])
+  np.testing.assert_allclose(record.landmarks, points, atol=1e-6)
+  np.testing.assert_array_equal(record.label, landmarks.cubes(points, (6, 8, 4)))
+  np.testing.assert_allclose(record.spacing, [3, 1.5, 1.5])
   case = batches.prepare_case(record, folders.volume_config(tmp_path, **fields))
   assert abs(case['image'].mean()) < 1e-5 and abs(case['image'].std() - 1) < 1e-4
-  np.testing.assert_array_equal(case['label'], record['label'])
+  np.testing.assert_array_equal(case['label'], record.label)
   folders.write_volumes(tmp_path / 'masks_of', 2, labels='masks')
   record = load(tmp_path / 'masks_of', labels='mask')['train'][0]
-  assert record['label'].sum() == 2
+  assert record.label.sum() == 2
 
 
 @pytest.mark.parametrize('labels', ['inside', 'masks', 'landmarks'])
@@ -92,10 +93,9 @@ def test_a_built_dataset_equals_its_folder(tmp_path, labels):
   for name, source in dataset.items():
     assert len(source)
     for record, twin in zip(source, from_files[name], strict=True):
-      assert record.keys() == twin.keys()
       for key in ARRAYS:
-        assert record[key].dtype == twin[key].dtype
-        np.testing.assert_array_equal(record[key], twin[key])
+        assert getattr(record, key).dtype == getattr(twin, key).dtype
+        np.testing.assert_array_equal(getattr(record, key), getattr(twin, key))
 
 
 @pytest.mark.parametrize('suffix', ['.nii.gz', '.nrrd', '.mha'])
@@ -115,16 +115,16 @@ def test_files_of_scanners_in_their_own_axes(tmp_path, suffix):
             {'position': place.tolist(), 'label': 'L1'}]}]}))
   record = load(tmp_path, image_size=(9, 7, 8))['train'][0]
   # I, L, A are -k, -i, j.
-  np.testing.assert_array_equal(record['image'][..., 0], array.transpose(0, 2, 1)[::-1, ::-1])
-  np.testing.assert_allclose(record['landmarks'], [[4, 4, 3]], atol=1e-5)
-  np.testing.assert_array_equal(record['spacing'], [2, 0.5, 1])
-  assert record['region'].tolist() == [1] and record['label'].sum() == 27
+  np.testing.assert_array_equal(record.image[..., 0], array.transpose(0, 2, 1)[::-1, ::-1])
+  np.testing.assert_allclose(record.landmarks, [[4, 4, 3]], atol=1e-5)
+  np.testing.assert_array_equal(record.spacing, [2, 0.5, 1])
+  assert record.region.tolist() == [1] and record.label.sum() == 27
   turned = load(tmp_path, image_size=(7, 9, 8), axes='IAL')['train'][0]  # i, j, k
-  np.testing.assert_array_equal(turned['image'][..., 0], array.transpose(2, 0, 1))
+  np.testing.assert_array_equal(turned.image[..., 0], array.transpose(2, 0, 1))
   builds(tmp_path, tmp_path / 'out', num_test=0, axes='IAL')
   again = load(tmp_path / 'out', name='built', image_size=(7, 9, 8))['train'][0]
-  np.testing.assert_array_equal(again['image'], turned['image'])
-  np.testing.assert_array_equal(again['landmarks'], turned['landmarks'])
+  np.testing.assert_array_equal(again.image, turned.image)
+  np.testing.assert_array_equal(again.landmarks, turned.landmarks)
 
 
 def test_the_published_layout_and_its_own_sets(tmp_path):
@@ -247,7 +247,7 @@ def test_a_preparation_that_fails_names_the_case(tmp_path):
       (dict(preparation=(), image_size=(6, 8, 6)), "case_0.*add 'rescale' to data.preparation")):
     with pytest.raises(ValueError, match=words):
       load(tmp_path, **fields)['train'][0]
-  assert np.isnan(load(tmp_path)['train'][0]['spacing']).all()
+  assert np.isnan(load(tmp_path)['train'][0].spacing).all()
 
 
 def test_a_prediction_goes_back_to_the_file_it_came_from(tmp_path):
@@ -255,10 +255,9 @@ def test_a_prediction_goes_back_to_the_file_it_came_from(tmp_path):
   folders.write_volumes(tmp_path, 1, shape=(24, 16, 12))
   volume = volumes.read_volume(tmp_path / 'images/case_00.npz')
   config = folders.volume_config(tmp_path, preparation=preparation.STEPS, top_layer=1.5)
-  record = dict(name='', patient='', image=volume.array[..., None], label=None,
-                spacing=volume.spacing)
+  record = Record('', '', volume.array[..., None], None, volume.spacing)
   prepared, done = preparation.prepare_record(record, **preparation.options_of(config))
-  assert prepared['image'].shape == (12, 8, 6, 1)
+  assert prepared.image.shape == (12, 8, 6, 1)
   mask = landmarks.cubes([[4, 4, 3]], (12, 8, 6))
   volumes.write_mask(tmp_path / 'm.npz', preparation.from_grid(mask, done), volume.geometry)
   stored = volumes.read_mask(tmp_path / 'm.npz', volume.geometry)

@@ -1,6 +1,7 @@
 """Files of volumes: axes, places in space, masks on the grid of their image, hostile files."""
 import gzip
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ DIRECTIONS = {
     'LPS': np.eye(3), 'RAS': np.diag([-1.0, -1, 1]), 'ILA': orientation.AXES.T,
     'PSR': orientation.directions('PSR'), 'ARI': orientation.directions('ARI'), 'oblique': OBLIQUE,
     'oblique and permuted': OBLIQUE[:, [2, 0, 1]] * [-1, 1, -1]}
+META_HEADER = b'ObjectType = Image\nNDims = 3\nDimSize = 5 6 7\nElementType = MET_USHORT\n'
 SUFFIXES = ('.nii', '.nii.gz', '.nrrd', '.mha', '.npz')
 
 
@@ -322,22 +324,16 @@ def test_paths_that_hold_no_volume(tmp_path, monkeypatch):
   with pytest.raises(FileNotFoundError, match='there is no such file'):
     volumes.read_volume(tmp_path / 'absent.npz')
   (tmp_path / 'v.npz').mkdir()
-  with pytest.raises(ValueError, match='expected a file, not a folder'):
+  with pytest.raises(ValueError, match='expected a file, but this is a folder'):
     volumes.read_volume(tmp_path / 'v.npz')
   (tmp_path / 'v.tif').write_bytes(b'x')
   with pytest.raises(ValueError, match='a volume is a file .nii.gz'):
     volumes.read_volume(tmp_path / 'v.tif')
-  monkeypatch.setitem(__import__('sys').modules, 'SimpleITK', None)
-  content = bytearray(352 + 2 * 210)
-  content[:4] = np.int32(348).tobytes()
-  content[40:56] = np.int16([3, *SHAPE, 1, 1, 1, 1]).tobytes()
-  content[72:74] = np.int16(16).tobytes()
-  content[80:92] = np.float32(SPACING).tobytes()
-  content[108:112] = np.float32(352).tobytes()
-  content[344:348] = b'n+1\0'
-  (tmp_path / 'v.nii.gz').write_bytes(gzip.compress(bytes(content)))
+  monkeypatch.setitem(sys.modules, 'SimpleITK', None)
+  (tmp_path / 'v.mha').write_bytes(META_HEADER + b'ElementDataFile = LOCAL\n'
+                                   + numbered().T.tobytes())
   with pytest.raises(ValueError, match=r'need SimpleITK; run `pip install spinejax\[medical\]`'):
-    volumes.read_volume(tmp_path / 'v.nii.gz')
+    volumes.read_volume(tmp_path / 'v.mha')
 
 
 # -------------------------------------------------------------------------------- the real volume

@@ -71,8 +71,8 @@ def test_no_landmarks(tmp_path, text):
 
 @pytest.mark.parametrize('name, text, geometry, words', [
     ('a.txt', '', GEOMETRY, 'landmarks are read from .csv and .mrk.json'),
-    ('a.csv', '', GEOMETRY, 'first line must name the columns x,y,z'),
-    ('a.csv', 'x,y\n1,2\n', GEOMETRY, "it is 'x,y'"),
+    ('a.csv', '', GEOMETRY, 'the file is empty'),
+    ('a.csv', 'x,y\n1,2\n', GEOMETRY, "first line must name the columns x,y,z .*; it names 'x, y'"),
     ('a.csv', 'x,y,z\n1,2\n', GEOMETRY, 'line 2: expected three numbers x,y,z'),
     ('a.csv', 'i,j,k\n1,2,nan\n', GEOMETRY, 'line 2: expected three numbers i,j,k'),
     ('a.csv', 'i,j,k,region\n1,3,6,sacral\n', GEOMETRY, "thoracic, lumbar or empty, not 'sacral'"),
@@ -95,8 +95,8 @@ def test_tables_that_are_refused(tmp_path, name, text, geometry, words):
 def test_tables_that_cannot_be_read(tmp_path):
   with pytest.raises(FileNotFoundError, match='there is no such file'):
     landmarks.read_landmarks(tmp_path / 'a.csv', GEOMETRY)
-  (tmp_path / 'a.csv').write_bytes(b'x,y,z\n\xff\xfe')
-  with pytest.raises(ValueError, match='cannot be read as UTF-8'):
+  (tmp_path / 'a.csv').write_bytes(b'x,y,z\n\0')
+  with pytest.raises(ValueError, match='not a text table'):
     landmarks.read_landmarks(tmp_path / 'a.csv', GEOMETRY)
 
 
@@ -110,7 +110,7 @@ def test_a_written_table_reads_back(tmp_path, geometry, header):
       landmarks.read_landmarks(tmp_path / 'a.csv', geometry).points, points, atol=1e-6)
   landmarks.write_landmarks(tmp_path / 'a.csv', np.zeros((0, 3)), geometry)
   assert len(landmarks.read_landmarks(tmp_path / 'a.csv', geometry).points) == 0
-  with pytest.raises(ValueError, match='cannot be written'):
+  with pytest.raises(OSError, match='cannot be written'):
     landmarks.write_landmarks(tmp_path / 'absent/a.csv', points, geometry)
 
 

@@ -8,7 +8,13 @@ from PIL import Image
 
 from spinejax.data import build
 from spinejax.readers import dicom
-from spinejax.readers import files
+from spinejax.readers import checks
+from spinejax.readers import images
+from spinejax.readers import layouts
+from spinejax.readers import masks
+from spinejax.readers import pairs as pairs_lib
+from spinejax.readers import records
+from spinejax.readers.records import ReadOptions
 
 pydicom = pytest.importorskip('pydicom')
 
@@ -41,14 +47,14 @@ def write_dicom(path, pixels, bits=None, signed=False, photometric='MONOCHROME2'
 
 
 def levels(path, channels=1):
-  return files.read_image(path, channels)[..., 0]
+  return images.read_image(path, channels)[..., 0]
 
 
 def sentence(path, content=None):
   if content is not None:
     path.write_bytes(content)
   with pytest.raises((ValueError, FileNotFoundError)) as error:
-    files.read_picture(path)
+    images.read_picture(path)
   message = str(error.value)
   assert message.startswith(f'{path}: ') and message.endswith('.') and '\n' not in message
   assert 'Doe' not in message and 'SECRET' not in message
@@ -60,13 +66,13 @@ def sentence(path, content=None):
 
 def test_eight_bits_stay_as_they_are(tmp_path):
   pixels = np.array([[0, 1, 200], [255, 7, 9]], np.uint8)
-  image = files.read_image(write_dicom(tmp_path / 'a.dcm', pixels))
+  image = images.read_image(write_dicom(tmp_path / 'a.dcm', pixels))
   assert image.shape == (2, 3, 1) and image.dtype == np.uint8
   np.testing.assert_array_equal(image[..., 0], pixels)
-  inverted = files.read_image(write_dicom(tmp_path / 'b.dcm', pixels, photometric='MONOCHROME1'))
+  inverted = images.read_image(write_dicom(tmp_path / 'b.dcm', pixels, photometric='MONOCHROME1'))
   assert inverted.dtype == np.uint8
   np.testing.assert_array_equal(inverted[..., 0], 255 - pixels)
-  assert files.read_image(tmp_path / 'a.dcm', 3).shape == (2, 3, 3)
+  assert images.read_image(tmp_path / 'a.dcm', 3).shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize('bits', [10, 12, 16])
@@ -97,7 +103,7 @@ def test_rescale_and_window(tmp_path):
   pixels = np.array([[0, 50, 75, 100, 150]], np.uint16)
   path = write_dicom(tmp_path / 'a.dcm', pixels, 12, RescaleSlope='2', RescaleIntercept='-100',
                      WindowCenter='50.5', WindowWidth='101')
-  picture = files.read_picture(path)
+  picture = images.read_picture(path)
   # values -100, 0, 50, 100, 200; (x - 50) / 100 + 0.5 clipped
   np.testing.assert_allclose(picture.pixels[0, :, 0], [0, 0, 127.5, 255, 255], atol=1e-4)
   assert 'rescaled by 2 and -100' in picture.notes and 'window 50.5 wide 101' in picture.notes
@@ -128,7 +134,7 @@ def test_tables_of_gray_levels(tmp_path):
   data.VOILUTSequence[0]['LUTDescriptor'].VR = 'US'
   data.VOILUTSequence[0]['LUTData'].VR = 'US'
   data.save_as(path)
-  picture = files.read_picture(path)
+  picture = images.read_picture(path)
   np.testing.assert_allclose(picture.pixels[0, :, 0], [0, 0, 255, 100, 7, 7])
   assert 'table of gray levels (VOI LUT) applied' in picture.notes
 
@@ -136,8 +142,8 @@ def test_tables_of_gray_levels(tmp_path):
 def test_color_and_compressed(tmp_path):
   color = np.full((4, 4, 3), (200, 100, 50), np.uint8)
   path = write_dicom(tmp_path / 'a.dcm', color, photometric='RGB')
-  np.testing.assert_array_equal(files.read_image(path, 3), color)
-  assert 'a color picture, turned to gray' in files.read_picture(path).notes
+  np.testing.assert_array_equal(images.read_image(path, 3), color)
+  assert 'color converted to gray' in images.read_picture(path).notes
   pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64
   path = write_dicom(tmp_path / 'b.dcm', pixels, 12)
   data = pydicom.dcmread(path)
@@ -167,7 +173,7 @@ def test_spacing_and_its_source(tmp_path):
   pixels = np.zeros((2, 2), np.uint8)
 
   def spacing(**tags):
-    picture = files.read_picture(write_dicom(tmp_path / 'a.dcm', pixels, **tags))
+    picture = images.read_picture(write_dicom(tmp_path / 'a.dcm', pixels, **tags))
     return picture.spacing, picture.notes[-1]
 
   assert spacing(PixelSpacing=['0.2', '0.1'], ImagerPixelSpacing=['9', '9']) == (
@@ -186,14 +192,14 @@ def test_spacing_reaches_the_record_unless_the_table_has_one(tmp_path, capsys):
     (tmp_path / 'masks').mkdir(exist_ok=True)
     Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / 'masks' / f'{name}.png')
   (tmp_path / 'cases.csv').write_text('name,spacing_y_mm,spacing_x_mm\na,0.5,0.5\nb,,\n')
-  pairs, faults = files.find_pairs(tmp_path)
+  pairs, faults = layouts.find_pairs(tmp_path)
   assert not faults and [pair.patient for pair in pairs] == ['a', 'b']
-  sound, faults = files.check_pairs(pairs, 2)
+  sound, faults = checks.check_pairs(pairs, ReadOptions(num_classes=2))
   assert not faults
   for pair, expected in zip(sound, ((0.5, 0.5), (0.2, 0.1))):
-    record = files.read_pair(pair, num_classes=2)
-    np.testing.assert_array_equal(record['spacing'], np.float32(expected))
-    assert files.digest_record(record) == pair.digest
+    record = pairs_lib.read_pair(pair, ReadOptions(num_classes=2))
+    np.testing.assert_array_equal(record.spacing, np.float32(expected))
+    assert records.digest(record) == pair.digest
   assert 'a.png: 0.5 x 0.5 mm a pixel of cases.csv used instead' in sound[0].notes
   build.build(tmp_path, tmp_path / 'out', ('background', 'spine'), num_validation=0, num_test=0)
   text = capsys.readouterr().out
@@ -239,7 +245,7 @@ def test_refused_files(tmp_path, monkeypatch):
   assert 'compressed' in message and 'pylibjpeg' in message
   Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / 'x.png')
   with pytest.raises(ValueError, match='masks are PNG, TIFF or JPEG images, not DICOM'):
-    files.read_mask(write_dicom(path, pixels, 12))
+    masks.read_mask(write_dicom(path, pixels, 12))
 
 
 def test_without_pydicom(tmp_path, monkeypatch):
@@ -262,7 +268,7 @@ def test_damaged_headers_never_crash_nor_speak(tmp_path, capfd, recwarn):
       content = content[:rng.integers(132, len(content))]
     path.write_bytes(content)
     try:
-      picture = files.read_picture(path)
+      picture = images.read_picture(path)
       outcomes['read'] += 1
       assert picture.pixels.ndim == 3 and np.isfinite(picture.pixels).all()
       assert 0 <= picture.pixels.min() and picture.pixels.max() <= 255
@@ -282,17 +288,17 @@ def test_damaged_headers_never_crash_nor_speak(tmp_path, capfd, recwarn):
 def test_a_color_photograph_is_turned_to_gray_and_said(tmp_path, rng=np.random.default_rng(0)):
   gray = rng.integers(0, 256, (16, 8, 1)).astype(np.uint8)
   Image.fromarray(np.repeat(gray, 3, -1)).save(tmp_path / 'gray.png')
-  assert files.read_picture(tmp_path / 'gray.png').notes == ()
+  assert images.read_picture(tmp_path / 'gray.png').notes == ()
   Image.fromarray(rng.integers(0, 256, (16, 8, 3)).astype(np.uint8)).save(tmp_path / 'c.png')
-  assert files.read_picture(tmp_path / 'c.png').notes == ('a color picture, turned to gray',)
-  assert files.read_picture(tmp_path / 'c.png', 3).notes == ()
+  assert images.read_picture(tmp_path / 'c.png').notes == ('color converted to gray',)
+  assert images.read_picture(tmp_path / 'c.png', 3).notes == ()
 
 
 def test_a_jpeg_called_png_and_a_tall_image(tmp_path):
   gray = np.tile(np.arange(0, 240, 15, dtype=np.uint8), (12000, 1))
   Image.fromarray(gray).save(tmp_path / 'a.jpg', quality=95)
   (tmp_path / 'a.jpg').rename(tmp_path / 'a.png')
-  image = files.read_image(tmp_path / 'a.png')
+  image = images.read_image(tmp_path / 'a.png')
   assert image.shape == (12000, 16, 1)
   np.testing.assert_allclose(image[..., 0].astype(int), gray, atol=6)
 

@@ -1,0 +1,209 @@
+"""Tables of the corners of vertebral bodies on X-rays: text and MATLAB files.
+
+Points are (x, y) in pixels of the image. Pixel centers are whole numbers and y points down.
+"""
+import os
+import pathlib
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from spinejax.readers import contents
+from spinejax.readers import tables
+
+TABLES = ('.csv', '.mat')
+
+_MATLAB_NAME = 'p2'  # array of the 68 corners in the files of AASCE
+_MATRIX, _COMPRESSED = 14, 15  # types of the elements of a MATLAB file
+_MATLAB_TYPES = {1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<f4', 9: '<f8',
+                 12: '<i8', 13: '<u8'}
+_MOST_BYTES = 1 << 24  # of an array
+_LARGEST_FRACTION = 1.5  # numbers up to here are fractions of the image's size, else pixels
+_OUTSIDE = 0.05  # of the image's size that a corner may lie beyond its edge
+_IN_ORDER = 0.9  # least share of the steps between vertebrae that lead down
+
+
+def is_table(path: str | os.PathLike) -> bool:
+  """Whether the suffix is one of `TABLES`."""
+  return pathlib.Path(path).suffix.lower() in TABLES
+
+
+def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
+                 ) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Reads the four corners of each vertebral body, as the AASCE challenge of 2019 stores them.
+
+  A text file holds one line of 136 numbers, x1..x68 then y1..y68 (as each line of landmarks.csv of
+  AASCE) or x1,y1..x68,y68; or a line x,y for each corner, with or without a heading. A MATLAB file
+  holds an array p2 [68,2] or a single array. The numbers are fractions of the width and height if
+  none is above 1.5, else pixels from 0. Bodies run from top to bottom (17: T1 to L5; any number
+  from 2 is read); the other direction is turned. The corners of a body may be in any order.
+
+  Args:
+    path: .csv or .mat.
+    size: (height, width) of the image.
+    line: of a text file with a line for each image, from 1; 0: the file belongs to one image.
+
+  Returns:
+    float64 [n,4,2] pixels: top left, top right, bottom left, bottom right; and notes in words.
+
+  Raises:
+    FileNotFoundError: there is no such file.
+    ValueError: other content; numbers that are not finite or not four corners a body; bodies that
+      do not run down the image; corners far outside of it.
+  """
+  path = pathlib.Path(path)
+  matlab = path.suffix.lower() == '.mat'
+  numbers, are_points = _read_matlab(path) if matlab else _read_text(path, line)
+  where = f'{path} line {line}' if line else str(path)
+  if numbers.size < 16 or numbers.size % 8:
+    raise ValueError(f'{where}: expected 68 corners (17 vertebrae of 4, 136 numbers), found '
+                     f'{numbers.size} numbers.')
+  if not np.isfinite(numbers).all():
+    raise ValueError(f'{where}: the corners must be finite numbers.')
+  notes = []
+  readings = [numbers] if are_points else [numbers.reshape(2, -1).T, numbers.reshape(-1, 2)]
+  found = [points for points in readings if _goes_down(points)]
+  if not found:
+    found = [points[::-1] for points in readings if _goes_down(points[::-1])]
+    notes = ['turned to run from top to bottom']
+  if not found:
+    raise ValueError(f'{where}: the vertebrae do not run from top to bottom; expected the corners '
+                     'of one after the other, x1..x68 then y1..y68, or x,y for each.')
+  points = min(found, key=_body_size)
+  fractions = np.abs(points).max() <= _LARGEST_FRACTION
+  scale = np.array([size[1], size[0]], np.float64)
+  points = points * scale if fractions else points
+  _check_inside(where, points, scale)
+  corners = points.reshape(-1, 4, 2)
+  ordered = order_corners(corners)
+  changed = int((ordered != corners).any((1, 2)).sum())
+  unit = 'fractions of the image' if fractions else 'pixels'
+  notes.insert(0, f'{len(corners)} vertebrae in {unit}')
+  notes += [f'corners of {changed} put in order'] if changed else []
+  return ordered, tuple(notes)
+
+
+def _goes_down(points: np.ndarray) -> bool:
+  steps = np.diff(points.reshape(-1, 4, 2).mean(1)[:, 1])
+  return bool((steps > 0).mean() >= _IN_ORDER)
+
+
+def _body_size(points: np.ndarray) -> float:
+  """Mean size of a body; it is larger if x and y are mixed up."""
+  return float(np.ptp(points.reshape(-1, 4, 2), 1).sum(-1).mean())
+
+
+def _check_inside(where: str, points: np.ndarray, scale: np.ndarray) -> None:
+  """Raises ValueError if corners lie far outside of the image of scale (width, height)."""
+  beyond = ((points < -_OUTSIDE * scale) | (points > (1 + _OUTSIDE) * scale)).any(1)
+  if beyond.any():
+    first = points[beyond.argmax()]
+    raise ValueError(f'{where}: {int(beyond.sum())} of {len(points)} corners lie outside of the '
+                     f'image of {scale[1]:g} x {scale[0]:g} (height x width), such as x '
+                     f'{first[0]:.6g}, y {first[1]:.6g}; is it the table of another image?')
+
+
+def order_corners(points: np.ndarray) -> np.ndarray:
+  """Sorts the corners of every body: top left, top right, bottom left, bottom right.
+
+  Top is towards the previous body. Left and right are those of a viewer who looks down along the
+  spine with its head up, so a body may be tilted by any angle.
+
+  Args:
+    points: [n,4,2], bodies from top to bottom, n >= 2, corners in any order.
+  """
+  centers = points.mean(1)
+  ahead = np.gradient(centers, axis=0)
+  ahead /= np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-9)
+  across = np.stack([ahead[:, 1], -ahead[:, 0]], -1)
+  offset = points - centers[:, None]
+  rank = np.argsort(np.einsum('npc,nc->np', offset, ahead), 1, kind='stable')
+  ordered = np.take_along_axis(points, rank[..., None], 1).reshape(-1, 2, 2, 2)
+  sideways = np.einsum('nepc,nc->nep', ordered - centers[:, None, None], across)
+  rank = np.argsort(sideways, -1, kind='stable')
+  return np.take_along_axis(ordered, rank[..., None], 2).reshape(-1, 4, 2)
+
+
+# ------------------------------------------------------------------------------------- files
+
+
+def _read_text(path: pathlib.Path, line: int) -> tuple[np.ndarray, bool]:
+  """Numbers of a text file (of one line of it, from 1), and whether they are points [n,2]."""
+  lines = [row for row in tables.read_text(path).splitlines() if row.strip(' ,;\t')]
+  if line:
+    if line > len(lines):
+      raise ValueError(f'{path}: the table has {len(lines)} lines; expected one an image.')
+    lines = lines[line - 1:line]
+  rows, swap = [], False
+  for number, row in enumerate(lines, line or 1):
+    cells = [cell for cell in re.split(r'[,;\s]+', row.strip(' ,;\t')) if cell]
+    try:
+      rows.append([float(cell) for cell in cells])
+    except ValueError:
+      if rows or len(lines) == 1:
+        raise ValueError(f'{path} line {number}: expected numbers only.') from None
+      swap = [cell.strip('"\'').lower() for cell in cells] == ['y', 'x']
+  if rows and all(len(row) == 2 for row in rows):
+    points = np.array(rows, np.float64)
+    return points[:, ::-1] if swap else points, True
+  if len(rows) != 1:
+    raise ValueError(f'{path}: expected one line of 136 numbers (x1 to x68, y1 to y68), or a line '
+                     'x,y for each of 68 corners.')
+  return np.array(rows[0], np.float64), False
+
+
+def _read_matlab(path: pathlib.Path) -> tuple[np.ndarray, bool]:
+  """Numbers of the array p2, or of the only array that may be it; and whether they are points.
+
+  The file is parsed here because a damaged one ends the process inside of `scipy.io.loadmat`.
+  """
+  content = contents.read_bytes(path)
+  if content[:10] != b'MATLAB 5.0' or content[126:128] != b'IM':
+    raise ValueError(f'{path}: this is not a MATLAB file of version 5 to 7; save it with -v7.')
+  try:
+    arrays = _matlab_arrays(content)
+  except (ValueError, struct.error, zlib.error):
+    raise ValueError(f'{path}: the MATLAB file is truncated or corrupt.') from None
+  arrays = {name: array for name, array in arrays.items() if array.size > 7}
+  if _MATLAB_NAME in arrays:
+    arrays = {_MATLAB_NAME: arrays[_MATLAB_NAME]}
+  if len(arrays) != 1:
+    raise ValueError(f'{path}: expected an array {_MATLAB_NAME} of 68 x 2 corners, found '
+                     f'{len(arrays)} arrays of numbers.')
+  array = next(iter(arrays.values())).astype(np.float64)
+  return (array, True) if array.shape[1] == 2 else (array.reshape(-1), False)
+
+
+def _matlab_arrays(content: bytes) -> dict[str, np.ndarray]:
+  """Arrays of real numbers with two axes, by name; ValueError or struct.error if damaged."""
+  arrays = {}
+  for kind, data in _elements(content[128:]):
+    if kind == _COMPRESSED:
+      inflated = zlib.decompressobj().decompress(data, _MOST_BYTES)
+      kind, data = next(_elements(inflated), (0, b''))
+    if kind != _MATRIX:
+      continue
+    parts = list(_elements(data))
+    if len(parts) < 4 or parts[3][0] not in _MATLAB_TYPES:
+      continue  # text, cells, structures
+    shape = np.frombuffer(parts[1][1], '<i4').tolist()
+    values = np.frombuffer(parts[3][1], _MATLAB_TYPES[parts[3][0]])
+    if len(shape) == 2 and min(shape) > 0 and shape[0] * shape[1] == values.size:
+      arrays[parts[2][1].decode('ascii', 'replace')] = values.reshape(shape, order='F')
+  return arrays
+
+
+def _elements(content: bytes) -> Iterator[tuple[int, bytes]]:
+  """(type, data) of the elements of a MATLAB 5 file, as far as the content reaches."""
+  place = 0
+  while place + 8 <= len(content):
+    kind, size = struct.unpack_from('<II', content, place)
+    if kind >> 16:  # an element of up to four bytes, inside of its tag
+      yield kind & 0xffff, content[place + 4:place + 4 + min(kind >> 16, 4)]
+      place += 8
+    else:
+      yield kind, content[place + 8:place + 8 + size]
+      place += 8 + size + (-size % 8 if kind != _COMPRESSED else 0)

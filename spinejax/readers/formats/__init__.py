@@ -1,0 +1,1 @@
+"""Formats of volume files: arrays and their place in space, as stored."""

@@ -1,0 +1,363 @@
+"""Folders of the user: which file is an image, which is its mask, and to whom it belongs."""
+import dataclasses
+import math
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from spinejax.readers import dicom
+from spinejax.readers import landmarks
+from spinejax.readers import tables
+from spinejax.readers import volumes
+from spinejax.readers.records import Pair
+
+LAYOUTS = (
+    'images/NAME.png with masks/NAME.png, or dataset/{train,test}/NAME.png with '
+    'groundtruth/{train,test}/NAME_bone_3.png, or X-rays NAME.jpg with NAME-mask-trimap.png in one '
+    'folder (or in training and test), or X-rays data/{training,test}/NAME.jpg with '
+    'labels/{training,test}/landmarks.csv, or volumes images/NAME.nii.gz with masks/NAME.nii.gz or '
+    'landmarks/NAME.csv'
+)
+CASES_TABLE = 'cases.csv'
+CASES_COLUMNS = ('name', 'patient', 'spacing_y_mm', 'spacing_x_mm')
+
+_IGNORED = ('Thumbs.db', 'desktop.ini')
+_SPLITS = {'train': 'train', 'training': 'train', 'validation': 'validation', 'val': 'validation',
+           'test': 'test'}
+_SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', *dicom.SUFFIXES)
+_TRIMAP_ENDS = ('-mask-trimap-grayscale', '-mask-trimap')
+
+
+# ------------------------------------------------------------------------------------- names
+
+
+def visible_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+  """Entries of a folder in the order of their names, without hidden files."""
+  return sorted(path for path in pathlib.Path(folder).iterdir()
+                if not path.name.startswith('.') and path.name not in _IGNORED)
+
+
+def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
+  """The file itself, or all visible files of a folder in the order of their names.
+
+  Raises:
+    FileNotFoundError: there is no such path.
+    ValueError: the folder holds no visible file.
+  """
+  path = pathlib.Path(path)
+  if not path.exists():
+    raise FileNotFoundError(f'{path}: there is no such file or folder.')
+  files = [path] if path.is_file() else [p for p in visible_files(path) if p.is_file()]
+  if not files:
+    raise ValueError(f'{path}: the folder holds no images.')
+  return files
+
+
+def unique_names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
+  """The name of each file without its suffix, or with it if two files share the rest."""
+  stems = [path.name[:len(path.name) - len(volumes.suffix_of(path) or path.suffix)]
+           for path in paths]
+  return {path: stem if stems.count(stem) == 1 else path.name for path, stem in zip(paths, stems)}
+
+
+def _name_of(path: pathlib.Path) -> str:
+  """The name without its suffix: NAME of NAME.nii.gz, NAME.mrk.json and NAME.jpg.mat."""
+  suffix = volumes.suffix_of(path) or landmarks.suffix_of(path) or path.suffix
+  name = path.name[:len(path.name) - len(suffix)]
+  inner = pathlib.Path(name).suffix
+  return name.removesuffix(inner) if suffix == '.mat' and inner.lower() in _SUFFIXES else name
+
+
+def _is_trimap(path: pathlib.Path) -> bool:
+  return _name_of(path).endswith(_TRIMAP_ENDS)
+
+
+def _by_name(paths: Iterable[pathlib.Path], ends: Sequence[str], faults: list[str]
+             ) -> dict[str, pathlib.Path]:
+  """Files by their name without the first of the `ends` that it has."""
+  files: dict[str, pathlib.Path] = {}
+  for path in paths:
+    name = _name_of(path)
+    name = name.removesuffix(next((end for end in ends if name.endswith(end)), ''))
+    if not path.is_file():
+      faults.append(f'{path}: this is not a file; put the images directly into {path.parent}.')
+    elif name in files:
+      faults.append(f'{path}: the name {name} is already taken by {files[name].name}.')
+    else:
+      files[name] = path
+  return files
+
+
+# ------------------------------------------------------------------------------------- layouts
+
+
+class _Group(NamedTuple):
+  """Folders whose files are paired by name.
+
+  Attributes:
+    split: of the cases; '' if the layout has no splits.
+    images: folder.
+    masks: folders.
+    ends: what the names of masks may end with.
+    prefix: of the names of cases.
+    mixed: whether images and trimaps share a folder, possibly with other folders.
+    table: corners of all images, instead of masks.
+  """
+  split: str
+  images: pathlib.Path
+  masks: list[pathlib.Path]
+  ends: tuple[str, ...] = ()
+  prefix: str = ''
+  mixed: bool = False
+  table: pathlib.Path | None = None
+
+
+def _is_image_beside_trimaps(path: pathlib.Path) -> bool:
+  return path.is_file() and path.name != CASES_TABLE and not _is_trimap(path)
+
+
+def _trimap_groups(directory: pathlib.Path) -> list[_Group]:
+  """X-rays with trimaps NAME-mask-trimap beside them or in masks/rgb, masks/grayscale or masks/.
+
+  They lie in the folder itself, or in its folders training, validation and test, which may repeat
+  names: their cases are named FOLDER-NAME. Colored trimaps take precedence over gray ones.
+  """
+
+  def group(folder: pathlib.Path, split: str, prefix: str) -> list[_Group]:
+    places = [folder / 'masks' / 'rgb', folder / 'masks' / 'grayscale', folder / 'masks', folder]
+    masks = next((place for place in places
+                  if place.is_dir() and any(map(_is_trimap, visible_files(place)))), None)
+    holds_images = any(path.is_file() and not _is_trimap(path) for path in visible_files(folder))
+    return ([_Group(split, folder, [masks], _TRIMAP_ENDS, prefix, True)]
+            if masks and holds_images else [])
+
+  return group(directory, '', '') or [
+      found for folder in visible_files(directory) if folder.is_dir() and folder.name in _SPLITS
+      for found in group(folder, _SPLITS[folder.name], f'{folder.name}-')]
+
+
+def _corner_groups(directory: pathlib.Path, faults: list[str]) -> list[_Group]:
+  """X-rays in data/SPLIT with labels/SPLIT/landmarks.csv, or a file NAME.jpg.mat for each."""
+  groups = []
+  for folder in visible_files(directory / 'data'):
+    labels = directory / 'labels' / folder.name
+    if folder.name not in _SPLITS or not labels.is_dir():
+      faults.append(f'{folder}: expected the folders training (or train), validation (or val) and '
+                    f'test, each in {directory / "data"} and in {directory / "labels"}.')
+      continue
+    table = labels / 'landmarks.csv'
+    groups.append(_Group(_SPLITS[folder.name], folder, [], table=table) if table.is_file() else
+                  _Group(_SPLITS[folder.name], folder, [labels]))
+  return groups
+
+
+def _split_groups(images: pathlib.Path, masks: pathlib.Path, faults: list[str]) -> list[_Group]:
+  """Images in dataset/SPLIT with masks in groundtruth/SPLIT."""
+  groups = []
+  for name in sorted({path.name for path in visible_files(images) + visible_files(masks)}):
+    if name not in ('train', 'validation', 'val', 'test'):
+      faults.append(f'{images / name}: expected the folders train, validation (or val) and test.')
+    elif not ((images / name).is_dir() and (masks / name).is_dir()):
+      faults.append(f'{images / name}: images and masks need a folder each; expected '
+                    f'{images / name} and {masks / name}.')
+    else:
+      groups.append(_Group(_SPLITS[name], images / name, [masks / name], ('_bone_3',)))
+  return groups
+
+
+def _find_groups(directory: pathlib.Path, faults: list[str]) -> list[_Group]:
+  """The groups of whatever layout the folder has."""
+  folder = {name: directory / name for name in (
+      'images', 'masks', 'landmarks', 'dataset', 'groundtruth', 'data', 'labels')
+            if (directory / name).is_dir()}
+  masks = [folder[name] for name in ('masks', 'landmarks') if name in folder]
+  if 'images' in folder and (
+      masks or any(map(volumes.is_volume, visible_files(folder['images'])))):
+    return [_Group('', folder['images'], masks, _TRIMAP_ENDS)]
+  if {'dataset', 'groundtruth'} <= folder.keys():
+    return _split_groups(folder['dataset'], folder['groundtruth'], faults)
+  if {'data', 'labels'} <= folder.keys():
+    return _corner_groups(directory, faults)
+  groups = _trimap_groups(directory)
+  if not groups:
+    found = [path.name for path in visible_files(directory)]
+    rest = f' and {len(found) - 5} more' if len(found) > 5 else ''
+    raise ValueError(f'{directory}: expected {LAYOUTS}; found '
+                     f'{", ".join(found[:5]) or "nothing"}{rest}.')
+  return groups
+
+
+def _find_lines(table: pathlib.Path, images: dict[str, pathlib.Path], faults: list[str]
+                ) -> dict[str, int]:
+  """The line of each image in a table of corners, which filenames.csv beside it gives."""
+  listing = table.with_name('filenames.csv')
+  try:
+    text = tables.read_text(listing)
+  except FileNotFoundError:
+    faults.append(f'{listing}: there is no such file; it must name the image of each line of '
+                  f'{table.name}.')
+    return {}
+  except ValueError as error:
+    faults.append(str(error))
+    return {}
+  by_file = {path.name: name for name, path in images.items()}
+  lines: dict[str, int] = {}
+  for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
+    file = line.strip().strip('"').strip()
+    name = by_file.get(file)
+    if name is None:
+      faults.append(f'{listing} line {number}: there is no image called {file[:80]!r}.')
+    elif name in lines:
+      faults.append(f'{listing} line {number}: {file} has a line already.')
+    else:
+      lines[name] = number
+  return lines
+
+
+def _pairs_of(group: _Group, directory: pathlib.Path, faults: list[str]) -> list[Pair]:
+  """The pairs of a group in the order of their names."""
+  listed = visible_files(group.images)
+  images = _by_name(filter(_is_image_beside_trimaps, listed) if group.mixed else listed, (), faults)
+  candidates = [path for folder in group.masks for path in visible_files(folder)
+                if not group.mixed or _is_trimap(path)]
+  ends = group.ends
+  if group.images.name == 'images' and images.keys() & set(map(_name_of, candidates)):
+    ends = ()  # images may be called like trimaps
+  masks, lines = _by_name(candidates, ends, faults), {}
+  if group.table:
+    lines = _find_lines(group.table, images, faults)
+    masks = dict.fromkeys(lines, group.table)
+  if not images:
+    faults.append(f'{group.images}: the folder holds no images.')
+  end = ends[-1] if ends and (group.mixed or ends != _TRIMAP_ENDS) else ''
+  folder = group.masks[0] if group.masks else directory / 'masks'
+  pairs = []
+  for name in sorted(images.keys() | masks.keys()):
+    if name not in images:
+      faults.append(f'{masks[name]}: the mask has no image; expected {group.images / name}.png or '
+                    'another image.')
+    elif name not in masks and volumes.suffix_of(images[name]) != '.npz':
+      faults.append(_no_mask(images[name], folder / (name + end), group.table))
+    else:
+      pairs.append(Pair(group.prefix + name, group.prefix + name, images[name],
+                        masks.get(name, images[name]), group.split, line=lines.get(name, 0)))
+  return pairs
+
+
+def _no_mask(image: pathlib.Path, expected: pathlib.Path, table: pathlib.Path | None) -> str:
+  if table:
+    return f'{image}: the image has no line in {table.with_name("filenames.csv")}.'
+  if volumes.is_volume(image):
+    return (f'{image}: the volume has no laminae; expected a mask {expected}.nii.gz or a table of '
+            f'landmarks {expected.name}.csv.')
+  return f'{image}: the image has no mask; expected {expected}.png.'
+
+
+def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
+  """Pairs images with masks by name, without opening them.
+
+  Layouts of images: images/ and masks/ with equal names (suffixes may differ); or dataset/SPLIT and
+  groundtruth/SPLIT with SPLIT in train, validation (or val) and test, masks called NAME or
+  NAME_bone_3, which fixes the splits. A case is called like its image without suffix, and so is its
+  patient unless cases.csv says otherwise (see `read_cases`). Hidden files are ignored.
+
+  X-rays: NAME.jpg and NAME-mask-trimap.png in one folder, in images/ and masks/, or in the folders
+  training, validation and test, with the masks beside the images or in masks/rgb or
+  masks/grayscale; the cases are then called training-NAME and so on. Corners of vertebrae (see
+  `corner_tables`) lie in landmarks/NAME.csv or NAME.mat beside images/, or as those of AASCE in
+  data/SPLIT with labels/SPLIT/filenames.csv and landmarks.csv, or labels/SPLIT/NAME.jpg.mat.
+
+  Volumes (see `volumes.KINDS`) are laid out like images. Their laminae are a mask, a table of
+  `landmarks.TABLES` in landmarks/ or masks/, or arrays in the NPZ file of the volume.
+
+  Returns:
+    The pairs in the order of (split, name), and the faults, one line each.
+
+  Raises:
+    FileNotFoundError: there is no such folder.
+    ValueError: none of the layouts.
+  """
+  directory = pathlib.Path(directory)
+  if not directory.exists():
+    raise FileNotFoundError(f'{directory}: there is no such folder.')
+  if not directory.is_dir():
+    raise ValueError(f'{directory}: expected a folder, with {LAYOUTS}.')
+  faults: list[str] = []
+  pairs: dict[str, Pair] = {}
+  for group in _find_groups(directory, faults):
+    for pair in _pairs_of(group, directory, faults):
+      if pair.name in pairs:
+        faults.append(f'{pair.image}: the name is already taken by {pairs[pair.name].image}; one '
+                      'case cannot be in two splits.')
+      else:
+        pairs[pair.name] = pair
+  kinds = {volumes.is_volume(pair.image): pair.image.name for pair in pairs.values()}
+  if len(kinds) == 2:
+    faults.append(f'{directory}: the folder mixes volumes, such as {kinds[True]}, and images, such '
+                  f'as {kinds[False]}; give each kind a folder of its own.')
+  if (directory / CASES_TABLE).exists():
+    cases, more = read_cases(directory / CASES_TABLE, list(pairs))
+    faults += more
+    for name, (patient, spacing) in cases.items():
+      pairs[name] = dataclasses.replace(pairs[name], patient=patient, spacing=spacing)
+  if not pairs and not faults:
+    faults.append(f'{directory}: there are no images.')
+  return list(pairs.values()), faults
+
+
+# ------------------------------------------------------------------------------------- cases.csv
+
+
+def _spacing(text: str) -> float:
+  """Millimeters per pixel; NaN for an empty text or nan."""
+  spacing = float(text) if text else math.nan
+  if spacing <= 0 or math.isinf(spacing):
+    raise ValueError
+  return spacing
+
+
+def read_cases(
+    path: str | os.PathLike, names: Sequence[str],
+) -> tuple[dict[str, tuple[str, tuple[float, ...]]], list[str]]:
+  """Reads the patients and pixel spacings of cases from a table.
+
+  The columns are name (of the file, without suffix), patient, spacing_y_mm and spacing_x_mm
+  (vertical and horizontal size of a pixel of the original image). All but name are optional, a
+  spacing may be empty, other columns are ignored. Volumes take their spacing from their own files.
+
+  Args:
+    path: of the table.
+    names: of the cases; each must have one line.
+
+  Returns:
+    {name: (patient, (spacing_y, spacing_x))}, where patient = name and spacing = NaN without such a
+    column; and the faults, one line each.
+  """
+  try:
+    _, columns, rows = tables.read_table(path)
+  except (FileNotFoundError, ValueError) as error:
+    return {}, [str(error)]
+  if 'name' not in columns:
+    return {}, [f'{path}: the first line must name the columns ({", ".join(CASES_COLUMNS)}); it '
+                f'names {", ".join(columns)[:200]!r}.']
+  faults = []
+  cases: dict[str, tuple[str, tuple[float, ...]]] = {}
+  known = set(names)
+  for number, cells in rows:
+    where, cell = f'{path} line {number}', dict(zip(columns, cells))
+    name, patient = cell['name'], cell.get('patient', cell['name'])
+    try:
+      spacing = tuple(_spacing(cell.get(f'spacing_{axis}_mm', '')) for axis in 'yx')
+    except ValueError:
+      faults.append(f'{where}: spacings are positive numbers of millimeters, such as 0.25.')
+      continue
+    if name not in known:
+      faults.append(f'{where}: there is no image called {name[:80]!r}.')
+    elif name in cases:
+      faults.append(f'{where}: {name} has a line already.')
+    elif not patient:
+      faults.append(f'{where}: the patient of {name} is empty.')
+    else:
+      cases[name] = patient, spacing
+  return cases, faults or [f'{path}: {name} has no line.' for name in names if name not in cases]

@@ -7,16 +7,21 @@ the centroid loss with its published gradient and with the straight-through surr
 and truth do not overlap at first, so that the first two stall. The picture shows the mean distance
 over the steps, and where the blobs start and end in the coronal projection.
 """
+from collections.abc import Mapping
+
 from absl import flags
 import jax
 import jax.numpy as jnp
+from matplotlib.figure import Figure
 import numpy as np
 import optax
 
+from spinejax import colors
 from spinejax import devices
 from spinejax.commands import cli
 from spinejax.losses import centroid
 from spinejax.losses import components
+from spinejax.report import style
 
 SHAPE = (48, 32, 16)
 CENTERS = np.array([[8, 10, 8], [8, 22, 8], [24, 9, 7], [24, 21, 7], [40, 11, 9], [40, 23, 9]],
@@ -78,15 +83,35 @@ def error(centers: np.ndarray) -> np.ndarray:
   return np.linalg.norm(centers - CENTERS, axis=-1).mean(-1)
 
 
+def draw(paths: Mapping[str, np.ndarray]) -> Figure:
+  """Mean distance over the steps, and the paths in the coronal projection.
+
+  Args:
+    paths: centers [steps + 1, P, 3] by name of the loss.
+  """
+  figure = Figure(figsize=(10, 4.2), layout='constrained')
+  curve, *planes = figure.subplots(
+      1, len(paths) + 1, gridspec_kw={'width_ratios': [2.2] + [1] * len(paths)})
+  for index, (name, path) in enumerate(paths.items()):
+    color = colors.class_color(index + 1)
+    curve.plot(error(path), color=color, label=name, linewidth=2, linestyle=('-', '--')[index % 2])
+    axis = planes[index]
+    axis.imshow(laminae()[0].max(2), cmap='gray', vmin=0, vmax=2.5)
+    axis.plot(path[:, :, 1], path[:, :, 0], color=color, linewidth=1.5)
+    axis.plot(path[-1, :, 1], path[-1, :, 0], 'o', color=color, markersize=6)
+    axis.set(title=name.replace(', ', ',\n'), xticks=[], yticks=[])
+    axis.title.set_fontsize(style.FONT)
+  style.finish_axes(curve, 'step', 'mean distance to the laminae, voxels', legend=True)
+  curve.set_ylim(bottom=0)
+  return figure
+
+
 def main(argv) -> None:
   del argv
   devices.configure_jax()
-  from spinejax.report import figures
-
   steps = flags.FLAGS.steps
   paths = {label: descend(loss, start(), steps) for loss, label in LOSSES.items()}
-  figures.centroid_paths(paths, laminae()[0].max(2), {name: error(path) for name, path in
-                                                      paths.items()}).savefig(flags.FLAGS.output)
+  draw(paths).savefig(flags.FLAGS.output)
   for name, path in paths.items():
     print(f'{name}: {error(path)[0]:.2f} voxels at first, {error(path)[-1]:.2f} after {steps} '
           'steps')

@@ -162,12 +162,13 @@ def draw(summary: Mapping[str, Row]):
   """
   from matplotlib.figure import Figure
 
-  from spinejax.report import figures
+  from spinejax import colors
+  from spinejax.report import style
 
   quantities = list(dict.fromkeys(CURVES[name].quantity for name in summary))
   figure = Figure(figsize=(max(2.7 * len(quantities), 4.5), 6), layout='constrained')
   figure.suptitle('Exponents by which curves grow, and those by which they must (thin lines)',
-                  x=0.01, ha='left', color=figures.INK, fontsize=figures.FONT + 1)
+                  x=0.01, ha='left', color=style.INK, fontsize=style.FONT + 1)
   for column, quantity in zip(figure.subplots(2, len(quantities), squeeze=False).T, quantities):
     for axis, (label, (cost, unit)) in zip(column, COSTS.items()):
       names = [name for name in summary
@@ -176,14 +177,14 @@ def draw(summary: Mapping[str, Row]):
       for i, name in enumerate(names):
         facts = summary[name]
         x, y = np.array(facts['values'], float), np.array(facts[cost]) / unit
-        axis.plot(x, y, color=figures.RUN_COLORS[i], marker='osDv'[i % 4], markersize=4,
+        axis.plot(x, y, color=colors.RUN_COLORS[i], marker='osDv'[i % 4], markersize=4,
                   linewidth=1.8)
         fitted = x[-_num_fitted(len(x)):]
         axis.plot(fitted, y[-1] * (fitted / x[-1]) ** facts['least'][cost], linewidth=0.8,
-                  color=figures.MUTED, zorder=1)
+                  color=style.MUTED, zorder=1)
       low, high = _span(axis.get_ylim())
       axis.set_ylim(np.exp(low), np.exp(high))
-      figures.style(axis, quantity if cost == 'memory' else '',
+      style.finish_axes(axis, quantity if cost == 'memory' else '',
                     label if quantity == quantities[0] else '')
       _set_ticks(axis)
       ends = [(np.log(summary[name][cost][-1] / unit) - low) / (high - low) for name in names]
@@ -191,8 +192,8 @@ def draw(summary: Mapping[str, Row]):
         facts = summary[name]
         text = (f'{CURVES[name].title}\n{_number(facts["exponents"][cost])}, '
                 f'must {facts["least"][cost]:g}')
-        axis.text(1.03, height, text, transform=axis.transAxes, color=figures.RUN_COLORS[i],
-                  fontsize=figures.FONT - 1, va='center', linespacing=1.05)
+        axis.text(1.03, height, text, transform=axis.transAxes, color=colors.RUN_COLORS[i],
+                  fontsize=style.FONT - 1, va='center', linespacing=1.05)
   return figure
 
 

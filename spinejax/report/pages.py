@@ -51,14 +51,14 @@ def write_run_report(workdir: str | os.PathLike, config: ConfigDict,
   workdir = os.fspath(workdir)
   result, classes = evaluation.result, tuple(config.data.classes)
   dataset, manifest = runs.load_dataset_info(workdir), runs.read_manifest(workdir)
-  starts = manifest['starts']
-  facts = {'seed': config.seed, **manifest, **dataset, **(starts[-1] if starts else {})}
-  command = re.search(r'--config[= ](\S+)', facts.get('command', ''))
+  *earlier_starts, start = manifest['starts'] or [{}]
+  command = re.search(r'--config[= ](\S+)', start.get('command', ''))
   return write_page(
       pathlib.Path(workdir) / 'report' / 'index.html', 'report.html',
       title=f'{config.model.name}, step {result.step}', is_phantom='phantom' in config.data.name,
-      variant=command[1] if command else '', facts=facts, earlier_starts=starts[:-1],
-      fact_rows=_fact_rows(facts), splits=_splits(dataset),
+      variant=command[1] if command else '', start=start, earlier_starts=earlier_starts,
+      facts=_describe({'seed': config.seed, **manifest, **dataset, **start}),
+      splits=_splits(dataset),
       config=json.dumps(runs.plain(config), indent=2), result=result, classes=classes,
       rows=formats.result_rows(result, classes),
       metrics={key: name for key, name in METRICS.items()
@@ -194,7 +194,7 @@ def _case_figures(case: ShownCase, classes: Sequence[str]) -> dict[str, Figure]:
   return figures
 
 
-def _fact_rows(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _describe(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
   """(label, text) of everything known of a run that the page does not show elsewhere."""
   shown = {key: facts[key] for key in (*FACTS, *facts) if key in facts
            and key not in ('starts', 'split', 'patients') and facts[key] not in (None, {}, [])}

@@ -1,0 +1,177 @@
+"""Overlays of masks pixel by pixel, and the panels of a case."""
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from PIL import Image
+
+from spinejax import colors
+from spinejax.report import overlays, style
+
+CLASSES = ('background', 'rib', 'lump')
+ORANGE, BLUE = (230, 159, 0), (86, 180, 233)
+
+
+def titles(figure):
+  return [axis.get_title() for axis in figure.axes if axis.get_title()]
+
+
+@pytest.mark.parametrize('label, expected', [
+    ([[0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]],
+     {((1.5, 0.5), (2.5, 0.5)), ((1.5, 1.5), (2.5, 1.5)),
+      ((1.5, 0.5), (1.5, 1.5)), ((2.5, 0.5), (2.5, 1.5))}),
+    ([[1, 1, 1], [1, 1, 1]],  # runs are joined, and closed at the edge of the image
+     {((-0.5, -0.5), (2.5, -0.5)), ((-0.5, 1.5), (2.5, 1.5)),
+      ((-0.5, -0.5), (-0.5, 1.5)), ((2.5, -0.5), (2.5, 1.5))}),
+    ([[0, 0], [0, 0]], set())])
+def test_outlines_follow_the_edges_of_pixels(label, expected):
+  edges = overlays.outline_edges(np.array(label))
+  assert edges.shape == (len(expected), 2, 2)
+  assert {tuple(map(tuple, edge)) for edge in edges} == expected
+
+
+def test_outline_length_is_the_number_of_unequal_neighbors():
+  label = np.random.default_rng(0).integers(0, 3, (13, 7))
+  padded = np.pad(label, 1)
+  unequal = (padded[1:] != padded[:-1]).sum() + (padded[:, 1:] != padded[:, :-1]).sum()
+  edges = overlays.outline_edges(label)
+  assert np.abs(edges[:, 1] - edges[:, 0]).sum() == unequal
+
+
+def test_inner_contours_by_hand():
+  label = np.zeros((6, 6), int)
+  label[1:6, 0:5] = 1
+  ring = label.astype(bool)
+  ring[2:5, 1:4] = False
+  np.testing.assert_array_equal(overlays.inner_contours(label), ring)
+  ring[2:5, 1:4] = True
+  ring[3, 2] = False
+  np.testing.assert_array_equal(overlays.inner_contours(label, width=2), ring)
+  np.testing.assert_array_equal(overlays.inner_contours(label, width=3), label.astype(bool))
+  touching = np.array([[1, 1, 1, 2, 2, 2]] * 3)
+  np.testing.assert_array_equal(overlays.inner_contours(touching)[1], [1, 0, 1, 1, 0, 1])
+
+
+def test_overlay_file_pixel_by_pixel(tmp_path):
+  prediction = np.zeros((6, 6), np.uint8)
+  prediction[1:4, 1:4] = 1
+  prediction[4:, 4:] = 2
+  expected = np.full((6, 6, 3), 101, np.uint8)
+  expected[1:4, 1:4] = ORANGE
+  expected[2, 2] = (146, 121, 66)  # 0.65 * 101 + 0.35 * orange
+  expected[4:, 4:] = BLUE
+  overlays.save_overlay(tmp_path / 'a.png', np.full((6, 6, 1), 101.2, np.float32), prediction,
+                        CLASSES)
+  np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / 'a.png')), expected)
+  assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+  image = np.random.default_rng(0).integers(0, 256, (9, 4, 3), np.uint8)
+  np.testing.assert_array_equal(overlays.overlay(image, np.zeros((9, 4), np.int64)), image)
+
+
+def test_overlay_refuses_other_sizes_and_unknown_classes():
+  image, mask = np.zeros((6, 6), np.uint8), np.zeros((6, 6), np.uint8)
+  with pytest.raises(ValueError, match=r'prediction of size \(6, 6\).*got \(5, 6\)'):
+    overlays.overlay(image, mask[:5])
+  with pytest.raises(ValueError, match=r'classes 0\.\.2 in the prediction, got 0\.\.3'):
+    overlays.overlay(image, np.diag([0, 0, 0, 0, 0, 3]), CLASSES)
+  with pytest.raises(ValueError, match='without a batch axis'):
+    overlays.overlay(np.zeros((1, 6, 6, 1)), mask)
+  with pytest.raises(ValueError, match='label of size'):
+    overlays.overlay_figure(image, mask[:, :5], mask, CLASSES)
+
+
+def test_interlaced_rows_alternate_between_image_and_mask():
+  mask = np.array([[0, 1], [0, 1], [2, 0], [2, 0]])
+  shown = overlays.interlace(np.full((4, 2), 100, np.uint8), mask)
+  assert (shown[::2] == 100).all()
+  np.testing.assert_array_equal(shown[1], [(50, 50, 50), ORANGE])
+  np.testing.assert_array_equal(shown[3], [BLUE, (50, 50, 50)])
+
+
+def test_colors_of_classes_are_distinct_and_never_those_of_the_contours():
+  found = [colors.class_color(index) for index in range(6)]
+  assert len({*found, colors.TRUTH_COLOR, colors.PREDICTION_COLOR}) == 8
+  assert colors.class_color(6) == colors.class_color(1)
+  np.testing.assert_array_equal(colors.palette(3)[1:], [ORANGE, BLUE])
+
+
+def test_panels_and_contours_lie_on_pixel_edges():
+  label = np.zeros((8, 5), int)
+  label[2:5, 1:3] = 2
+  prediction = np.roll(label, 1, axis=1)
+  figure = overlays.overlay_figure(np.full((8, 5, 3), 50.0), label, prediction, CLASSES)
+  assert titles(figure) == ['Image', 'Truth', 'Prediction', 'Contours']
+  contours = figure.axes[-1]
+  assert contours.images[0].get_extent() == [-0.5, 4.5, 7.5, -0.5]
+  truth, predicted = (patch.get_path().vertices for patch in contours.patches)
+  assert (truth.min(0).tolist(), truth.max(0).tolist()) == ([0.5, 1.5], [2.5, 4.5])
+  np.testing.assert_array_equal(predicted, truth + [1, 0])
+  shown = figure.axes[1].images[0].get_array()
+  np.testing.assert_array_equal((shown == BLUE).all(-1), label == 2)
+  legend = [text.get_text() for text in figure.legends[0].get_texts()]
+  assert legend == ['rib', 'lump', 'truth contour', 'prediction contour']
+  interlaced = overlays.overlay_figure(np.zeros((8, 5)), label, label > 0, CLASSES, interlaced=True)
+  assert titles(interlaced)[-2:] == ['Interlaced', 'Contours']
+
+
+def test_drawn_contour_meets_the_drawn_region():
+  """In the rendered picture the middle of a line is the region's border, to a third of a pixel."""
+  label = np.zeros((20, 20), int)
+  label[5:12, 6:15] = 1
+  figure = overlays.overlay_figure(np.zeros((20, 20), np.uint8), label, label, CLASSES)
+  canvas = FigureCanvasAgg(figure)
+  canvas.draw()
+  picture = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+  truth, contours = figure.axes[1].get_window_extent(), figure.axes[-1].get_window_extent()
+  pixel = truth.width / 20
+
+  def bounds(window, is_in):
+    top = picture.shape[0] - window.y1
+    rows, columns = np.nonzero(is_in[round(top):round(top + window.height),
+                                     round(window.x0):round(window.x1)])
+    return np.array([rows.min(), rows.max() + 1, columns.min(), columns.max() + 1]) / pixel
+
+  region = bounds(truth, np.abs(picture - ORANGE).max(-1) < 60)
+  np.testing.assert_allclose(region, [5, 12, 6, 15], atol=0.1)
+  outer = bounds(contours, picture[..., 1] > 80)
+  line = 2.2 / 72 * figure.dpi / 2 / pixel
+  np.testing.assert_allclose(outer, region + [-line, line, -line, line], atol=0.34)
+
+
+def test_large_images_shrink_and_contours_stay_within_half_a_shown_pixel():
+  label = np.zeros((2000, 1000), np.uint8)
+  label[1000:1500, 250:750] = 1
+  figure = overlays.overlay_figure(np.zeros((2000, 1000), np.uint8), label, label, CLASSES)
+  height, width = figure.axes[0].images[0].get_array().shape
+  assert height * width <= 1.01 * style.MAX_PANEL_PIXELS and abs(height - 2 * width) <= 1
+  vertices = figure.axes[-1].patches[0].get_path().vertices + 0.5
+  expected = np.array([[0.25 * width, 0.5 * height], [0.75 * width, 0.75 * height]])
+  np.testing.assert_allclose([vertices.min(0), vertices.max(0)], expected, atol=0.5)
+
+
+@pytest.mark.parametrize('shape', [(64, 16), (32, 32), (16, 48), (1, 1)])
+def test_panels_share_one_shape_without_overlap(shape):
+  probs = np.full((*shape, 3), 1 / 3, np.float32)
+  mask = np.zeros(shape, int)
+  for figure, count in ((overlays.overlay_figure(mask, mask, mask, CLASSES), 4),
+                        (overlays.probability_figure(probs, CLASSES), 3)):
+    size = figure.get_size_inches()
+    boxes = [axis.get_position() for axis in figure.axes if axis.get_title()]
+    assert len(boxes) == count
+    for box in boxes:
+      np.testing.assert_allclose(box.height * size[1] / (box.width * size[0]),
+                                 shape[0] / shape[1])
+      assert 0 <= box.x0 < box.x1 <= 1 + 1e-9 and 0 < box.y0 < box.y1 < 1
+    rows = len({round(box.y0, 6) for box in boxes})
+    assert rows == 1 or shape[1] > shape[0]
+
+
+def test_probability_maps_show_the_probabilities():
+  probs = np.random.default_rng(0).dirichlet(np.ones(3), (6, 4)).astype(np.float32)
+  figure = overlays.probability_figure(probs, CLASSES)
+  assert titles(figure) == ['P(rib)', 'P(lump)', 'P(any foreground class)']
+  for axis, expected in zip(figure.axes, (probs[..., 1], probs[..., 2], 1 - probs[..., 0])):
+    np.testing.assert_allclose(axis.images[0].get_array(), expected, atol=1e-6)
+    assert axis.images[0].get_clim() == (0, 1)
+  assert titles(overlays.probability_figure(probs[..., :2], CLASSES[:2])) == ['P(rib)']
+  with pytest.raises(ValueError, match=r'\[H,W,3\]'):
+    overlays.probability_figure(probs[..., :2], CLASSES)

@@ -1,6 +1,6 @@
 """Exports: one file that predicts what the run predicts, without the run and without spinejax."""
+import ast
 import functools
-import inspect
 import json
 import os
 import subprocess
@@ -16,7 +16,8 @@ import pytest
 
 from spinejax import checkpoints
 from spinejax.inference import export
-from spinejax.inference import predictor as inference
+from spinejax.inference import load
+from spinejax.inference import predict
 from spinejax import runs
 from spinejax import steps
 from spinejax.models import create_model
@@ -50,8 +51,14 @@ def gray_levels(*shape):
 
 def lines_of_the_docstring():
   """The indented lines that show how to load a file."""
-  paragraph, = [part for part in inspect.getdoc(export).split('\n\n') if 'deserialize' in part]
+  source = (tiny.ROOT / 'spinejax' / 'commands' / 'export.py').read_text()
+  paragraphs = ast.get_docstring(ast.parse(source)).split('\n\n')
+  paragraph, = [part for part in paragraphs if 'deserialize' in part]
   return textwrap.dedent(paragraph)
+
+
+def count_native_3d(program):
+  return program.count('[b, 0, 1, 2, f]x[0, 1, 2, i, o]->[b, 0, 1, 2, f]')
 
 
 @pytest.fixture(scope='module')
@@ -59,7 +66,7 @@ def image_run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
   model, variables = make_run(workdir, 'rsn_unet:quick', (64, 40), **{
       'model.levels': 1, 'eval_batch_size': 2})
-  return workdir, model, variables, inference.load_predictor(str(workdir))
+  return workdir, model, variables, load.load_predictor(str(workdir))
 
 
 def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp_path):
@@ -80,7 +87,7 @@ def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp
                           text=True, capture_output=True, timeout=120, check=False)
   assert result.returncode == 0, result.stderr
   assert json.loads(result.stdout) == metadata
-  prediction, = inference.predict_images(predictor, [image])
+  prediction, = predict.predict_images(predictor, [image])
   expected = jax.jit(functools.partial(model.apply, train=False))(
       variables, (odd[None] - 100) / 50)['logits'][0]
   with np.load(tmp_path / 'found.npz') as found:
@@ -100,7 +107,7 @@ def test_volumes_are_predicted_alike(tmp_path):
   metadata = export.export_run(str(tmp_path))
   exported = export.load_exported(tmp_path / 'model.zip')
   volumes = gray_levels(2, 16, 8, 6, 1)
-  expected = inference.load_predictor(str(tmp_path)).logits(volumes[:1])
+  expected = load.load_predictor(str(tmp_path)).logits(volumes[:1])
   found = exported.predict(volumes)
   assert found['probs'].shape == (2, 16, 8, 6, 2)
   np.testing.assert_allclose(found['logits'][:1], expected, rtol=1e-5, atol=1e-5)
@@ -110,6 +117,13 @@ def test_volumes_are_predicted_alike(tmp_path):
     assert file.testzip() is None
     program = jax.export.deserialize(bytearray(file.read('program.bin')))
   assert program.platforms == ('cpu', 'cuda', 'tpu') and program.nr_devices == 1
+  # The network has 7 3-D convolutions, which JAX lowers once per platform. Those for CPU alone are
+  # 2-D convolutions and matrix products, those for CUDA and TPU are native.
+  assert count_native_3d(program.mlir_module()) == 7 * len(program.platforms)
+  network, shape = export.load_network(tmp_path), jax.ShapeDtypeStruct(volumes.shape, jnp.float32)
+  for platform, count in (('cpu', 0), ('cuda', 7), ('tpu', 7)):
+    alone = jax.export.export(jax.jit(network.logits), platforms=[platform])(shape)
+    assert count_native_3d(alone.mlir_module()) == count
   with pytest.raises(ValueError, match=r"images must be \['N', 16, 8, 6, 1\] or of other sizes"):
     exported.predict(volumes[..., 0])
 
@@ -121,7 +135,7 @@ def test_a_network_of_one_size_says_so(tmp_path):
   metadata = export.export_run(run, tmp_path / 'ppmu.zip', checkpoint='last')
   assert not metadata['any_size'] and metadata['checkpoint'] == 'last'
   note, = metadata['notes']
-  assert note == ('This network takes images of 16 x 8 pixels only: what it computes depends on '
+  assert note == ('This network takes images of 16 x 8 pixels only: its computation depends on '
                   'the number of pixels.')
   exported = export.load_exported(tmp_path / 'ppmu.zip')
   images = gray_levels(3, 16, 8, 1)
@@ -151,27 +165,27 @@ def test_other_files_are_one_sentence(tmp_path):
   with pytest.raises(FileNotFoundError, match='there is no file'):
     export.load_exported(path)
   path.write_bytes(b'no archive')
-  with pytest.raises(ValueError, match='is no export of spinejax, or damaged'):
+  with pytest.raises(ValueError, match='is not an export of spinejax, is damaged'):
     export.load_exported(path)
   with zipfile.ZipFile(path, 'w') as file:
     file.writestr('metadata.json', '{}')
     file.writestr('program.bin', bytes(100))
-  with pytest.raises(ValueError, match='is no export of spinejax, or damaged'):
+  with pytest.raises(ValueError, match='is not an export of spinejax, is damaged'):
     export.load_exported(path)
 
 
 def test_a_memory_limit_takes_fewer_images_then_smaller_parts(image_run):
   workdir, _, _, whole = image_run
-  load = functools.partial(inference.load_predictor, str(workdir))
+  load_limited = functools.partial(load.load_predictor, str(workdir))
   assert (whole.batch_size, whole.tile) == (2, ()) and whole.num_bytes > 0
-  fewer = load(memory_limit=whole.num_bytes - 1)
+  fewer = load_limited(memory_limit=whole.num_bytes - 1)
   assert (fewer.batch_size, fewer.tile) == (1, ()) and fewer.num_bytes < whole.num_bytes
-  parts = load(memory_limit=fewer.num_bytes - 1)
+  parts = load_limited(memory_limit=fewer.num_bytes - 1)
   assert (parts.batch_size, parts.tile) == (1, (32, 40)) and parts.num_bytes < fewer.num_bytes
   images = gray_levels(2, 64, 40, 1)
   difference = np.abs(parts.logits(images[:1]) - whole.logits(images)[:1])
   assert difference[:, :8].max() < 1e-5  # one part alone has seen these rows, and 8 beyond
   assert difference.max() > 1e-5
-  with pytest.raises(ValueError, match='even 32 x 32 pixels at a time need .* GiB of memory and '
+  with pytest.raises(ValueError, match='even 32 x 32 pixels at a time need .* GiB of memory, but '
                      '--memory allows'):
-    load(memory_limit=1000)
+    load_limited(memory_limit=1000)

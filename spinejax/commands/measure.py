@@ -87,6 +87,5 @@ def main(argv) -> int:
         results[outcome.name] = outcome.result
   terminal.print_cases(results, console)
   if output is not None and results:
-    page = measure_files.write_index(output, results)
-    console.print(f'Pages and tables: {page}', highlight=False, soft_wrap=True)
+    console.print(f'Pages and tables: {output / "index.html"}', highlight=False, soft_wrap=True)
   return 1 if faults else 0

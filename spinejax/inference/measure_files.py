@@ -75,8 +75,8 @@ def measure_files(paths: Sequence[pathlib.Path], settings: Settings,
     paths: of masks, or of tables of corners.
     settings: see `Settings`.
     image: the image of the masks, or a folder of images with the same names.
-    output: a folder that exists, for NAME_angle.json, .png and .html and the formats of every case.
-      None writes nothing.
+    output: a folder that exists, for NAME_angle.json, .png and .html and the formats of every case,
+      and for angles.csv, angles_curves.csv and index.html of all. None writes nothing.
 
   Raises:
     FileNotFoundError, ValueError: there is no image at `image`.
@@ -84,14 +84,21 @@ def measure_files(paths: Sequence[pathlib.Path], settings: Settings,
   named = None
   if image is not None and image.is_dir():
     named = {name: path for path, name in layouts.unique_names(layouts.list_images(image)).items()}
+  results = {}
   for path, name in layouts.unique_names(paths).items():
     try:
       case = read_case(path, _image_of(path, name, image, named), settings)
       result = measure_case(case, settings)
       notes = () if output is None else _write_case(output, name, case, result, settings)
-      yield Outcome(name, result, tuple(f'{path.name}: {note}' for note in notes))
     except (ValueError, OSError) as error:
       yield Outcome(name, None, (f'skipped: {error}',))
+    else:
+      results[name] = result
+      yield Outcome(name, result, tuple(f'{path.name}: {note}' for note in notes))
+  if output is not None and results:
+    tables.write_summary(output / 'angles.csv', results)
+    tables.write_curves(output / 'angles_curves.csv', results)
+    cases.write_index(output, results)
 
 
 def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings) -> Case:
@@ -134,13 +141,6 @@ def measure_case(case: Case, settings: Settings) -> AngleResult:
                                options=settings.options)
   return measure.measure_mask(case.mask, case.spacing, settings.method, settings.classes,
                               options=settings.options)
-
-
-def write_index(output: pathlib.Path, results: Mapping[str, AngleResult]) -> pathlib.Path:
-  """Writes angles.csv, angles_curves.csv and index.html of all cases; returns the page's path."""
-  tables.write_summary(output / 'angles.csv', results)
-  tables.write_curves(output / 'angles_curves.csv', results)
-  return cases.write_index(output, results)
 
 
 def _image_of(path: pathlib.Path, name: str, image: pathlib.Path | None,

@@ -43,10 +43,6 @@ class Places:
     """Whether both laminae were found, [n]."""
     return np.isfinite(self.slope)
 
-  def take(self, index: np.ndarray) -> 'Places':
-    """The places of an index array or mask."""
-    return Places(*(array[index] for array in vars(self).values()))
-
   def add_lone(self, middle: np.ndarray) -> 'Places':
     """These places and those of lone laminae [k,3]."""
     unknown = np.full(len(middle), np.nan)
@@ -87,9 +83,8 @@ def find_course(points: np.ndarray, smoothing: float | None = None) -> Course:
     NoAngle: the laminae make too few pairs.
   """
   chain = pair.best_chain(points)
-  if len(chain) < flags.MIN_LEVELS:
-    raise flags.NoAngle(f'{len(points)} laminae make {len(chain)} levels of pairs; '
-                        f'{flags.MIN_LEVELS} are needed')
+  flags.require(len(chain) >= flags.MIN_LEVELS, f'{len(points)} laminae make {len(chain)} levels of '
+                f'pairs; {flags.MIN_LEVELS} are needed')
   course = follow(points, chain, smoothing)
   for _ in range(_PASSES):
     pairs = _extend(points, course)
@@ -137,7 +132,7 @@ def follow(points: np.ndarray, pairs: np.ndarray, smoothing: float | None) -> Co
     chosen = (NUM - 1) / (rough + ROUGHNESS)
     left = fit.fit_joint(fit_data(places), smoothing=chosen, num=NUM, iterations=5)
   order = np.argsort(places.down, kind='stable')
-  places = places.take(order)
+  places = pair.take(places, order)
   deep = fit.fit_joint(fit_data(places, column=2), smoothing=SMOOTHING, num=NUM, iterations=5)
   return Course(np.concatenate([pairs[whole], lone])[order], places, left, deep, apart_at,
                 float(chosen))
@@ -194,7 +189,7 @@ def _extend(points: np.ndarray, course: Course) -> np.ndarray:
   Beyond the last pair nothing tells how the spine goes on. There, a lone lamina is tried with
   several bends of the spine.
   """
-  y, known = course.places.down, course.places.take(course.places.is_pair)
+  y, known = course.places.down, pair.take(course.places, course.places.is_pair)
   one, side, turn = (grid.ravel() for grid in np.meshgrid(
       np.arange(len(points)), (-1, 1), _BENDS, indexing='ij'))
   bend = np.tan(np.radians(turn))
@@ -209,4 +204,4 @@ def _extend(points: np.ndarray, course: Course) -> np.ndarray:
   good = (reward > 0) & ((turn == 0) | (down < known.down[0]) | (down > known.down[-1]))
   pairs = np.where(side[:, None] == (-1, 1), one[:, None], -1)
   lone = pair.Candidates(pairs, middle, np.degrees(np.arctan(slope)), course.apart_at(down), reward)
-  return pair.best_chain(points, lone.take(good), level_spacing(y))
+  return pair.best_chain(points, pair.take(lone, good), level_spacing(y))

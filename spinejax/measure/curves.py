@@ -43,21 +43,16 @@ class Profile:
   floor_deg: float = 0.0
 
 
-def profile_by_height(midline: Midline, draws: Midline | None, y: np.ndarray,
+def profile_by_height(midline: Midline, draws: Midline, y: np.ndarray,
                       extent: tuple[float, float], step: float,
                       floor_deg: float = 0.0) -> Profile:
-  """The tilts of a midline without known levels, whose apices are named by their height.
+  """The tilts of a midline and its replicates at y [n] mm, with apices named by their height.
 
-  Args:
-    midline, draws: of `fit.fit_smooth`.
-    y: [n] mm, where the tilts are taken.
-    extent: y of T1's top and of L5's bottom, mm.
-    step: mm per pixel down.
-    floor_deg: see `Profile`.
+  `extent` holds y of T1's top and of L5's bottom, and `step` the mm per pixel down.
   """
   by_height = levels_by_height((y - extent[0]) / (extent[1] - extent[0]))
-  return Profile(midline.tilt(y), y / step, [None] * len(y),
-                 None if draws is None else draws.tilt(y), by_height, floor_deg=floor_deg)
+  return Profile(midline.tilt(y), y / step, [None] * len(y), draws.tilt(y), by_height,
+                 floor_deg=floor_deg)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,12 +71,11 @@ def extremes(tilts: Numbers, min_deg: float = MIN_DEG) -> list[int]:
   is dropped with both of its ends, the first or last one with its outer end.
 
   Args:
-    tilts: [n] degrees, top to bottom, of the levels that were found. Of equal neighbors the first
-      one counts.
+    tilts: [n] degrees, top to bottom. Of equal neighbors the first one counts.
     min_deg: degrees.
 
   Returns:
-    Increasing indices. Fewer than two indices mean that there is no curve.
+    Increasing indices; fewer than two mean that there is no curve.
 
   Raises:
     ValueError: the tilts are not one row of finite numbers, or `min_deg` is negative.
@@ -146,9 +140,8 @@ def _make_curve(profile: Profile, span: Span) -> Curve:
 def _interval(profile: Profile, span: Span) -> tuple[float, float] | None:
   """The 95 % percentile interval of the angle between two given levels.
 
-  The ends are those of the fit in all replicates. If each replicate chose its own ends, the
-  interval would be biased upward, because every replicate takes a largest difference. The floor
-  adds 1.96 sqrt(2) floor_deg in quadrature to both arms.
+  The levels are those of the fit. If each replicate chose its own ends, it would take a largest
+  difference, which is biased upward. 1.96 sqrt(2) floor_deg is added in quadrature to both arms.
   """
   tilts, samples = profile.tilts, profile.samples
   if samples is None or not len(samples):

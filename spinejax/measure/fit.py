@@ -1,5 +1,6 @@
 """Splines for the midline of a spine: joint position-and-slope fit and smoothing spline."""
 import dataclasses
+from typing import Any
 
 import numpy as np
 from scipy.interpolate import BSpline
@@ -96,8 +97,8 @@ def fit_joint(data: LevelData, *, smoothing: float = 10.0, num: int = 9,
 
 
 def resample_joint(data: LevelData, midline: Midline, *, smoothing: float = 10.0,
-                   replicates: int = REPLICATES, seed: int = 0) -> Midline | None:
-  """Bootstrap replicates of `fit_joint`; None for 0 replicates.
+                   replicates: int = REPLICATES, seed: int = 0) -> Midline:
+  """Bootstrap replicates of `fit_joint`.
 
   This is a wild bootstrap over levels: the residuals of a level, of position and slope together,
   change their sign at random and are smoothed again. Two steps keep the spread honest. The
@@ -105,8 +106,6 @@ def resample_joint(data: LevelData, midline: Midline, *, smoothing: float = 10.0
   levels follows its data. They are taken from and smoothed by a fit with a tenth of the smoothing,
   whose spread covers the bias of the fit (Hall, 1992).
   """
-  if not replicates:
-    return None
   rows, values, level = _joint_equations(data, midline.coefficients.shape[-1])
   smoother = _joint_smoother(rows, midline.weights, smoothing / _UNDERSMOOTHING)
   leverage = np.einsum('mk,km->m', rows, smoother)
@@ -137,7 +136,7 @@ def _joint_smoother(rows: np.ndarray, weights: np.ndarray, smoothing: float) -> 
 
 def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float = 1e-4, num: int = 40,
                order: int = 2, replicates: int = 0,
-               seed: int = 0) -> tuple[Midline, Midline | None]:
+               seed: int = 0) -> tuple[Midline, Midline]:
   """Smoothing spline min_c sum (x - B(u) c)^2 + smoothing integral (d^order B c / du^order)^2 du.
 
   The replicates are a wild bootstrap in which the residuals of each of 17 stretches of y change
@@ -152,7 +151,7 @@ def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float = 1e-4, num: in
     replicates, seed: of the bootstrap.
 
   Returns:
-    The midline, and its replicates or None.
+    The midline and its replicates.
   """
   top, height = float(y.min()), float(np.ptp(y))
   rows = basis((y - top) / height, num)
@@ -165,8 +164,6 @@ def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float = 1e-4, num: in
 
   coefficients = smooth(x, smoothing)
   midline = Midline(coefficients, top, height, np.ones(len(y)))
-  if not replicates:
-    return midline, None
   residuals = x - rows @ smooth(x, smoothing * _OVERSMOOTHING**(order / 2))
   block = ((y - top) / height * _BLOCKS).astype(int).clip(0, _BLOCKS - 1)
   signs = np.random.default_rng(seed).choice([-1.0, 1.0], (replicates, _BLOCKS))[:, block]
@@ -174,6 +171,7 @@ def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float = 1e-4, num: in
   return midline, dataclasses.replace(midline, coefficients=draws)
 
 
-def to_pixels(points: np.ndarray, steps: np.ndarray) -> tuple[tuple[float, ...], ...]:
-  """Points [n, d] in mm as pixels, rounded to two decimals."""
-  return tuple(tuple(round(x, 2) for x in point) for point in (points / steps).tolist())
+def to_pixels(points: np.ndarray, steps: np.ndarray | float) -> tuple[Any, ...]:
+  """Points [n, d] in mm as pixels with two decimals, each a tuple; None for NaN."""
+  return tuple(tuple(round(x, 2) for x in point) if np.isfinite(point).all() else None
+               for point in (points / steps).tolist())

@@ -18,6 +18,12 @@ class NoAngle(Exception):
   """The input gives no angle; the message is the reason."""
 
 
+def require(condition: bool, reason: str) -> None:
+  """Raises NoAngle with a reason unless the condition holds."""
+  if not condition:
+    raise NoAngle(reason)
+
+
 def band_of(angle: float, limits: Sequence[float] = BAND_LIMITS) -> str:
   """The severity of an angle; an angle at a limit belongs to the band above it."""
   return next(name for name, limit in zip(BAND_NAMES, (*limits, math.inf)) if angle < limit)
@@ -31,13 +37,10 @@ def no_angle(method: str, spacing: Numbers | None, reason: str | NoAngle) -> Ang
 def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = (), *,
                 flags: Sequence[str] = (), partial: bool = False, options: Options = Options(),
                 **entries: Any) -> AngleResult:
-  """The result of a measurement that gave an angle.
+  """The result of a measurement that gave an angle, with a flag if it is a lower bound.
 
   Args:
-    method: see `AngleResult`.
-    spacing: mm per pixel in array order.
-    curves: top to bottom.
-    flags: what a reader must know. A flag is added if the largest curve is truncated.
+    method, spacing, curves, flags: see `AngleResult`.
     partial: a flag weakens the angle.
     options: bands and calibration.
     **entries: other fields of `AngleResult`.
@@ -64,13 +67,7 @@ def flag_gaps(rows: np.ndarray, is_gap: np.ndarray) -> list[str]:
 
 def flag_scatter(line_deg: np.ndarray, tilts: np.ndarray, naive: float,
                  curves: Sequence[Curve]) -> list[str]:
-  """A flag if the lines scatter about the fitted spine, or if their largest angle differs.
-
-  Args:
-    line_deg, tilts: [n] degrees of the lines and of the fit at the same levels.
-    naive: largest angle between the lines, degrees.
-    curves: of the fit.
-  """
+  """A flag if the lines [n] scatter about the fitted tilts [n] or have another largest angle."""
   residual = 1.4826 * float(np.median(np.abs(line_deg - tilts)))
   major = max((curve.angle_deg for curve in curves), default=0.0)
   if residual <= SCATTER_DEG and abs(naive - major) <= NAIVE_DEG:

@@ -98,7 +98,7 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, smoothing: float | 
   spacings = np.diff(y) / level_spacing(y)((y[1:] + y[:-1]) / 2)
   names, confidence = name_levels(spacings, is_pair)
   profile = curves.Profile(
-      tilts, y / steps[0], names, None if draws is None else draws.tilt(y),
+      tilts, y / steps[0], names, draws.tilt(y),
       region_names=curves.levels_by_height((y - y[0]) / np.ptp(y)), floor_deg=_FLOOR_DEG)
   found = tuple(add_depth(curve, span, course, spine) for curve, span in zip(
       curves.find_curves(profile, options.min_deg), curves.find_spans(tilts, options.min_deg)))
@@ -120,10 +120,8 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, smoothing: float | 
 
 def check_laminae(points: np.ndarray) -> None:
   """Raises NoAngle if the laminae [n,3] are not finite or far too many."""
-  if not np.isfinite(points).all():
-    raise flags.NoAngle('some laminae have no finite position')
-  if len(points) > find.MAX_BLOBS:
-    raise flags.NoAngle(f'{len(points)} laminae where 34 are expected')
+  flags.require(np.isfinite(points).all(), 'some laminae have no finite position')
+  flags.require(len(points) <= find.MAX_BLOBS, f'{len(points)} laminae where 34 are expected')
 
 
 def check_direction(y: np.ndarray) -> None:
@@ -133,9 +131,9 @@ def check_direction(y: np.ndarray) -> None:
   make wide ones.
   """
   gaps, half = np.diff(y), (len(y) - 1) // 2
-  if np.quantile(gaps[:half], 0.25) > 1.2 * np.quantile(gaps[-half:], 0.25):
-    raise flags.NoAngle('the levels lie farther apart at the top than at the bottom: the volume '
-                        'seems to be upside down')
+  flags.require(np.quantile(gaps[:half], 0.25) <= 1.2 * np.quantile(gaps[-half:], 0.25),
+                'the levels lie farther apart at the top than at the bottom: the volume seems to '
+                'be upside down')
 
 
 def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[list[str | None], str]:

@@ -72,12 +72,11 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
 def _mid_line_tilts(points: np.ndarray) -> np.ndarray:
   """Tilts [17] in degrees of the mid-lines of points [68, 2] in mm; raises NoAngle if not in order.
   """
-  if not np.isfinite(points).all():
-    raise flags.NoAngle('some landmarks are not finite')
+  flags.require(np.isfinite(points).all(), 'some landmarks are not finite')
   corners = points.reshape(17, 2, 2, 2)
   across = corners[:, :, 1].mean(1) - corners[:, :, 0].mean(1)
-  if (across[:, 1] <= 0).any() or (np.diff(corners.mean((1, 2))[:, 0]) <= 0).any():
-    raise flags.NoAngle('the landmarks are not in order: top to bottom, and left before right')
+  flags.require((across[:, 1] > 0).all() and (np.diff(corners.mean((1, 2))[:, 0]) > 0).all(),
+                'the landmarks are not in order: top to bottom, and left before right')
   return -np.degrees(np.arctan2(across[:, 0], across[:, 1]))
 
 

@@ -1,6 +1,7 @@
 """Pairs of left and right candidates: by order along both sides, or by the best chain."""
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -38,13 +39,11 @@ class Candidates:
   apart: np.ndarray
   reward: np.ndarray
 
-  def take(self, index: np.ndarray) -> 'Candidates':
-    """The candidates of an index array or mask."""
-    return Candidates(*(array[index] for array in vars(self).values()))
 
-  def join(self, other: 'Candidates') -> 'Candidates':
-    """These candidates and others."""
-    return Candidates(*map(np.concatenate, zip(vars(self).values(), vars(other).values())))
+
+def take(arrays: Any, index: np.ndarray) -> Any:
+  """A dataclass of arrays, with the rows `index` of all of them."""
+  return type(arrays)(*(array[index] for array in vars(arrays).values()))
 
 
 def split_sides(points: np.ndarray,
@@ -133,10 +132,10 @@ def best_chain(points: np.ndarray, lone: Candidates | None = None,
   """
   levels = _find_pairs(points)
   if lone is not None:
-    levels = levels.join(lone)
+    levels = Candidates(*map(np.concatenate, zip(vars(levels).values(), vars(lone).values())))
   if not len(levels.pairs):
     return np.zeros((0, 2), int)
-  levels = levels.take(np.argsort(levels.middle[:, 0], kind='stable'))
+  levels = take(levels, np.argsort(levels.middle[:, 0], kind='stable'))
   if spacing is None:
     top, bottom = points[:, 0].min(), points[:, 0].max()
     mean = max((bottom - top) / MEAN_STEPS, 1e-6)

@@ -99,8 +99,7 @@ def sample_strip(image: np.ndarray, steps: np.ndarray) -> Strip:
   swept = ndimage.binary_closing(np.pad(image > 0, 2), np.ones((5, 5)))[2:-2, 2:-2]
   width = swept.sum(1)
   rows = np.flatnonzero(width > 0.5 * width.max(initial=0))
-  if len(rows) < 64 or width.max() < 16:
-    raise flags.NoAngle('the image holds no swept strip')
+  flags.require(len(rows) >= 64 and width.max() >= 16, 'the image holds no swept strip')
   step = (rows[-1] - rows[0]) * steps[0] / (_ROWS - 1)
   y = rows[0] * steps[0] + step * np.arange(_ROWS)
   left, right = np.flatnonzero(swept.any(0))[[0, -1]] * steps[1]
@@ -126,8 +125,8 @@ def normalize_rows(strip: Strip) -> np.ndarray:
   dark, bright = (
       np.where(count, np.take_along_axis(shades, (share * (count - 1)).astype(int).clip(0), 1), 0.0)
       for share in (0.02, 0.8))
-  if np.median(bright - dark) <= 0.1 * np.median(bright):
-    raise flags.NoAngle('the image shows no dark column')
+  flags.require(np.median(bright - dark) > 0.1 * np.median(bright),
+                'the image shows no dark column')
   return ((strip.gray - dark) / (bright - dark).clip(1e-6)).clip(0, 1)
 
 

@@ -3,6 +3,7 @@
 `benchmarks/measure_vpi.py` measures the errors on phantoms.
 """
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,20 +24,8 @@ _PASSES = 3  # of the search for lone processes
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-  """Candidates on a mask, in mm.
-
-  Attributes:
-    processes: [n, 2] centers (y, x).
-    lumps: [m, 2, 2] centers (y, x) of the left and right half of each lump.
-  """
-  processes: np.ndarray
-  lumps: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class Levels:
-  """Levels of the spine, from top to bottom, in mm.
+  """Levels of the spine in mm.
 
   Attributes:
     ends: [n, 2, 2] left and right end (y, x) of each line; NaN for a lone process.
@@ -47,31 +36,20 @@ class Levels:
   middle: np.ndarray
   kind: np.ndarray
 
-  @property
-  def slope(self) -> np.ndarray:
-    """dx/dy [n] of the spine perpendicular to each line; NaN for a lone process."""
-    across = self.ends[:, 1] - self.ends[:, 0]
-    return -across[:, 0] / across[:, 1].clip(1e-6)
-
-  def sort(self) -> 'Levels':
-    """The levels from top to bottom."""
-    order = np.argsort(self.middle[:, 0], kind='stable')
-    return Levels(self.ends[order], self.middle[order], self.kind[order])
-
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-  """Levels by pairs of processes and by lumps, and the processes without a partner.
+  """Pairs of processes and lumps, and the processes without a partner.
 
   Attributes:
     levels: in any order.
-    lone: [k, 2] centers (y, x) in mm of the processes without a partner.
-    lone_side: [k] their sides, -1 left and 1 right.
-    scale: mm, the usual separation of a pair.
+    lone: [k, 2] centers (y, x) of the processes without a partner, mm.
+    side: [k] their sides, -1 left and 1 right.
+    scale: usual separation of a pair, mm.
   """
   levels: Levels
   lone: np.ndarray
-  lone_side: np.ndarray
+  side: np.ndarray
   scale: float
 
 
@@ -80,17 +58,18 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
                 options: Options = Options()) -> AngleResult:
   """UCA of a mask: lines through pairs of processes and through lumps, joint spline, extremes rule.
 
+  UCA is never converted to a Cobb angle.
+
   Args:
     mask: class indices [H,W]; classes other than `process` and `lump` are ignored.
     spacing: mm per pixel (y, x). One number stands for square pixels.
-    process, lump: the two classes. If they are equal, all bones are one class and
-      `one_class.tell_apart` tells them apart.
+    process, lump: the two classes; equal if all bones are one class (see `one_class.tell_apart`).
     smoothing: of `fit.fit_joint`.
     replicates, seed: of the bootstrap.
-    options: curves, bands and calibration. UCA is never converted to a Cobb angle.
+    options: curves, bands and calibration.
 
   Returns:
-    The result with levels, midline and naive_deg. It fails, with a reason, if the spacing is
+    The result with levels, midline and naive_deg; a failed one with its reason if the spacing is
     unknown or the mask shows no spine.
 
   Raises:
@@ -103,7 +82,7 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
   if steps is None:
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
-    pairs = pair_processes(find_candidates(mask, steps, process, lump))
+    pairs = pair_processes(*find_candidates(mask, steps, process, lump))
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   levels = add_lone_processes(pairs, smoothing)
@@ -112,18 +91,21 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
   draws = fit.resample_joint(data, midline, smoothing=smoothing, replicates=replicates, seed=seed)
   tilts, line_deg = midline.tilt(data.y), np.degrees(np.arctan(data.slope))
   names, confidence = name_levels(levels.kind)
-  found = curves.find_curves(curves.Profile(
-      tilts, data.y / steps[0], names, None if draws is None else draws.tilt(data.y),
-      floor_deg=_FLOOR_DEG), options.min_deg)
+  found = curves.find_curves(
+      curves.Profile(tilts, data.y / steps[0], names, draws.tilt(data.y), floor_deg=_FLOOR_DEG),
+      options.min_deg)
   has_line = np.isfinite(line_deg)
   naive = curves.largest_swing(line_deg[has_line], options.min_deg)
-  notes = flag_levels(data.y, steps[0], len(pairs.lone))
+  gaps = np.diff(data.y)
+  notes = flags.flag_gaps(data.y / steps[0], gaps > _GAP * np.median(gaps))
+  if len(pairs.lone) > 3:
+    notes.append(f'{len(pairs.lone)} processes have no partner on the other side')
   notes += flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, found)
   partial = bool(notes)
   if confidence == 'low':
-    notes.append(f'{(levels.kind == PROCESS).sum()} levels of processes and '
-                 f'{(levels.kind == LUMP).sum()} of lumps instead of 12 and 5: the names of the '
-                 'levels are uncertain')
+    counts = [(levels.kind == kind).sum() for kind in (PROCESS, LUMP)]
+    notes.append(f'{counts[0]} levels of processes and {counts[1]} of lumps instead of 12 and 5: '
+                 'the names of the levels are uncertain')
   y = np.linspace(data.y[0], data.y[-1], 65)
   return flags.make_result(
       METHOD, steps, found, flags=notes, partial=partial, options=options,
@@ -133,8 +115,12 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
       naive_deg=round(naive, 2))
 
 
-def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int, lump: int) -> Found:
-  """Processes and halves of lumps of a mask; raises NoAngle if they cannot be those of a spine."""
+def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int,
+                    lump: int) -> tuple[np.ndarray, np.ndarray]:
+  """Centers [n, 2] (y, x) of processes and centers [m, 2, 2] of the halves of lumps, in mm.
+
+  Raises NoAngle if they cannot be those of a spine.
+  """
   if process == lump:
     bones = one_class.tell_apart(mask == process, steps)
     if bones is None:
@@ -146,21 +132,17 @@ def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int, lump: int
     blobs = find.find_blobs(mask == lump, steps).pixels
   halves = [find.half_centers(blob, steps) for blob in blobs]
   lumps = np.reshape([half for half in halves if half is not None], (-1, 2, 2))
-  if len(processes) + len(lumps) < flags.MIN_LEVELS:
-    raise flags.NoAngle(f'{len(processes)} processes and {len(lumps)} lumps are too few for an '
-                        'angle')
-  if len(processes) and len(lumps) and np.median(processes[:, 0]) > np.median(lumps[..., 0]):
-    raise flags.NoAngle('the lumps lie above the processes: the image seems to be upside down')
-  if len(processes) > _MOST_PROCESSES:
-    raise flags.NoAngle(f'{len(processes)} processes where about 24 are expected')
-  if len(lumps) > _MOST_LUMPS:
-    raise flags.NoAngle(f'{len(lumps)} lumps where five are expected')
-  return Found(processes, lumps)
+  n, m = len(processes), len(lumps)
+  flags.require(n + m >= flags.MIN_LEVELS, f'{n} processes and {m} lumps are too few for an angle')
+  flags.require(not n or not m or np.median(processes[:, 0]) <= np.median(lumps[..., 0]),
+                'the lumps lie above the processes: the image seems to be upside down')
+  flags.require(n <= _MOST_PROCESSES, f'{n} processes where about 24 are expected')
+  flags.require(m <= _MOST_LUMPS, f'{m} lumps where five are expected')
+  return processes, lumps
 
 
-def pair_processes(found: Found) -> Pairs:
-  """Pairs the processes of both sides by their order; raises NoAngle if there are few levels."""
-  processes, lumps = found.processes, found.lumps
+def pair_processes(processes: np.ndarray, lumps: np.ndarray) -> Pairs:
+  """Pairs the processes of both sides by their order; raises NoAngle for few levels."""
   side, slope, separation = pair.split_sides(processes, lumps.mean(1))
   order = np.argsort(processes[:, 0], kind='stable')
   left, right = order[side[order] < 0], order[side[order] > 0]
@@ -169,10 +151,9 @@ def pair_processes(found: Found) -> Pairs:
   matches = pair.align(processes[left], processes[right], slope[left], 0.45 * level, separation)
   matched = np.reshape([(left[i], right[j]) for i, j in matches], (-1, 2)).astype(int)
   ends = np.concatenate([processes[matched], lumps])
-  if len(ends) < flags.MIN_LEVELS:
-    raise flags.NoAngle(
-        f'{len(left)} processes on the left, {len(right)} on the right and {len(lumps)} lumps make '
-        f'{len(ends)} levels; {flags.MIN_LEVELS} are needed')
+  flags.require(len(ends) >= flags.MIN_LEVELS, (
+      f'{len(left)} processes on the left, {len(right)} on the right and {len(lumps)} lumps make '
+      f'{len(ends)} levels; {flags.MIN_LEVELS} are needed'))
   kind = np.array([PROCESS] * len(matched) + [LUMP] * len(lumps))
   width = np.hypot(*(ends[:, 1] - ends[:, 0]).T)
   scale = np.median(width[kind == PROCESS]) if len(matched) else 2 * np.median(width)
@@ -181,57 +162,45 @@ def pair_processes(found: Found) -> Pairs:
 
 
 def add_lone_processes(pairs: Pairs, smoothing: float) -> Levels:
-  """The levels with those of the lone processes that lie on their rail, top to bottom."""
-  levels, lone, side = pairs.levels, pairs.lone, pairs.lone_side
+  """The levels and those of the lone processes that lie on their rail, top to bottom."""
+  levels, lone, side = pairs.levels, pairs.lone, pairs.side
   for _ in range(_PASSES):
     midline = fit.fit_joint(_fit_data(levels, pairs.scale), smoothing=smoothing)
     used, middle = _find_on_rails(lone, side, midline, levels.middle[:, 0], pairs.scale)
-    if not len(used):
+    if not used:
       break
     levels = Levels(np.concatenate([levels.ends, np.full((len(used), 2, 2), np.nan)]),
                     np.concatenate([levels.middle, middle]),
                     np.append(levels.kind, [PROCESS] * len(used)))
     lone, side = np.delete(lone, used, 0), np.delete(side, used)
-  return levels.sort()
+  return pair.take(levels, np.argsort(levels.middle[:, 0], kind='stable'))
 
 
 def _find_on_rails(lone: np.ndarray, side: np.ndarray, midline: fit.Midline, known: np.ndarray,
                    scale: float) -> tuple[list[int], np.ndarray]:
-  """Lone processes [n, 2] on their rail, half a separation beside the midline.
+  """Indices [k] of the lone processes on their rail, half a separation beside the midline.
 
-  Args:
-    lone: (y, x) mm.
-    side: [n] -1 or 1.
-    midline: the fit of the levels so far.
-    known: [m] y of the levels so far, mm.
-    scale: separation of a pair, mm.
-
-  Returns:
-    Indices [k] of the processes, and the positions [k, 2] (y, x) of their levels on the midline.
-    They keep 0.55 level spacings from every other level and lie at most 1.3 spacings beyond the
-    ends.
+  Their places [k, 2] (y, x) on the midline are returned too. They keep 0.55 level spacings from all
+  others and from the levels at y = known, and lie at most 1.3 spacings beyond the ends.
   """
-  level = float(np.median(np.diff(np.sort(known))))
+  level, y = float(np.median(np.diff(np.sort(known)))), lone[:, 0]
+  for _ in range(2):
+    slope = midline.slope(y)
+    length = np.hypot(1, slope)
+    y = lone[:, 0] + side * scale / 2 * slope / length
+  x = lone[:, 1] - side * scale / 2 / length
+  near = np.abs(x - midline.position(y)) < _RAIL * scale
+  near &= (known.min() - 1.3 * level < y) & (y < known.max() + 1.3 * level)
   used: list[int] = []
-  middle: list[tuple[float, float]] = []
-  for i, (point, sign) in enumerate(zip(lone, side)):
-    y = point[0]
-    for _ in range(2):
-      slope = float(midline.slope(np.array([y]))[0])
-      length = np.hypot(1, slope)
-      y = point[0] + sign * scale / 2 * slope / length
-    x = point[1] - sign * scale / 2 / length
-    taken = np.concatenate([known, [at[0] for at in middle]])
-    if (abs(x - float(midline.position(np.array([y]))[0])) < _RAIL * scale
-        and np.abs(taken - y).min() > pair.NEAR * level
-        and known.min() - 1.3 * level < y < known.max() + 1.3 * level):
-      used.append(i)
-      middle.append((y, x))
-  return used, np.reshape(middle, (-1, 2))
+  for i in np.flatnonzero(near):
+    if np.abs(np.append(known, y[used]) - y[i]).min() > pair.NEAR * level:
+      used.append(int(i))
+  return used, np.stack([y, x], -1)[used]
 
 
 def _fit_data(levels: Levels, scale: float) -> fit.LevelData:
-  slope = levels.slope
+  across = levels.ends[:, 1] - levels.ends[:, 0]
+  slope = -across[:, 0] / across[:, 1].clip(1e-6)
   return fit.LevelData(
       levels.middle[:, 0], levels.middle[:, 1], slope,
       slope_deg=np.where(levels.kind == PROCESS, _PROCESS_DEG, _LUMP_DEG),
@@ -239,16 +208,10 @@ def _fit_data(levels: Levels, scale: float) -> fit.LevelData:
 
 
 def name_levels(kind: np.ndarray) -> tuple[list[str | None], str]:
-  """Names of the levels and the confidence in them.
+  """Names of the levels of a kind [n] from top to bottom, and the confidence in them.
 
-  The last process above the first lump is T12. The confidence is 'high' for 12 processes and 5
-  lumps, and 'low' otherwise.
-
-  Args:
-    kind: [n] PROCESS or LUMP from top to bottom.
-
-  Returns:
-    n names, and the confidence. Names above T1 and below L5 are None; all are None without lumps.
+  The last process above the first lump is T12. Names above T1 and below L5 are None, and all are
+  None without both kinds. The confidence is 'high' for 12 processes and 5 lumps, else 'low'.
   """
   first = int((kind == LUMP).argmax()) if (kind == LUMP).any() else None
   if not first:
@@ -259,24 +222,12 @@ def name_levels(kind: np.ndarray) -> tuple[list[str | None], str]:
   return names, 'high' if exact else 'low'
 
 
-def flag_levels(y: np.ndarray, step: float, num_lone: int) -> list[str]:
-  """Flags of missing levels and of processes without a partner; y [n] in mm."""
-  gaps = np.diff(y)
-  notes = flags.flag_gaps(y / step, gaps > _GAP * np.median(gaps))
-  if num_lone > 3:
-    notes.append(f'{num_lone} processes have no partner on the other side')
-  return notes
-
-
-def _describe(levels: Levels, names: list[str | None], tilts: np.ndarray, line_deg: np.ndarray,
+def _describe(levels: Levels, names: Sequence[str | None], tilts: np.ndarray, line_deg: np.ndarray,
               steps: np.ndarray) -> tuple[Level, ...]:
   """The levels of the result."""
-  described = []
-  for i, (row, column) in enumerate(fit.to_pixels(levels.middle, steps)):
-    has_line = np.isfinite(line_deg[i])
-    left, right = fit.to_pixels(levels.ends[i], steps) if has_line else (None, None)
-    described.append(Level(
-        names[i], row, column, round(float(tilts[i]), 2), left=left, right=right,
-        kind='process' if levels.kind[i] == PROCESS else 'lump',
-        line_deg=round(float(line_deg[i]), 2) if has_line else None))
-  return tuple(described)
+  left, right = (fit.to_pixels(levels.ends[:, side], steps) for side in (0, 1))
+  return tuple(
+      Level(names[i], *center, round(float(tilts[i]), 2), left=left[i], right=right[i],
+            kind='process' if levels.kind[i] == PROCESS else 'lump',
+            line_deg=round(float(line_deg[i]), 2) if left[i] else None)
+      for i, center in enumerate(fit.to_pixels(levels.middle, steps)))

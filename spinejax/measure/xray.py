@@ -92,10 +92,8 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, smoothing: float | None 
 
 def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
   """The spine of a mask; raises NoAngle if the mask is not long and narrow."""
-  if not mask.any():
-    raise flags.NoAngle('the mask is empty')
-  if mask.all():
-    raise flags.NoAngle('the mask is all foreground')
+  flags.require(mask.any(), 'the mask is empty')
+  flags.require(not mask.all(), 'the mask is all foreground')
   labels, _ = ndimage.label(mask, np.ones((3, 3)))
   areas = np.bincount(labels.reshape(-1))
   areas[0] = 0
@@ -105,8 +103,8 @@ def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
   columns = mask @ np.arange(mask.shape[1]) / np.maximum(counts, 1)
   rows = Rows(mask, filled, filled * steps[0], columns[filled] * steps[1],
               counts[filled] * steps[1])
-  if len(filled) < 24 or np.ptp(rows.y) < 4 * rows.usual_width:
-    raise flags.NoAngle('the mask is not a spine: it is less than four times as long as wide')
+  flags.require(len(filled) >= 24 and np.ptp(rows.y) >= 4 * rows.usual_width,
+                'the mask is not a spine: it is less than four times as long as wide')
   return rows
 
 
@@ -134,8 +132,8 @@ def find_centerline(rows: Rows, steps: np.ndarray,
       chosen = SMOOTHING * float(np.clip((noise / _NOISE)**3, 1, _MAX_ROUGHNESS))
     y, x = _section_centers(rows.mask, steps, np.linspace(top, bottom, _POINTS), midline,
                             float(np.quantile(rows.width, 0.9)))
-    if len(y) < _POINTS // 2 or np.ptp(y) < 4 * rows.usual_width:
-      raise flags.NoAngle('the mask is not a spine: fewer than half of its sections are whole')
+    flags.require(len(y) >= _POINTS // 2 and np.ptp(y) >= 4 * rows.usual_width,
+                  'the mask is not a spine: fewer than half of its sections are whole')
   return y, x, chosen
 
 

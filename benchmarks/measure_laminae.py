@@ -1,14 +1,11 @@
-"""Errors of the center-of-lamina angle and of centerline Cobb on the exact shapes of phantoms.
+"""Errors of the center-of-lamina and centerline Cobb angles on exact shapes of phantoms.
 
-python -m tests.measure.benchmark_laminae [cases] [base]
-
-The seeds are (base, 0) to (base, cases - 1). Misses fall on the lumbar laminae four times as often
-as on the thoracic ones; false laminae lie anywhere within 460 x 80 x 30 mm. `sure` are the cases
-with 15 or more levels whose largest angle has an interval of at most 6 degrees. Masks are 600 x 225
-pixels of 0.8 mm.
+Run by `benchmarks.measurement`. Lumbar laminae are missed four times as often as thoracic ones; false
+laminae are anywhere within 460 x 80 x 30 mm. `sure` counts the cases with 15 or more levels whose
+largest angle has an interval of at most 6 degrees. X-ray masks are 600 x 225 pixels of 0.8 mm.
 """
-import sys
 import time
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -115,36 +112,29 @@ def benchmark_masks(name: str, cases: int = 40, base: int = 11) -> dict[str, flo
       tilts = truth.centerline_tilts
       covered.append(low <= (true or largest(
           curves.curve_angles(tilts, ['T1'] * len(tilts), 0.5))) <= high)
-  return {'MAD': mad(errors), 'bias': np.mean(errors), 'max': np.abs(errors).max(),
-          'cover': np.mean(covered)}
+  return {'mad': mad(errors), 'bias': float(np.mean(errors)), 'max': float(np.abs(errors).max()),
+          'covered': float(np.mean(covered))}
 
 
 def mad(values) -> float:
   return float(np.mean(np.abs(values))) if len(values) else float('nan')
 
 
-def main(cases: int = 40, base: int = 11):
-  print(f'{"":19}{"n":>3}{"fail":>5} {"MAD":>6}{"bias":>6}{"max":>6}{"naive":>7}{"lines":>6}'
-        f'{"cover":>6}{"rot":>5} | >= 15 levels, sure, ok | flagged')
+def rows(cases: int, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
+  """(name, errors) for each kind of input; the seeds are (seed, 0) to (seed, cases-1)."""
   for name, noise, missed, false in ROWS:
-    rows = benchmark(noise, missed, false, cases, base)
-    done = [row for row in rows if 'error' in row]
-    good, flagged = ([r['error'] for r in done if (r['status'] == 'ok') == ok]
-                     for ok in (True, False))
-    many = [r['error'] for r in done if r['levels'] >= 15]
-    sure = [r['error'] for r in done if r['sure']]
-    of = lambda key, done=done: np.array([row[key] for row in done if key in row])
-    error = of('error')
-    print(f'{name:19}{len(done):3}{len(rows) - len(done):5} {mad(error):6.2f}{error.mean():6.2f}'
-          f'{np.abs(error).max():6.1f}{mad(of("naive")):7.2f}{mad(of("line_error")):6.2f}'
-          f'{of("covered").mean():6.2f}{mad(np.concatenate([r["rotation"] for r in done])):5.1f} | '
-          f'{len(many)}: {mad(many):.2f}, sure {len(sure)}: {mad(sure):.2f}, '
-          f'ok {len(good)}: {mad(good):.2f} | {len(flagged)}: {mad(flagged):.2f} | '
-          f'{np.mean([row["ms"] for row in rows]):.0f} ms')
+    found = benchmark(noise, missed, false, cases, seed)
+    done = [row for row in found if 'error' in row]
+    error = np.array([row['error'] for row in done])
+    sure = [row['error'] for row in done if row['sure']]
+    yield f'center of lamina, {name}', {
+        'mad': mad(error), 'bias': float(error.mean()), 'max': float(np.abs(error).max()),
+        'naive': mad([row['naive'] for row in done]),
+        'covered': float(np.mean([row['covered'] for row in done if 'covered' in row])),
+        'fail': len(found) - len(done),
+        'partial': sum(row['status'] == 'partial' for row in done),
+        'sure': len(sure), 'sure_mad': mad(sure),
+        'rotation_mad': mad(np.concatenate([row['rotation'] for row in done])),
+        'ms': float(np.median([row['ms'] for row in found]))}
   for name in MASKS:
-    found = benchmark_masks(name, cases, base)
-    print(f'centerline Cobb, {name:16}', *(f'{key} {value:.2f}' for key, value in found.items()))
-
-
-if __name__ == '__main__':
-  main(*map(int, sys.argv[1:]))
+    yield f'centerline Cobb, {name}', benchmark_masks(name, cases, seed)

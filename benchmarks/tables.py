@@ -1,0 +1,160 @@
+"""Writes the tables of the documentation from the files in launch/results.
+
+  python -m benchmarks.tables            writes the tables between their markers
+  python -m benchmarks.tables --check    exits with 1 if a table differs from its file
+
+A table stands between `<!-- table: NAME -->` and `<!-- end -->` in README.md or docs/*.md.
+"""
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from absl import flags
+
+from spinejax.commands import cli
+
+POSITIONALS = ()
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / 'launch' / 'results'
+MARKED = re.compile(r'(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
+# What the papers print: Dice in percent in table 1 of SEAM and table I of SADANet.
+PRINTED = {
+    'sadanet:ours': ('–', '81.14'), 'sadanet:wo_sca': ('–', '80.80'), 'sadanet:wo_saa': ('–', '80.64'),
+    'seam:ours': ('81.85', '79.52'), 'seam:wo_al': ('81.14', '–'), 'seam:wo_ss': ('81.29', '–'),
+    'seam:fpn': ('80.04', '80.11'), 'seam:danet': ('79.05', '80.45'), 'sadanet:ccnet': ('–', '80.33'),
+    'sadanet:psanet': ('–', '80.75'), 'seam:emanet': ('80.48', '–'), 'seam:nonlocal': ('80.02', '–'),
+    'seam:unet': ('78.09', '78.09'), 'seam:rsnu': ('80.86', '80.86'), 'seam:ppmu': ('79.78', '–'),
+    'seam:wave_ct': ('80.33', '–'), 'sadanet:wide': ('–', '–'),
+}
+
+_CHECK = flags.DEFINE_bool('check', False, 'Change nothing; exit with 1 if a table is out of date.')
+
+
+def read(name: str) -> list[dict[str, Any]]:
+  """Rows of a file in launch/results."""
+  return [json.loads(line) for line in (RESULTS / name).read_text().splitlines() if line]
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], source: str) -> str:
+  """A Markdown table with its source below."""
+  lines = ['| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *rows)]
+  return '\n'.join(lines) + f'\n\n{source}\n'
+
+
+def number(value: float | None, digits: int, unit: str = '') -> str:
+  return '–' if value is None else f'{value:.{digits}f}{unit}'.replace('-', '−')
+
+
+def source_of(name: str, rows: Sequence[dict[str, Any]]) -> str:
+  """The sentence below a table: file, device, versions and dates."""
+  row = rows[-1]
+  dates = sorted({each['date'][:10] for each in rows})
+  days = dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'
+  return (f'`launch/results/{name}`; {row["cores"]} cores of {row["device"]}, jax '
+          f'{row["versions"]["jax"]}, {days}.')
+
+
+def quick_runs() -> str:
+  rows = read('quick_runs.jsonl')
+  cells = [[f'`{row["run"].removesuffix("_quick")}:quick`', str(row['cases']),
+            number(row['dice']['mean_foreground'], 3),
+            number(row['at_network_size']['accuracy'], 3),
+            number(sum(row['durations'].values()) / 60, 1, ' min')] for row in rows]
+  return table(['config', 'test phantoms', 'Dice, mean of the foreground classes',
+                'pixel accuracy at network size', 'whole run'], cells,
+               source_of('quick_runs.jsonl', rows))
+
+
+def quick_angles() -> str:
+  rows = [row for row in read('quick_runs.jsonl') if 'angles' in row]
+  cells = []
+  for row in rows:
+    found, naive = row['angles']['agreement'], row['angles']['naive']
+    cells.append([f'`{row["run"].removesuffix("_quick")}:quick`', row['angles']['method'],
+                  number(found['mad'], 1), number(found['bias'], 1),
+                  number(None if found['within'] is None else 100 * found['within'], 0, ' %'),
+                  number(found['r'], 2), number(naive['mad'], 1)])
+  return table(['network', 'angle', 'MAD', 'bias', 'within 5°', 'r', 'naive MAD'], cells,
+               source_of('quick_runs.jsonl', rows))
+
+
+def measurement() -> str:
+  rows = read('measurement.jsonl')
+  cells = [[row['row'], number(row['mad'], 2), number(row['bias'], 2), number(row['max'], 1),
+            number(row.get('naive'), 1), number(row['covered'], 2)] for row in rows]
+  first = rows[0]
+  return table(['exact or spoiled masks', 'MAD', 'bias', 'largest', 'naive MAD',
+                '95 % intervals hold the truth'], cells,
+               f'{first["cases"]} phantoms per row, seeds ({first["seed"]}, i). '
+               + source_of('measurement.jsonl', rows))
+
+
+def speed() -> str:
+  rows = {(row['system'], row['phase']): row for row in read('bench_cpu.jsonl')
+          if row.get('size') == 'quick' and row['status'] == 'ok' and 'torch' in row['sides']}
+  cells = []
+  for system, phase in rows:
+    if phase != 'forward' or (system, 'train') not in rows:
+      continue
+    forward, step = rows[system, 'forward'], rows[system, 'train']
+    times = [number(1e3 * row['sides'][side]['wall_median'], 1)
+             for row in (forward, step) for side in ('spinejax', 'torch')]
+    ratios = [number(row['ratios']['torch'], 2) for row in (forward, step)]
+    cells.append([forward['title'], 'x'.join(map(str, forward['shape'])), *times[:2], ratios[0],
+                  *times[2:], ratios[1], number(step['ratios'].get('plain'), 2)])
+  last = list(rows.values())
+  return table(['milliseconds', 'input', 'forward', 'PyTorch', 'ratio', 'step', 'PyTorch', 'ratio',
+                'step to plain Flax'], cells,
+               source_of('bench_cpu.jsonl', last)
+               + f' PyTorch {last[-1]["versions"]["torch"]}.')
+
+
+def networks() -> str:
+  rows = read('networks.jsonl')
+  cells = [[f'`{row["config"]}`', f'{row["parameters"]:,}', number(row['modules'] / 1e9, 2),
+            number(row['products'] / 1e9, 2), *PRINTED.get(row['config'], ('–', '–'))]
+           for row in rows]
+  return table(['config', 'parameters', 'G multiply-adds', 'with attention', 'Dice in SEAM',
+                'Dice in SADANet'], cells, source_of('networks.jsonl', rows))
+
+
+def xray() -> str:
+  rows = [row for row in read('first_edition.jsonl') if row['table'] == 'xray']
+  names = ('dice_spine', 'dice_border', 'dice_both', 'cross_entropy', 'accuracy')
+  cells = [[row['variant'], *(number(row[name], 3) for name in names),
+            number(row['angle_mad'], 1, '°')] for row in rows]
+  return table(['variant', 'Dice spine', 'border', 'both as one', 'cross entropy',
+                'pixel accuracy', 'angle MAD'], cells, '`launch/results/first_edition.jsonl`')
+
+
+TABLES = {function.__name__: function for function in (
+    measurement, networks, quick_angles, quick_runs, speed, xray)}
+
+
+def render(text: str) -> str:
+  """The text with all its tables made anew."""
+  return MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[4], text)
+
+
+def main(argv) -> int:
+  del argv
+  outdated = []
+  for path in [ROOT / 'README.md', *sorted((ROOT / 'docs').glob('*.md'))]:
+    text = path.read_text()
+    made = render(text)
+    if made != text:
+      outdated.append(path.relative_to(ROOT).as_posix())
+      if not _CHECK.value:
+        path.write_text(made)
+  if _CHECK.value and outdated:
+    print(f'error: the tables of {", ".join(outdated)} differ from launch/results; run python -m '
+          'benchmarks.tables.', file=sys.stderr)
+    return 1
+  return 0
+
+
+if __name__ == '__main__':
+  cli.run(main)

@@ -1,7 +1,7 @@
-"""X-rays in DICOM files, read through pydicom into gray levels.
+"""X-rays in DICOM files, by pydicom, as gray levels.
 
-Of the header only what the pixels need is read. No name, number or date of a patient leaves this
-module, not even in the sentence of an error.
+Only the part of the header that the pixels need is read. No name, number or date of a patient
+leaves this module, not even in an error.
 """
 import contextlib
 import io
@@ -18,19 +18,20 @@ import numpy as np
 
 SUFFIXES = ('.dcm', '.dicom')
 
-_PREAMBLE = 128
-_MAGIC = b'DICM'
+_PREAMBLE = 128  # bytes before the mark
+_MARK = b'DICM'
+_PICTURES = b'\x89PNG', b'\xff\xd8\xff', b'II*\0', b'MM\0*'  # first bytes of PNG, JPEG and TIFF
 _SPACINGS = (('PixelSpacing', 'PixelSpacing'),
              ('ImagerPixelSpacing', 'ImagerPixelSpacing, at the detector'))
-_LEAST_RANGE = 1 / 8  # of the gray scale; below it the check says so
-_LOCK = threading.Lock()  # around pydicom, whose settings and warnings are global
+_LEAST_RANGE = 1 / 8  # share of the gray scale; a picture that uses less gets a note
+_LOCK = threading.Lock()  # pydicom's settings and Python's warnings are global
 
 
 class XRay(NamedTuple):
-  """An X-ray as gray levels, bones bright.
+  """An X-ray as gray levels 0..255, bones bright.
 
   Attributes:
-    pixels: uint8 or float32 [H,W,1] or, of a color picture, uint8 [H,W,3]; 0..255.
+    pixels: uint8 or float32 [H,W,1], or uint8 [H,W,3] of a color picture.
     spacing: mm per pixel, vertical and horizontal; NaN where unknown.
     notes: what was done to the pixels and where the spacing is from, in words.
   """
@@ -40,25 +41,15 @@ class XRay(NamedTuple):
 
 
 def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
-  """Whether a file is DICOM: by its preamble, or, where that is missing, by its suffix."""
-  if content[_PREAMBLE:_PREAMBLE + len(_MAGIC)] == _MAGIC:
+  """Whether a file is DICOM: by its preamble, or without one by its suffix."""
+  if content[_PREAMBLE:_PREAMBLE + len(_MARK)] == _MARK:
     return True
-  pictures = b'\x89PNG', b'\xff\xd8\xff', b'II*\0', b'MM\0*'
-  return pathlib.Path(path).suffix.lower() in SUFFIXES and not content.startswith(pictures)
-
-
-def _pydicom(path: str | os.PathLike) -> Any:
-  try:
-    import pydicom
-  except ImportError:
-    raise ValueError(f'{path}: DICOM files need pydicom; run `pip install spinejax[medical]`, or '
-                     'save the X-ray as PNG.') from None
-  return pydicom
+  return pathlib.Path(path).suffix.lower() in SUFFIXES and not content.startswith(_PICTURES)
 
 
 @contextlib.contextmanager
 def quietly(pydicom: Any) -> Iterator[None]:
-  """Keeps pydicom from printing what it reads; one thread at a time."""
+  """Keeps pydicom from printing what it reads. One thread at a time."""
   logger, settings = logging.getLogger('pydicom'), pydicom.config.settings
   with _LOCK, warnings.catch_warnings():
     warnings.simplefilter('ignore')
@@ -72,20 +63,67 @@ def quietly(pydicom: Any) -> Iterator[None]:
       settings.reading_validation_mode = mode
 
 
-def _number(value: Any) -> float:
-  """The first of one or several numbers as a float; NaN of none."""
-  if value is None or value == '':
-    return math.nan
-  if isinstance(value, (int, float)):
-    return float(value)
+def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 28) -> XRay:
+  """Reads the X-ray of a DICOM file.
+
+  Stored values pass the modality transform (slope and intercept, or a table), then the first VOI
+  window or table of the file. Without one, the range that their bits can hold becomes 0..255.
+  MONOCHROME1 is inverted, YBR becomes RGB. 8-bit pixels that need none of it stay uint8. The
+  spacing is PixelSpacing, else ImagerPixelSpacing (at the detector, larger than in the body by the
+  magnification).
+
+  Args:
+    path: for messages only.
+    content: of the file.
+    most_pixels: larger pictures are refused.
+
+  Raises:
+    ValueError: pydicom is missing; no DICOM file, a truncated or corrupt one, no picture; several
+      frames; a compression that cannot be decoded here; other than 8 to 16 bits; color that is not
+      8-bit RGB.
+  """
   try:
-    return float(value)
-  except TypeError:
-    return float(value[0]) if len(value) else math.nan
+    import pydicom
+  except ImportError:
+    raise ValueError(f'{path}: DICOM files need pydicom; run `pip install spinejax[medical]`, or '
+                     'save the X-ray as PNG.') from None
+  damaged = ValueError(f'{path}: this is not a DICOM file, or it is truncated or corrupt.')
+  with quietly(pydicom):
+    try:
+      data = pydicom.dcmread(io.BytesIO(content), force=True)
+      if not len(data):
+        raise damaged
+      header = _read_header(data) if 'PixelData' in data else None
+    except Exception:  # pydicom raises many kinds of errors for damaged files
+      raise damaged from None
+    if header is None:
+      if content[_PREAMBLE:_PREAMBLE + len(_MARK)] != _MARK:
+        raise damaged
+      raise ValueError(f'{path}: the DICOM file holds no picture.')
+    _check_header(path, header, most_pixels)
+    stored = _decode(path, pydicom, data)
+    size = header.rows, header.columns
+    if stored.shape != (size if header.samples == 1 else (*size, 3)):
+      raise ValueError(f'{path}: the pixels of the DICOM file are truncated or corrupt.')
+    notes: list[str] = []
+    if header.samples == 3:
+      pixels = stored.astype(np.uint8)
+    else:
+      try:
+        pixels, notes = _to_gray_levels(pydicom, data, header, stored)
+      except Exception:
+        raise ValueError(f'{path}: a table of gray levels in the DICOM file is damaged.') from None
+      pixels = pixels[..., None]
+  notes.append('{:.4g} x {:.4g} mm a pixel ({})'.format(*header.spacing, header.spacing_from)
+               if header.spacing_from else 'no pixel spacing')
+  return XRay(pixels, header.spacing, tuple(notes))
+
+
+# ------------------------------------------------------------------------------------- header
 
 
 class _Header(NamedTuple):
-  """What the pixels need to know."""
+  """What decoding needs to know, under the names of DICOM."""
   frames: int
   rows: int
   columns: int
@@ -99,42 +137,50 @@ class _Header(NamedTuple):
   intercept: float
   center: float
   width: float
-  function: str
   spacing: tuple[float, float]
   spacing_from: str
 
 
+def _first_number(value: Any) -> float:
+  """The first of one or several numbers; NaN if there is none."""
+  try:
+    return float(value)
+  except (TypeError, ValueError):
+    return float(value[0]) if value else math.nan
+
+
 def _read_header(data: Any) -> _Header:
-  """Reads the tags; whatever pydicom raises of a damaged one is for the caller."""
-  spacing, source = (math.nan, math.nan), ''
-  for keyword, words in _SPACINGS:
-    value = data.get(keyword)
-    try:
-      found = tuple(float(size) for size in value)
-    except (TypeError, ValueError):
-      continue
-    if len(found) == 2 and all(math.isfinite(size) and size > 0 for size in found):
-      spacing, source = found, words
-      break
+  """Reads the tags. Damaged ones raise whatever pydicom raises."""
   allocated = int(data.BitsAllocated)
   bits = int(data.get('BitsStored') or allocated)
   high_bit = data.get('HighBit')
-  slope, intercept = _number(data.get('RescaleSlope')), _number(data.get('RescaleIntercept'))
+  spacing, spacing_from = _read_spacing(data)
   return _Header(
       frames=int(data.get('NumberOfFrames') or 1), rows=int(data.Rows), columns=int(data.Columns),
       samples=int(data.get('SamplesPerPixel') or 1), bits=bits, allocated=allocated,
       high_bit=bits - 1 if high_bit is None else int(high_bit),
       signed=bool(data.get('PixelRepresentation')),
       photometric=str(data.get('PhotometricInterpretation', '')).strip().upper(),
-      slope=1.0 if 'RescaleSlope' not in data else slope,
-      intercept=0.0 if 'RescaleIntercept' not in data else intercept,
-      center=_number(data.get('WindowCenter')), width=_number(data.get('WindowWidth')),
-      function=str(data.get('VOILUTFunction') or 'LINEAR').strip().upper(),
-      spacing=spacing, spacing_from=source)
+      slope=_first_number(data.get('RescaleSlope', 1)),
+      intercept=_first_number(data.get('RescaleIntercept', 0)),
+      center=_first_number(data.get('WindowCenter')), width=_first_number(data.get('WindowWidth')),
+      spacing=spacing, spacing_from=spacing_from)
 
 
-def _refuse(path: str | os.PathLike, header: _Header, most_pixels: int) -> None:
-  """Raises ValueError unless the header is that of one picture this module reads."""
+def _read_spacing(data: Any) -> tuple[tuple[float, float], str]:
+  """Spacing in mm and the tag it is from; NaN and '' without a valid one."""
+  for keyword, words in _SPACINGS:
+    try:
+      vertical, horizontal = (float(size) for size in data.get(keyword))
+    except (TypeError, ValueError):
+      continue
+    if all(math.isfinite(size) and size > 0 for size in (vertical, horizontal)):
+      return (vertical, horizontal), words
+  return (math.nan, math.nan), ''
+
+
+def _check_header(path: str | os.PathLike, header: _Header, most_pixels: int) -> None:
+  """Raises ValueError unless this module reads such a picture."""
   if header.frames != 1:
     raise ValueError(f'{path}: the file holds {header.frames} pages or frames; save one image per '
                      'file.')
@@ -159,8 +205,11 @@ def _refuse(path: str | os.PathLike, header: _Header, most_pixels: int) -> None:
                      f'{header.intercept:g}; expected a slope other than 0.')
 
 
+# ------------------------------------------------------------------------------------- pixels
+
+
 def _decode(path: str | os.PathLike, pydicom: Any, data: Any) -> np.ndarray:
-  """The stored pixels."""
+  """The stored pixels, without overlays in the bits above them."""
   damaged = ValueError(f'{path}: the pixels of the DICOM file are truncated or corrupt.')
   try:
     syntax = data.file_meta.get('TransferSyntaxUID')
@@ -174,7 +223,7 @@ def _decode(path: str | os.PathLike, pydicom: Any, data: Any) -> np.ndarray:
     available = known and pydicom.pixels.get_decoder(syntax).is_available
   except NotImplementedError:
     available = False
-  except Exception:  # pydicom raises many kinds, and each means the same
+  except Exception:
     raise damaged from None
   if not available:
     raise ValueError(
@@ -192,38 +241,32 @@ def _decode(path: str | os.PathLike, pydicom: Any, data: Any) -> np.ndarray:
 
 def _to_gray_levels(pydicom: Any, data: Any, header: _Header, stored: np.ndarray
                     ) -> tuple[np.ndarray, list[str]]:
-  """Rescales, windows and inverts stored pixels [H,W]; float32 (or untouched uint8) 0..255."""
-  notes = []
-  unused = header.allocated - header.bits
-  if unused:  # old files keep overlays in the bits above
-    kind = np.dtype(f'{"i" if header.signed else "u"}{header.allocated // 8}')
-    stored = (stored.astype(kind) << unused) >> unused
+  """Applies the transforms to stored pixels [H,W]; float32 (or unchanged uint8) 0..255."""
   least = -(1 << header.bits - 1) if header.signed else 0
-  ends = np.array([least, least + (1 << header.bits) - 1], np.float64)
-  plain = (header.slope, header.intercept) == (1, 0)
+  ends = np.array([least, least + (1 << header.bits) - 1])
+  plain, notes = False, []
+  data.RescaleSlope, data.RescaleIntercept = header.slope, header.intercept  # it needs both
+  values = pydicom.pixels.apply_modality_lut(stored, data)
   if data.get('ModalityLUTSequence'):
-    pixels = pydicom.pixels.apply_modality_lut(stored, data).astype(np.float32)
     low, high = 0.0, 2.0 ** int(data.ModalityLUTSequence[0].LUTDescriptor[2]) - 1
-    plain = False
     notes.append('modality table applied')
   else:
     low, high = sorted(ends * header.slope + header.intercept)
-    pixels = stored if plain else (
-        stored.astype(np.float32) * np.float32(header.slope) + np.float32(header.intercept))
+    plain = (header.slope, header.intercept) == (1, 0)
     notes += [] if plain else [f'rescaled by {header.slope:g} and {header.intercept:g}']
   if data.get('VOILUTSequence'):
     bounds = np.iinfo(np.int32)
-    values = np.clip(np.rint(pixels), bounds.min, bounds.max - 127).astype(np.int32)
-    pixels = pydicom.pixels.apply_voi(values, data).astype(np.float32)
-    levels = pixels * np.float32(255 / (2 ** int(data.VOILUTSequence[0].LUTDescriptor[2]) - 1))
+    values = np.clip(np.rint(values), bounds.min, bounds.max - 127).astype(np.int32)
+    high = 2.0 ** int(data.VOILUTSequence[0].LUTDescriptor[2]) - 1
+    levels = pydicom.pixels.apply_voi(values, data) * (255 / high)
     notes.append('table of gray levels (VOI LUT) applied')
   elif math.isfinite(header.center) and header.width > 0:
-    levels = window(pixels, header.center, header.width, header.function)
+    levels = _apply_window(pydicom, data, header, values)
     notes.append(f'window {header.center:g} wide {header.width:g}')
   elif header.bits == 8 and plain and not header.signed:
-    levels = pixels.astype(np.uint8)
+    levels = stored.astype(np.uint8)
   else:
-    levels = ((pixels.astype(np.float32) - np.float32(low)) * np.float32(255 / (high - low)))
+    levels = (values - low) * (255 / (high - low))
   if levels.dtype != np.uint8:
     levels = np.clip(levels, 0, 255).astype(np.float32)
   if header.photometric == 'MONOCHROME1':
@@ -235,77 +278,15 @@ def _to_gray_levels(pydicom: Any, data: Any, header: _Header, stored: np.ndarray
   return levels, notes
 
 
-def window(pixels: np.ndarray, center: float, width: float, function: str = 'LINEAR'
-           ) -> np.ndarray:
-  """Gray levels of a VOI window as DICOM PS3.3 C.11.2.1.2 has it, float32 0..255.
-
-  LINEAR: ((x - (c - 0.5)) / (w - 1) + 0.5) 255; LINEAR_EXACT: ((x - c) / w + 0.5) 255; both
-  clipped; SIGMOID: 255 / (1 + exp(-4 (x - c) / w)). LINEAR of width 1 is a step at c - 0.5; a
-  width below 1 is taken as LINEAR_EXACT.
-
-  Args:
-    pixels: of any shape, after the rescale.
-    center, width: of the window; width > 0.
-  """
-  x = pixels.astype(np.float32)
-  if function == 'SIGMOID':
-    return np.float32(255) / (1 + np.exp(np.clip(-4 * (x - np.float32(center)) / np.float32(width),
-                                                 -80, 80)))
-  if function != 'LINEAR_EXACT' and width >= 1:
-    center, width = center - 0.5, width - 1
-  if not width:
-    return np.where(x > np.float32(center), np.float32(255), np.float32(0))
-  return np.clip((x - np.float32(center)) / np.float32(width) + np.float32(0.5), 0, 1
-                 ) * np.float32(255)
-
-
-def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 28) -> XRay:
-  """Reads the X-ray of a DICOM file as gray levels 0..255, bones bright.
-
-  Stored values go through the modality rescale (slope, intercept or table), then through the first
-  VOI window or table if the file has one, else the range its bits can hold is brought to 0..255;
-  MONOCHROME1 is inverted. 8-bit pixels that need none of it stay uint8. The spacing is
-  PixelSpacing, else ImagerPixelSpacing (at the detector, larger than in the body by the
-  magnification), else unknown.
-
-  Args:
-    path: for messages only.
-    content: of the file.
-    most_pixels: more are refused.
-
-  Raises:
-    ValueError: pydicom is missing; no DICOM file, truncated or corrupt; no picture; several frames;
-      compressed in a way that cannot be decoded here; other than 8 to 16 bits; color that is not
-      8-bit RGB.
-  """
-  pydicom = _pydicom(path)
-  damaged = ValueError(f'{path}: this is not a DICOM file, or it is truncated or corrupt.')
-  with quietly(pydicom):
-    try:
-      data = pydicom.dcmread(io.BytesIO(content), force=True)
-      if not len(data):
-        raise damaged
-      header = _read_header(data) if 'PixelData' in data else None
-    except Exception:
-      raise damaged from None
-    if header is None:
-      if content[_PREAMBLE:_PREAMBLE + len(_MAGIC)] != _MAGIC:
-        raise damaged
-      raise ValueError(f'{path}: the DICOM file holds no picture.')
-    _refuse(path, header, most_pixels)
-    stored = _decode(path, pydicom, data)
-    size = header.rows, header.columns
-    if stored.shape != (size if header.samples == 1 else (*size, 3)):
-      raise ValueError(f'{path}: the pixels of the DICOM file are truncated or corrupt.')
-    notes: list[str] = []
-    if header.samples == 3:
-      pixels = stored.astype(np.uint8)
-    else:
-      try:
-        pixels, notes = _to_gray_levels(pydicom, data, header, stored)
-      except Exception:
-        raise ValueError(f'{path}: a table of gray levels in the DICOM file is damaged.') from None
-      pixels = pixels[..., None]
-  notes.append(f'{header.spacing[0]:.4g} x {header.spacing[1]:.4g} mm a pixel '
-               f'({header.spacing_from})' if header.spacing_from else 'no pixel spacing')
-  return XRay(pixels, header.spacing, tuple(notes))
+def _apply_window(pydicom: Any, data: Any, header: _Header, values: np.ndarray) -> np.ndarray:
+  """Gray levels 0..255 of the first VOI window (PS3.3, C.11.2.1.2)."""
+  window = pydicom.Dataset()
+  window.WindowCenter, window.WindowWidth = header.center, header.width
+  function = str(data.get('VOILUTFunction') or 'LINEAR').strip().upper()
+  if function not in ('LINEAR_EXACT', 'SIGMOID'):
+    function = 'LINEAR' if header.width >= 1 else 'LINEAR_EXACT'  # LINEAR needs a width from 1
+  window.VOILUTFunction = function
+  # These make 0..255 the range of the result.
+  window.PhotometricInterpretation, window.PixelRepresentation = 'MONOCHROME2', 0
+  window.BitsStored = 8
+  return pydicom.pixels.apply_windowing(values.astype(np.float64), window)

@@ -16,7 +16,7 @@ LABELS = ('mask', *DRAWN)
 BORDER_WIDTH = 0.02  # width of the border, as a fraction of the width of the image
 
 _LEAST_BORDER = 2.0  # pixels
-_EDGE_SHIFT = 1e-6  # pixels
+_EDGE_SHIFT = 1e-5, 1e-10  # pixels in x and y; slanted edges are left or right, not upper or lower
 _SPECK = 0.1  # of the median area of a body; smaller pieces of a mask are left out
 
 
@@ -49,7 +49,7 @@ def fill_polygons(polygons: Sequence[np.ndarray], size: Sequence[int]) -> np.nda
   filled = np.zeros(tuple(size), bool)
   for polygon in polygons:
     # scikit-image counts all edges as inside. The shift moves right and lower edges off centers.
-    x, y = polygon.T - _EDGE_SHIFT
+    x, y = (polygon - _EDGE_SHIFT).T
     filled[draw.polygon(y, x, filled.shape)] = True
   return filled
 

@@ -139,10 +139,11 @@ def write_volumes(
 
 
 def volume_config(directory: str | pathlib.Path, **fields) -> dict:
-  """config.data of a folder of `write_volumes`."""
+  """config.data of a folder of `write_volumes` as a plain dict."""
   return data_config(directory, **{**dict(
       classes=('background', 'lamina'), image_size=(12, 8, 6), patch_size=(12, 8, 6),
-      patch_stride=(0, 0, 0)), **fields})
+      patch_stride=(0, 0, 0), top_layer='interface', column_width=60.0, labels='cubes', axes=''),
+      **fields})
 
 
 def write_split(path: str | pathlib.Path, **sets: Sequence[str]) -> str:
@@ -152,9 +153,10 @@ def write_split(path: str | pathlib.Path, **sets: Sequence[str]) -> str:
 
 
 def data_config(directory: str | pathlib.Path, **fields) -> dict:
-  """config.data of a folder of `write_folder` as a plain dict, every field given a value."""
+  """config.data of a folder of `write_folder` as a plain dict; X-rays add labels and border."""
   return dict(dict(
       name='folder', directory=str(directory), classes=('background', 'a', 'b', 'c'), label_map=(),
       palette='', channels=1, image_size=(64, 32), patch_size=(32, 32), patch_stride=(16, 32),
       num_train=0, num_validation=0, num_test=0, split_file='', split_seed=0, difficulty=1.0,
-      render_size=(128, 32), mean=None, std=None, cache='auto'), **fields)
+      render_size=(128, 32), mean=(0.0,), std=(0.0,), preparation=('rescale',), cache='auto'),
+      **fields)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spinejax.data import batches
+from spinejax.data import examples
 from spinejax.data import build
 from spinejax.data import datasets
+from spinejax.data import examples
 from spinejax.readers import landmarks
 from spinejax.readers import orientation
 from spinejax.data import preparation
@@ -66,7 +67,7 @@ def test_preparation_of_the_config(tmp_path):
   np.testing.assert_allclose(record.landmarks, points, atol=1e-6)
   np.testing.assert_array_equal(record.label, landmarks.cubes(points, (6, 8, 4)))
   np.testing.assert_allclose(record.spacing, [3, 1.5, 1.5])
-  case = batches.prepare_case(record, folders.volume_config(tmp_path, **fields))
+  case = examples.prepare_case(record, folders.volume_config(tmp_path, **fields))
   assert abs(case['image'].mean()) < 1e-5 and abs(case['image'].std() - 1) < 1e-4
   np.testing.assert_array_equal(case['label'], record.label)
   folders.write_volumes(tmp_path / 'masks_of', 2, labels='masks')
@@ -79,9 +80,9 @@ def test_a_built_dataset_equals_its_folder(tmp_path, labels):
   folders.write_volumes(tmp_path / 'in', 6, labels=labels, patients='aabbcd')
   text = builds(tmp_path / 'in', tmp_path / 'out')
   assert 'voxels down x across x deep' in text and '12 x 8 x 6' in text
-  line, = [line for line in text.replace('\n', ' ').split('python -m ')[1:]]
+  line, = [line for line in text.replace('\n', ' ').split('spinejax train ')[1:]]
   words = shlex.split(line)
-  assert '--config=configs/c_unet.py' in words and '--config.data.name=built' in words
+  assert '--config=c_unet' in words and '--config.data.name=built' in words
   assert not any(word.startswith('--config.model') for word in words)
   fields = dict(image_size=(6, 8, 6), num_validation=1, num_test=1)
   dataset = load(tmp_path / 'out', name='built', **fields)
@@ -185,7 +186,7 @@ def test_every_fault_is_one_line(tmp_path):
       strict=True)):
     assert words in line and line.startswith(str(images / f'case_{i:02d}.npz'))
   assert os.listdir(tmp_path) == ['in']
-  with pytest.raises(ValueError, match='There are 7 more faults; python -m spinejax.data.build'):
+  with pytest.raises(ValueError, match='There are 7 more faults; spinejax build'):
     load(tmp_path / 'in')
 
 
@@ -222,7 +223,7 @@ def test_images_and_volumes_are_kept_apart(tmp_path):
   for name, folder in (('folder', 'volumes_only'), ('built', 'built_volumes')):
     with pytest.raises(ValueError, match=r'holds volumes, but data.image_size \(64, 32\) is that'):
       datasets.load_dataset(folders.data_config(tmp_path / folder, name=name, **fields))
-    for other in (dict(channels=3), dict(label_map=(0, 1)), dict(classes=('a', 'b', 'c'))):
+    for other in (dict(channels=3), dict(classes=('a', 'b', 'c'))):
       with pytest.raises(ValueError, match='volumes have one channel and 2 labels'):
         load(tmp_path / folder, name=name, **other)
   with pytest.raises(ValueError, match='volumes have one channel and 2 labels'):
@@ -256,7 +257,7 @@ def test_a_prediction_goes_back_to_the_file_it_came_from(tmp_path):
   volume = volumes.read_volume(tmp_path / 'images/case_00.npz')
   config = folders.volume_config(tmp_path, preparation=preparation.STEPS, top_layer=1.5)
   record = Record('', '', volume.array[..., None], None, volume.spacing)
-  prepared, done = preparation.prepare_record(record, **preparation.options_of(config))
+  prepared, done = preparation.prepare_record(record, preparation.options_of(config))
   assert prepared.image.shape == (12, 8, 6, 1)
   mask = landmarks.cubes([[4, 4, 3]], (12, 8, 6))
   volumes.write_mask(tmp_path / 'm.npz', preparation.from_grid(mask, done), volume.geometry)

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from spinejax.data import build
-from spinejax.readers import dicom
 from spinejax.readers import checks
 from spinejax.readers import images
 from spinejax.readers import layouts
@@ -91,7 +90,8 @@ def test_signed_pixels_start_at_the_least_value(tmp_path):
 
 def test_bits_above_the_stored_ones_are_ignored(tmp_path):
   pixels = np.array([[5, 5 | 0xf000, 4095]], np.uint16)
-  image = levels(write_dicom(tmp_path / 'a.dcm', pixels, 12))
+  path = write_dicom(tmp_path / 'a.dcm', pixels, 12)
+  image = levels(path)
   assert image[0, 0] == image[0, 1]
   np.testing.assert_allclose(image[0, 2], 255)
   pixels = np.array([[-3, -3 & 0x0fff, 7]], np.int16)
@@ -116,13 +116,14 @@ def test_rescale_and_window(tmp_path):
                              atol=1e-4)
 
 
-def test_windows_by_hand():
-  x = np.array([-10.0, 0, 10])
-  np.testing.assert_allclose(dicom.window(x, 0, 20, 'SIGMOID'),
-                             255 / (1 + np.exp([2.0, 0, -2])), rtol=1e-6)
-  np.testing.assert_array_equal(dicom.window(x, 0.5, 1), [0, 0, 255])
-  np.testing.assert_allclose(dicom.window(x, 0, 20, 'LINEAR_EXACT'), [0, 127.5, 255])
-  assert np.isfinite(dicom.window(np.array([-1e30, 1e30]), 0, 1e-3, 'SIGMOID')).all()
+@pytest.mark.parametrize('function, center, width, expected', [
+    ('SIGMOID', 10, 20, 255 / (1 + np.exp([2.0, 0, -2]))), ('SIGMOID', 10, 1e-3, [0, 127.5, 255]),
+    ('LINEAR', 10.5, 1, [0, 0, 255]), ('LINEAR', 10, 0.5, [0, 127.5, 255]),
+    ('LINEAR_EXACT', 10, 20, [0, 127.5, 255])])
+def test_windows_by_hand(tmp_path, function, center, width, expected):
+  path = write_dicom(tmp_path / 'a.dcm', np.array([[0, 10, 20]], np.uint16), 12,
+                     VOILUTFunction=function, WindowCenter=str(center), WindowWidth=str(width))
+  np.testing.assert_allclose(levels(path)[0], expected, atol=1e-4)
 
 
 def test_tables_of_gray_levels(tmp_path):

@@ -54,6 +54,7 @@ def read(path: str | os.PathLike) -> Stored:
     raise stored.damaged(path, KIND) from None
   scale = _MM_PER_UNIT.get(int(header['xyzt_units']) & 7, 1.0)  # nibabel ignores the unit
   header['pixdim'][1:4] = np.abs(header['pixdim'][1:4])
+  header['pixdim'][0] = -1 if header['pixdim'][0] < 0 else 1  # 0 counts as 1
   spacing = header['pixdim'][1:4].astype(np.float64) * scale
   stored.check_spacing(path, spacing)
   origin, direction = _read_place(path, header)

@@ -70,8 +70,10 @@ def _read_place(path: str | os.PathLike, fields: Mapping[str, object]
       stored.check_spacing(path, spacing)
       direction = (steps * signs / spacing[:, None]).T
     else:
-      spacing = np.abs(np.asarray(fields.get('spacings', stored.NO_SPACING), np.float64))
-      direction = np.eye(3)
+      steps = np.asarray(fields.get('spacings', stored.NO_SPACING), np.float64)
+      spacing, direction = np.abs(steps), np.diag(np.where(steps < 0, -1.0, 1.0))
+      if 'axismins' in fields and 'spaceorigin' not in fields:  # where the first voxel begins
+        origin = np.asarray(fields['axismins'], np.float64) + steps / 2
   except (TypeError, IndexError):
     raise stored.damaged(path, KIND) from None
   if spacing.shape != (3,) or origin.shape != (3,) or direction.shape != (3, 3):

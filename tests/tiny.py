@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 _RESNET = {'backbone_width': 4}
 _PYRAMID = {**_RESNET, 'neck_features': 8, 'head_features': 8}
 _DILATED = {**_RESNET, 'head_features': 8, 'auxiliary_features': 8}
-_MODEL = {
+MODEL_FIELDS = {
     'ccnet': {**_DILATED, 'query_features': 4},
     'danet': {**_DILATED, 'query_features': 4},
     'emanet': {**_DILATED, 'ema_features': 8, 'num_bases': 4},
@@ -32,7 +32,7 @@ def tiny_config(name: str = 'rsn_unet:quick', **overrides) -> ConfigDict:
   file, _, variant = name.partition(':')
   config = config_lib.load_config(f'{ROOT}/configs/{file}.py' + (f':{variant}' if variant else ''))
   with config.unlocked():
-    config.model.update(_MODEL[config.model.name])
+    config.model.update(MODEL_FIELDS[config.model.name])
   config.update_from_flattened_dict({
       'num_steps': 4, 'num_epochs': 0, 'batch_size': 2, 'eval_batch_size': 2, 'log_every': 1,
       'eval_every': 2, 'data.num_train': 4, 'data.num_validation': 1, 'data.num_test': 3,

@@ -73,11 +73,11 @@ class LoadedRun:
     variables: {'params', 'batch_stats'}, the trained weights of the model.
     predictor: the compiled network, for the functions of `spinejax.inference`.
   """
-  config: ConfigDict
+  config: ConfigDict = dataclasses.field(repr=False)
   step: int
   model: nn.Module
-  variables: dict[str, Any]
-  predictor: loading.Predictor
+  variables: dict[str, Any] = dataclasses.field(repr=False)
+  predictor: loading.Predictor = dataclasses.field(repr=False)
 
   def predict(self, image: np.ndarray, spacing: Spacing = None) -> Result:
     """Segments an image or volume of any size and measures its angles.

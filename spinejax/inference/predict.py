@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from spinejax import measure
-from spinejax.data import batches
+from spinejax.data import examples
 from spinejax.data import resize
 from spinejax.inference.load import Predictor
 from spinejax.measure.spacing import Spacing
@@ -37,12 +37,12 @@ def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterat
   network's size and the mask is resized to the nearest pixel (RSN-U-net, section III.A).
   """
   config = predictor.config
-  for chunk, batch in batches.image_batches(images, config.data, predictor.batch_size):
+  for chunk, batch in examples.image_batches(images, config.data, predictor.batch_size):
     if predictor.transfer is not None:
       batch = predictor.transfer(batch)
     for image, seen, logits in zip(chunk, batch, predictor.logits(batch)):
       size = image.shape[:-1]
-      used = tuple(slice(n) for n in batches.network_size(size, config.data))
+      used = tuple(slice(n) for n in examples.network_size(size, config.data))
       prediction = to_original_size(logits[used], size, config.evaluation.resize)
       if predictor.transfer is not None:
         styled = resize.resize_bilinear(seen[used], size)

@@ -18,7 +18,7 @@ from rich.console import Console
 from spinejax import logs
 from spinejax import runs
 from spinejax import steps
-from spinejax.data import batches
+from spinejax.data import examples
 from spinejax.data import datasets
 from spinejax.inference.restore import Run
 from spinejax.models import wave_ct
@@ -83,10 +83,10 @@ def load_styles(run: Run, compute_style: Callable[[np.ndarray], wave_ct.Style], 
   if styles is not None:
     return styles
   training = _training_cases(run) if training is None else training
-  images = (training[i]['image'] for i in range(len(training)))
+  images = (training[i].image for i in range(len(training)))
   found = []
   with logs.progress_of('reading styles', len(training), Console()) as progress:
-    for chunk, batch in batches.image_batches(images, run.config.data, batch_size):
+    for chunk, batch in examples.image_batches(images, run.config.data, batch_size):
       found.append([level[:len(chunk)] for level in compute_style(batch)])
       progress.advance(len(chunk))
   styles = tuple(np.concatenate(level) for level in zip(*found))

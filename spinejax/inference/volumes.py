@@ -45,8 +45,7 @@ def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Numbers) ->
     ValueError: as `preparation.prepare`.
   """
   options = preparation.options_of(predictor.config.data)
-  options.pop('labels')
-  image, prepared = preparation.prepare(array, spacing, **options)
+  image, prepared = preparation.prepare(array, spacing, options)
   prediction, = predict_images(predictor, [image[..., None]])
   probability = preparation.from_grid(prediction.probs[..., 1], prepared)
   centroids = laminae.find_components(prediction.mask).centroids

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from spinejax.readers import memory
 from spinejax.inference import tiles
 from spinejax.models import unet
 
@@ -73,18 +72,24 @@ def test_what_sees_no_farther_than_an_eighth_of_a_tile_is_the_whole():
   assert 0 < difference(13).max() < 0.1
 
 
-@pytest.mark.parametrize('size, tile', [((96, 45), (64, 45)), ((48, 15, 6), (32, 15, 6))])
-def test_tiles_of_a_network_are_the_whole(size, tile):
-  model = unet.UNet(num_classes=2, features=2, levels=1)
+def make_network(size, levels):
+  """Images of a size, and the logits of a U-Net with random weights."""
+  model = unet.UNet(num_classes=2, features=2, levels=levels)
   images = np.random.default_rng(0).normal(size=(1, *size, 1)).astype(np.float32)
   variables = jax.jit(functools.partial(model.init, train=True))(
       {'params': jax.random.key(0), 'dropout': jax.random.key(0)}, images)
+  apply = jax.jit(lambda images: model.apply(variables, images, train=False)['logits'])
+  return images, lambda images: np.asarray(apply(images))
+
+
+@pytest.mark.parametrize('size, tile', [((96, 45), (64, 45)), ((48, 15, 6), (32, 15, 6))])
+def test_tiles_of_a_network_are_the_whole(size, tile):
+  images, network = make_network(size, levels=1)
   calls = []
 
   def predict(images):
     calls.append(images.shape[1:-1])
-    return np.asarray(jax.jit(functools.partial(model.apply, train=False))(
-        variables, images)['logits'])
+    return network(images)
 
   whole = predict(images)
   result = tiles.predict_in_tiles(predict, images, tile)
@@ -96,34 +101,7 @@ def test_tiles_of_a_network_are_the_whole(size, tile):
 
 
 def test_tiles_smaller_than_the_stride_of_a_network_pass():
-  model = unet.UNet(num_classes=1, features=2, levels=2)
-  images = np.random.default_rng(0).normal(size=(1, 7, 5, 1)).astype(np.float32)
-  variables = jax.jit(functools.partial(model.init, train=True))(
-      {'params': jax.random.key(0), 'dropout': jax.random.key(0)}, images)
-  apply = jax.jit(lambda x: model.apply(variables, x, train=False)['logits'])
-  predict = lambda x: np.asarray(apply(x))
+  images, predict = make_network((7, 5), levels=2)
   result = tiles.predict_in_tiles(predict, images, (3, 3))
-  assert result.shape == (1, 7, 5, 1) and np.isfinite(result).all()
+  assert result.shape == (1, 7, 5, 2) and np.isfinite(result).all()
   np.testing.assert_array_equal(tiles.predict_in_tiles(predict, images, (7, 5)), predict(images))
-
-
-def test_too_little_memory_is_one_sentence():
-  memory.require(10, 'a thing', 'wait', 10)
-  with pytest.raises(ValueError, match='a thing needs 3 GiB of memory and 2 GiB are left; wait.'):
-    memory.require(3 * 2**30, 'a thing', 'wait', 2 * 2**30)
-  with pytest.raises(ValueError, match=r'needs 1.13e\+15 GiB'):
-    memory.require(2**80, 'all', 'wait')
-
-
-@pytest.mark.parametrize('text, expected', [
-    ('4GB', 4 * 10**9), ('1.5GiB', 3 * 2**29), ('800 mb', 8 * 10**8), ('.5kib', 512),
-    ('2TB', 2 * 10**12)])
-def test_sizes_of_memory_are_read(text, expected):
-  assert memory.parse(text) == expected
-
-
-@pytest.mark.parametrize('text', ['4', 'GB', '-1GB', '0GB', '1e3GB', '4 GB more', 'nan', '4G',
-                                  '9' * 40 + 'GB', '1.2.3GB'])
-def test_other_sizes_are_one_sentence(text):
-  with pytest.raises(ValueError, match='memory is given as 4GB, 800MB or 1.5GiB, not'):
-    memory.parse(text)

@@ -1,0 +1,31 @@
+"""Run folders with random weights, which need no training."""
+import jax
+import jax.numpy as jnp
+import optax
+
+from spinejax import checkpoints
+from spinejax import runs
+from spinejax import steps
+from spinejax.models import create_model
+from tests import tiny
+
+
+def write_run(workdir, name, size, **overrides):
+  """Writes a run whose weights are spread enough to give sharp answers; returns its config."""
+  config = tiny.tiny_config(name, **{
+      'data.image_size': size, 'data.patch_size': size, 'data.render_size': size,
+      'eval_batch_size': 1, **overrides})
+  model, key = create_model(config.model), jax.random.key(0)
+  state = steps.create_train_state(
+      key, model, optax.sgd(0.1), (1, *size, config.data.channels))
+  leaves, tree = jax.tree.flatten(state.params)
+  noise = [x + 0.2 * jax.random.normal(jax.random.fold_in(key, i), x.shape)
+           for i, x in enumerate(leaves)]
+  state = state.replace(params=jax.tree.unflatten(tree, noise), step=jnp.int32(7))
+  info = {'mean': [100.0], 'std': [50.0], 'classes': list(config.data.classes)}
+  runs.claim(workdir, 'config', config)
+  runs.claim(workdir, 'dataset', info)
+  manager = checkpoints.create_manager(str(workdir))
+  checkpoints.save(manager, state, config=config.to_dict(), dataset=info, score=None)
+  manager.close()
+  return config

@@ -1,6 +1,8 @@
-"""Speed and memory of spinejax beside an independent PyTorch, outputs compared first.
+"""Benchmarks, which are part of the repository and not of the package.
 
-`systems` says what is measured, `harness` runs the two sides in turns, each in a process of its own
-that `worker` serves: `spinejax_side` with spinejax, `torch_side` with the plain modules of
-`torch_reference`. `pieces` is what has no PyTorch beside it.
+`python -m benchmarks` (or `spinejax bench`) measures time and memory beside an independent PyTorch
+implementation. `systems` lists what is measured. `harness` runs each side in a process of its own
+(`worker`): `spinejax_side`, `torch_side` with the modules of `torch_reference`, and `plain_side`
+for plain Flax. `pieces` builds the parts without a PyTorch counterpart. The other commands are
+modules to run, such as `python -m benchmarks.growth --help`.
 """

@@ -1,49 +1,51 @@
-"""Speed and memory of networks, attention modules and the rest, beside PyTorch where it is there.
+"""Times networks, attention modules and other parts, and compares them with PyTorch.
 
-  python -m benchmarks                                  # about 5 minutes on two cores
-  python -m benchmarks --systems=unet,fpn --sizes=paper --output=bench.jsonl
-  python -m benchmarks --torch_python=/path/to/python   # PyTorch in an environment of its own
+  spinejax bench                                        # about 5 minutes on two cores
+  spinejax bench --systems=unet,fpn --sizes=paper --output=bench.jsonl
+  spinejax bench --torch_python=/path/to/python         # PyTorch in an environment of its own
 
-Each system is computed by spinejax and by an independent PyTorch reference with the same weights
-(pip install -e .[bench]), each in a process of its own, timed in turns A B A B. Logits, loss and
-gradient of the first step are compared before; rows whose sides differ are not timed and fail.
-With --plain the same networks of plain Flax operations are a third side.
-PyTorch runs in the fastest of its forms: contiguous arrays, channels-last arrays and, on GPUs and
-with --compiled, torch.compile.
+`python -m benchmarks` is the same command. Each system is computed by spinejax and by an
+independent PyTorch reference with the same weights (pip install -e .[bench]). Each side has a
+process of its own, and they are timed in turns A B A B. Logits, loss and gradient of the first step
+are compared first; a row whose sides differ fails and is not timed. With --plain the same networks
+of plain Flax operations are a third side. PyTorch uses the fastest of its forms: contiguous arrays,
+channels-last arrays and, on GPUs or with --compiled, torch.compile.
 
-Times are of one call: a forward pass, or a training step with Adam. Operations are multiply-adds of
-the prediction times 2, and times 3 for a step; the peak they are shares of is that of a matrix
-product on this machine. Other programs on it make all figures worse, and not equally: the load
-average stands in every row. --output=FILE gets one JSON object a row, appended.
+Times are per call: a forward pass, or a training step with Adam. Operations are twice the
+multiply-adds of the prediction, and three times that for a step. The peak is that of a matrix
+product on this machine. Other programs on the machine change all figures; every row has the load
+average. --output=FILE gets one JSON object per row, appended.
 """
 import sys
 from collections.abc import Sequence
 
 from absl import flags
 
-from spinejax.commands import cli
 from benchmarks import systems
+from spinejax.commands import cli
+
+POSITIONALS = ()
 
 _NAMES = [*systems.SYSTEMS, *systems.PIECES]
-_SYSTEMS = flags.DEFINE_list('systems', _NAMES, f'What to measure, of {", ".join(_NAMES)}.')
-_PHASES = flags.DEFINE_list('phases', list(systems.PHASES), 'Of forward, train.')
-_SIZE = flags.DEFINE_enum('sizes', 'quick', systems.SIZES, "Small shapes, or the papers'.")
+_SYSTEMS = flags.DEFINE_list('systems', None, f'Out of {", ".join(_NAMES)}; by default all.')
+_PHASES = flags.DEFINE_list('phases', list(systems.PHASES), 'Out of forward, train.')
+_SIZE = flags.DEFINE_enum('sizes', 'quick', systems.SIZES, "Small sizes, or those of the papers.")
 _REPEATS = flags.DEFINE_integer('repeats', 5, 'Turns of each side.', lower_bound=1)
-_OUTPUT = flags.DEFINE_string('output', None, 'File to append a JSON object a row to.')
-_ALONE = flags.DEFINE_bool('without_torch', False, 'Measure spinejax alone.')
+_OUTPUT = flags.DEFINE_string('output', None, 'File to append a JSON object per row to.')
+_ALONE = flags.DEFINE_bool('without_torch', False, 'Measure only spinejax.')
 _TORCH_PYTHON = flags.DEFINE_string(
-    'torch_python', None, 'Interpreter of the PyTorch side, by default this one.')
+    'torch_python', None, 'Interpreter with PyTorch, by default this one.')
 _PLAIN = flags.DEFINE_bool(
-    'plain', False, 'Measure plain Flax too: the same networks of the operations its modules call.')
+    'plain', False, 'Also measure the same networks of plain Flax operations.')
 _COMPILED = flags.DEFINE_bool(
-    'compiled', None, 'Try torch.compile too, which takes minutes on CPUs; by default on GPUs.')
+    'compiled', None, 'Also try torch.compile, which takes minutes on CPU; by default on GPUs.')
 
 
 def side_lines(row: dict) -> list[list[str]]:
-  """The lines of a row in the table: its name, and one a side; a row that failed has none."""
+  """The lines of a row in the table: its name, then one per side. A failed row has none."""
 
   def number(value: float | None, unit: float = 1.0) -> str:
-    """Three digits or more; empty for none and for 0."""
+    """At least three digits; empty for None and 0."""
     return '' if not value else format(value / unit, ',.0f' if value >= 100 * unit else '.3g')
 
   lines: list[list[str]] = []
@@ -61,6 +63,7 @@ def side_lines(row: dict) -> list[list[str]]:
 
 
 def print_rows(rows: Sequence[dict], console) -> None:
+  """Prints the table."""
   from rich.box import SIMPLE_HEAD
   from rich.table import Table
 
@@ -75,7 +78,8 @@ def print_rows(rows: Sequence[dict], console) -> None:
 
 def main(argv) -> int:
   del argv
-  cli.check_choice('systems', _SYSTEMS.value, _NAMES)
+  names = _NAMES if _SYSTEMS.value is None else _SYSTEMS.value
+  cli.check_choice('systems', names, _NAMES)
   cli.check_choice('phases', _PHASES.value, list(systems.PHASES))
   output = cli.check_file('output', _OUTPUT.value)
 
@@ -88,8 +92,8 @@ def main(argv) -> int:
   if machine.note and _TORCH_PYTHON.value:
     raise ValueError(f'--torch_python: {machine.note.partition(": ")[2]}')
   if machine.note:
-    console.print(f'{machine.note} Install PyTorch, or name an interpreter that has it by '
-                  '--torch_python.', highlight=False, soft_wrap=True)
+    console.print(f'{machine.note} Install PyTorch, or give --torch_python=INTERPRETER with it.',
+                  highlight=False, soft_wrap=True)
   peaks = ', '.join(f'{peak / 1e9:,.0f} GFLOP/s in {dtype}'
                     for dtype, peak in machine.peaks.items())
   console.print(f'{machine.facts["device"]}, {machine.facts["cores"]} cores, peak {peaks}',
@@ -97,7 +101,7 @@ def main(argv) -> int:
   compiled = machine.platform == 'gpu' if _COMPILED.value is None else _COMPILED.value
   rows: list[dict] = []
   with console.status('') as status:
-    for name in _SYSTEMS.value:
+    for name in names:
       status.update(f'{len(rows)} rows done, measuring {name} ...')
       if name in systems.SYSTEMS:
         measured = harness.measure_system(machine, name, _PHASES.value, _SIZE.value,
@@ -112,12 +116,12 @@ def main(argv) -> int:
   print_rows(rows, console)
   load = rows[-1]['load']
   console.print(
-      'Milliseconds of a call, median and least of wall time and median of CPU time; seconds of '
-      "compilation; GFLOP/s and their share of the peak; ratio of our time to that of the line, "
-      f"median of the turns. Load {'unknown' if load is None else round(load, 1)}.",
+      'Milliseconds per call: median and minimum of wall time, median of CPU time. Seconds of '
+      'compilation. GFLOP/s and share of the peak. Ratio of our time to that of the line, median '
+      f"of the turns. Load {'unknown' if load is None else round(load, 1)}.",
       highlight=False, soft_wrap=True)
   return 1 if any(row['status'] != 'ok' for row in rows) else 0
 
 
 if __name__ == '__main__':
-  cli.run(main)
+  cli.run(main, POSITIONALS)

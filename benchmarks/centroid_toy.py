@@ -1,11 +1,11 @@
-"""What the surrogate gradient of the centroid loss is for: six blobs beside their laminae.
+"""Shows what the surrogate gradient of the centroid loss does: six blobs beside their laminae.
 
   python -m benchmarks.centroid_toy --output=toy.png
 
-Blobs with free centers, 7 voxels from the laminae they stand for, move by Adam on the Dice loss, on
-the centroid loss with its published gradient and with the straight-through surrogate. Prediction
-and truth do not overlap at first, so that the first two stall. The picture shows the mean distance
-over the steps, and where the blobs start and end in the coronal projection.
+Blobs with free centers start 7 voxels from their laminae and move by Adam on the Dice loss, on the
+centroid loss with its published gradient, and on the centroid loss with the straight-through
+surrogate. At first prediction and truth do not overlap, so the first two do not move. The figure
+shows the mean distance over the steps and the paths of the blobs in the coronal projection.
 """
 from collections.abc import Mapping
 
@@ -31,13 +31,14 @@ LOSSES = {'dice': 'Dice', 'published': 'centroid, as published',
 
 
 def blobs(centers: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Probabilities float32 [*shape] of soft balls of radius 1.8 about centers [P,d], by maximum."""
+  """Probabilities float32 [*shape]: the maximum of soft balls of radius 1.8 around centers [P, d].
+  """
   offsets = components.grid(shape)[None] - jnp.expand_dims(centers, range(1, len(shape) + 1))
   return jnp.max(jax.nn.sigmoid(3.2 - jnp.sum(jnp.square(offsets), -1)), 0)
 
 
 def laminae() -> np.ndarray:
-  """The truth, float32 [1,*SHAPE]: a cube of 3x3x3 about each of CENTERS."""
+  """The truth float32 [1, *SHAPE]: a cube of 3x3x3 voxels around each of CENTERS."""
   target = np.zeros((1, *SHAPE), np.float32)
   for z, y, x in CENTERS.astype(int):
     target[0, z - 1:z + 2, y - 1:y + 2, x - 1:x + 2] = 1
@@ -45,10 +46,10 @@ def laminae() -> np.ndarray:
 
 
 def start(seed: int = 3, distance: float = 7.0) -> np.ndarray:
-  """Centers that many voxels from the true ones, in random directions, less so along the depth.
+  """Centers at a distance in voxels from the true ones, in random directions, less along the depth.
 
-  With seed 3 every lamina has its own nearest blob. Where two laminae share one, eq. 2 draws it
-  between them and leaves another blob alone, whatever the gradient (seed 1).
+  With seed 3 every lamina has a nearest blob of its own. With seed 1 two laminae share one: eq. 2
+  then moves it between them and leaves another blob alone, with any gradient.
   """
   offset = np.random.default_rng(seed).normal(size=CENTERS.shape) * [1, 1, 0.4]
   offset = distance * offset / np.linalg.norm(offset, axis=1, keepdims=True)
@@ -56,7 +57,7 @@ def start(seed: int = 3, distance: float = 7.0) -> np.ndarray:
 
 
 def descend(loss: str, centers: np.ndarray, steps: int, rate: float = 0.1) -> np.ndarray:
-  """Centers after each step of Adam on a loss of LOSSES, float32 [steps + 1, P, 3]."""
+  """Centers float32 [steps + 1, P, 3] after each step of Adam on a loss of LOSSES."""
   target, tx = jnp.asarray(laminae()), optax.adam(rate)
 
   def objective(centers):
@@ -79,7 +80,7 @@ def descend(loss: str, centers: np.ndarray, steps: int, rate: float = 0.1) -> np
 
 
 def error(centers: np.ndarray) -> np.ndarray:
-  """Mean distance to the true centers in voxels, [...] of centers [...,P,3]."""
+  """Mean distance to the true centers in voxels, [...] for centers [..., P, 3]."""
   return np.linalg.norm(centers - CENTERS, axis=-1).mean(-1)
 
 
@@ -118,7 +119,7 @@ def main(argv) -> None:
   print(f'Figure: {flags.FLAGS.output}')
 
 
-if __name__ == '__main__':  # flags are defined here, so that others may import the functions above
+if __name__ == '__main__':  # other modules import the functions without the flags
   flags.DEFINE_string('output', None, 'PNG, PDF or SVG file to write.', required=True)
   flags.DEFINE_integer('steps', 150, 'Steps of Adam.', lower_bound=1)
   cli.run(main)

@@ -1,4 +1,4 @@
-"""Programs whose work grows in one quantity, for `growth`: a builder for each curve."""
+"""Programs whose work grows with one quantity: a builder for each curve of `growth`."""
 import functools
 import math
 import tracemalloc
@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from spinejax import losses
-from spinejax import steps
 from benchmarks import spinejax_side
-from benchmarks.worker import Program
+from benchmarks.compiled import jitted
+from benchmarks.programs import Ops, Program
+from spinejax import losses
 from spinejax import phantoms
+from spinejax import steps
 from spinejax.data import regions
 from spinejax.losses import centroid
 from spinejax.losses import components
@@ -22,7 +23,7 @@ from spinejax.measure import laminae
 from spinejax.metrics import segmentation
 from spinejax.models import create_model
 
-Point = tuple[Program, int]  # and the bytes it needs
+Point = tuple[Program, int]  # a program and the bytes it needs
 
 _UNET = dict(name='unet', features=8, levels=1)
 _UNET_3D = dict(_UNET, upsample='nearest', negative_slope=0.01)
@@ -32,13 +33,13 @@ _VOLUME = (160, 32, 24)
 
 
 def build_point(curve: str, value: int):
-  """Builds the program of a curve of `growth` at a value of its quantity; replies its `bytes`."""
-  built, num_bytes = MAKERS[curve](value)
+  """Operation: builds the program of a curve for a value of its quantity; replies its `bytes`."""
+  built, num_bytes = BUILDERS[curve](value)
   return {'bytes': num_bytes}, {'': built}
 
 
 def _step(model: nn.Module, shape: tuple[int, ...], num_classes: int = 2) -> Point:
-  """A training step on images [N,*S,C] and one device, whose memory is then that of the program."""
+  """A training step on images [N, *S, C], on one device so that its memory is the program's."""
   rng = np.random.default_rng(0)
   mesh = steps.create_mesh(shape[0], shape[1:-1], jax.devices()[:1])
   batch = dict(image=rng.standard_normal(shape, np.float32),
@@ -60,7 +61,7 @@ def _attention_step(kind: str, positions: int) -> Point:
 
 
 def _sides(pixels: int, rank: int) -> tuple[int, ...]:
-  """Sides of a grid of so many pixels: all equal, or powers of 2 one of which may be twice another.
+  """Sides of a grid of so many pixels: equal, or powers of 2 that differ by a factor of 2 at most.
   """
   side = round(pixels ** (1 / rank))
   if side ** rank == pixels:
@@ -73,23 +74,26 @@ def _counts(num_classes: int) -> Point:
   rng = np.random.default_rng(0)
   label, prediction = rng.integers(0, num_classes, (2, 4, 256, 256)).astype(np.int32)
   counts = functools.partial(segmentation.confusion_counts, num_classes=num_classes)
-  return spinejax_side.jitted(counts, prediction, label)
+  return jitted(counts, prediction, label)
 
 
 def _seam_loss(num_classes: int) -> Point:
-  """Value and gradient of SEAM's loss; the classes are squares of 32x32 in turn."""
+  """Value and gradient of SEAM's loss for squares of 32x32 pixels in alternating classes."""
   rng = np.random.default_rng(0)
   square = np.arange(64).reshape(8, 8) % num_classes
   label = np.kron(square, np.ones((32, 32), int)).astype(np.int32)[None]
   batch = dict(label=label, cells=regions.component_cells(label[0], num_classes)[None])
   outputs = {name: rng.standard_normal((1, size, size, num_classes), np.float32)
              for name, size in (('logits', 256), ('key_logits', 64))}
-  loss = lambda outputs, batch: jnp.mean(losses.LOSSES['seam'](outputs, batch)[0])
-  return spinejax_side.jitted(jax.value_and_grad(loss), outputs, batch)
+
+  def loss(outputs, batch):
+    return jnp.mean(losses.LOSSES['seam'](outputs, batch)[0])
+
+  return jitted(jax.value_and_grad(loss), outputs, batch)
 
 
 def _boxes(count: int) -> np.ndarray:
-  """Volume bool [1,*_VOLUME] with so many cubes of 3x3x3 voxels, in two columns."""
+  """A volume bool [1, *_VOLUME] with so many cubes of 3x3x3 voxels in two columns."""
   volume = np.zeros((1, *_VOLUME), bool)
   for i in range(count):
     row, column = 4 * (i // 2), 8 + 12 * (i % 2)
@@ -98,15 +102,18 @@ def _boxes(count: int) -> np.ndarray:
 
 
 def _centroid_loss(count: int) -> Point:
-  """Value and gradient, where all laminae are found a voxel too low."""
+  """Value and gradient of the centroid loss for laminae that are all found one voxel too low."""
   target = _boxes(count).astype(np.float32)
   probs = 0.9 * np.roll(target, 1, 1) + np.float32(0.05)
-  loss = lambda probs, target: jnp.mean(centroid.centroid_dice(probs, target)[0])
-  return spinejax_side.jitted(jax.value_and_grad(loss), probs, target)
+
+  def loss(probs, target):
+    return jnp.mean(centroid.centroid_dice(probs, target)[0])
+
+  return jitted(jax.value_and_grad(loss), probs, target)
 
 
 def _measurement(count: int) -> Point:
-  """On the host: the first laminae of a phantom, after its 34 false ones scattered among them."""
+  """Measurement on the host of the 34 laminae of a phantom, then of false ones among them."""
   case = phantoms.volume(0, (48, 16, 8))
   true, rng = case.landmarks, np.random.default_rng(0)
   false = rng.uniform(true.min(0), true.max(0), (max(count - len(true), 0), 3))
@@ -120,11 +127,11 @@ def _measurement(count: int) -> Point:
 
 
 def _components(mask: np.ndarray) -> Point:
-  return spinejax_side.jitted(components.label_components, mask)
+  return jitted(components.label_components, mask)
 
 
 def spiral(size: int, turns: int) -> np.ndarray:
-  """Mask bool [size,size] of one path a pixel wide that winds inwards; turns up to size / 4."""
+  """A mask bool [size, size] of one path of one pixel that winds inwards; turns <= size / 4."""
   mask, pitch = np.zeros((size, size), bool), size // (2 * turns)
   for first in range(0, turns * pitch, pitch):
     last = size - 1 - first
@@ -135,7 +142,7 @@ def spiral(size: int, turns: int) -> np.ndarray:
   return mask
 
 
-MAKERS: dict[str, Callable[[int], Point]] = {
+BUILDERS: dict[str, Callable[[int], Point]] = {
     'unet_pixels': lambda n: _network_step(_UNET, (1, *_sides(n, 2), 1), 2),
     'seam_pixels': lambda n: _network_step(_SEAM, (1, *_sides(n, 2), 1), 4),
     'unet_3d_voxels': lambda n: _network_step(_UNET_3D, (1, *_sides(n, 3), 1), 1),
@@ -152,4 +159,4 @@ MAKERS: dict[str, Callable[[int], Point]] = {
     'channel': functools.partial(_attention_step, 'channel'),
     'components_winding': lambda n: _components(spiral(256, n)),
 }
-OPS: dict[str, Callable] = {'build_point': build_point}
+OPS: Ops = {'build_point': build_point}

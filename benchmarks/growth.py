@@ -1,46 +1,48 @@
-"""How time and memory grow with the work: image, batch, classes, laminae, positions, winding.
+"""Measures how time and memory grow with image, batch, classes, laminae, positions and winding.
 
   python -m benchmarks.growth                     # about 3 minutes on two cores
   python -m benchmarks.growth --curves=criss_cross,position,channel --figure=attention.png
   python -m benchmarks.growth --output=growth.jsonl --figure=growth.png
 
-Every curve computes the same with one quantity growing and the rest fixed and small: training steps
-of networks and attention modules with Adam, values and gradients of losses, counts, components, the
-measurement of laminae. Programs are compiled as in a run, for one device. Memory is that of the
-program as compiled: arguments, results and what lies between; on the host what Python and NumPy
-hold at most.
+Each curve repeats one computation while one quantity grows and all others stay fixed and small. The
+computations are training steps of networks and attention modules with Adam, values and gradients of
+losses, counts, components, and the measurement of laminae. They are compiled as in a run, for one
+device. Memory is that of the compiled program: arguments, results and temporary arrays. On the host
+it is the peak of Python and NumPy.
 
-The exponent e of cost ~ quantity^e is fitted by least squares to the logarithms of the upper half
-of the points, to the least of their times; below, what does not grow weighs too much. Beside it
-stands the least exponent that any way to compute the same has at large quantities. Other programs
-on the machine bend the times, but not the memory. --output=FILE gets one JSON object a point,
-appended; --figure=FILE (PNG, PDF or SVG) the curves.
+The exponent e of cost ~ quantity^e is a least-squares fit to the logarithms of the upper half of
+the points, where fixed costs matter less, with the minimum of the times. It is printed beside the
+smallest exponent that any implementation has for large quantities. Other programs on the machine
+change the times, but not the memory. --output=FILE gets one JSON object per point, appended.
+--figure=FILE (PNG, PDF or SVG) gets the curves.
 """
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from absl import flags
 import numpy as np
 
-from spinejax.commands import cli
 from benchmarks import harness
 from benchmarks import worker
+from spinejax.commands import cli
 
 Row = dict[str, Any]
-# What is measured: label of an axis to its key and its unit.
+# Key and unit of each cost, by the label of its axis.
 COSTS = {'time of a call, ms': ('time', 1e-3), 'memory, MB': ('memory', 1e6)}
 _PICTURES = ('.png', '.pdf', '.svg')
-_SLACK = 0.2  # of an exponent above the least one, for fixed costs and noise
+_SLACK = 0.2  # an exponent may exceed the smallest possible one by this, for fixed costs and noise
 
 
-class Curve(NamedTuple):
-  """What grows, and the least exponents that time and memory can have.
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """A quantity that grows, and the smallest possible exponents of time and memory.
 
   Attributes:
-    title: for people.
+    title: its name in tables.
     quantity: what `values` count.
-    values: in growing order.
-    time, memory: least exponents; 0 where nothing has to grow.
+    values: in increasing order.
+    time, memory: smallest possible exponents; 0 if nothing has to grow.
   """
   title: str
   quantity: str
@@ -74,18 +76,18 @@ CURVES = {
 
 def measure_curve(machine: harness.Machine, name: str, repeats: int, points: int | None = None
                   ) -> Iterator[Row]:
-  """One row a point of a curve of `CURVES`, all in one process.
+  """Measures the points of a curve of `CURVES` in one process.
 
   Args:
     machine: of `harness.look_around`.
     name: of the curve.
-    repeats: turns that are timed.
-    points: so many of its smallest values; None: all.
+    repeats: timed turns.
+    points: only this many of its smallest values; None: all.
 
   Yields:
-    JSON-safe rows: `curve`, `quantity`, `value`, `status` 'ok' or 'failed' with a `reason`,
-    `wall_median`, `wall_min`, `cpu_median` (seconds a call), `calls` of a turn, `repeats`, `bytes`,
-    `load`, `date` and the facts of the machine.
+    One row of JSON values per point: `curve`, `quantity`, `value`, `status` ('ok', or 'failed' with
+    a `reason`), `wall_median`, `wall_min` and `cpu_median` (seconds per call), `calls` (per turn),
+    `repeats`, `bytes`, `load`, `date` and the facts of the machine.
   """
   curve = CURVES[name]
   with worker.started('spinejax') as ask:
@@ -101,9 +103,9 @@ def measure_curve(machine: harness.Machine, name: str, repeats: int, points: int
 
 
 def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
-  """e of cost ~ value^e by least squares in the logarithms of the upper half, 3 points at least.
+  """e of cost ~ value^e, a least-squares fit to the logarithms of the upper half of the points.
 
-  None of fewer than two points, or where a cost is 0.
+  Uses at least 3 points. None for fewer than two points, or if a cost is 0.
   """
   x, y = (np.array(column[-_num_fitted(len(values)):], float) for column in (values, costs))
   if len(x) < 2 or not (y > 0).all():
@@ -113,10 +115,11 @@ def exponent(values: Sequence[float], costs: Sequence[float]) -> float | None:
 
 
 def summarize(rows: Sequence[Row]) -> dict[str, Row]:
-  """By curve `values`, `time` (least, seconds), `memory` (bytes): lists; `exponents` and `least`.
+  """Facts of each curve, without failed rows.
 
-  The latter two are {time, memory}, an exponent None where there is none. Rows that failed are left
-  out.
+  Returns:
+    For each curve the lists `values`, `time` (minimum, seconds) and `memory` (bytes), and
+    `exponents` and `least`, the smallest possible ones, both {time, memory}.
   """
   found = {}
   done = [row for row in rows if row['status'] == 'ok']
@@ -131,13 +134,14 @@ def summarize(rows: Sequence[Row]) -> dict[str, Row]:
 
 
 def excess(summary: Mapping[str, Row]) -> list[str]:
-  """A phrase for every cost whose exponent is more than `_SLACK` above the least one."""
+  """A phrase for every exponent that exceeds the smallest possible one by more than `_SLACK`."""
   return [f'{cost} of {name} ({e:.2f}, not {facts["least"][cost]:g})'
           for name, facts in summary.items() for cost, e in facts['exponents'].items()
           if e is not None and e > facts['least'][cost] + _SLACK]
 
 
 def print_table(summary: Mapping[str, Row], console) -> None:
+  """Prints what `summarize` returns."""
   from rich.box import SIMPLE_HEAD
   from rich.table import Table
 
@@ -155,10 +159,10 @@ def print_table(summary: Mapping[str, Row], console) -> None:
 
 
 def draw(summary: Mapping[str, Row]):
-  """A matplotlib Figure: a column a quantity, time above memory, both axes logarithmic.
+  """A matplotlib Figure with one column per quantity, time above memory, and logarithmic axes.
 
-  Each curve has its name and exponent at its end, and a thin line through its largest point, over
-  those that are fitted, that grows by the least exponent. Costs of 0, unknown ones, are left out.
+  Each curve ends in its name and exponent. A thin line through its largest point, over the fitted
+  points, grows by the smallest possible exponent. Unknown costs, which are 0, are left out.
   """
   from matplotlib.figure import Figure
 
@@ -167,7 +171,7 @@ def draw(summary: Mapping[str, Row]):
 
   quantities = list(dict.fromkeys(CURVES[name].quantity for name in summary))
   figure = Figure(figsize=(max(2.7 * len(quantities), 4.5), 6), layout='constrained')
-  figure.suptitle('Exponents by which curves grow, and those by which they must (thin lines)',
+  figure.suptitle('Exponents of growth, and the smallest possible ones (thin lines)',
                   x=0.01, ha='left', color=style.INK, fontsize=style.FONT + 1)
   for column, quantity in zip(figure.subplots(2, len(quantities), squeeze=False).T, quantities):
     for axis, (label, (cost, unit)) in zip(column, COSTS.items()):
@@ -198,13 +202,13 @@ def draw(summary: Mapping[str, Row]):
 
 
 def _span(limits: tuple[float, float], least: float = np.log(30)) -> np.ndarray:
-  """Logarithms of the limits of an axis, as far apart as `least` at least: noise stays small."""
+  """Logarithms of the limits of an axis, at least `least` apart, so that noise looks small."""
   low, high = np.log(limits)
   return np.array([low, high]) + max(least - (high - low), 0) / 2 * np.array([-1, 1])
 
 
 def _set_ticks(axis) -> None:
-  """Powers of 10, and what fits between them."""
+  """Ticks at powers of 10, and between them if there is room."""
   from matplotlib import ticker
 
   for side in (axis.xaxis, axis.yaxis):
@@ -218,7 +222,7 @@ def _set_ticks(axis) -> None:
 
 
 def spread(heights: Sequence[float], gap: float) -> np.ndarray:
-  """Heights in [0, 1] moved, in their order, until they lie `gap` apart, none above 1 for that."""
+  """Moves heights in [0, 1] at least `gap` apart; keeps their order and none above 1."""
   order = np.argsort(heights, kind='stable')
   steps = gap * np.arange(len(order))
   sorted_heights = np.asarray(heights, float)[order]
@@ -233,13 +237,13 @@ def _num_fitted(num_points: int) -> int:
 
 
 def _number(e: float | None) -> str:
-  """Two digits; empty for none, and no negative zero."""
+  """Two decimals without a negative zero; empty for None."""
   return '' if e is None else f'{round(e, 2) + 0.0:.2f}'
 
 
 def main(argv) -> int:
   del argv
-  names = flags.FLAGS.curves
+  names = list(CURVES) if flags.FLAGS.curves is None else flags.FLAGS.curves
   cli.check_choice('curves', names, list(CURVES))
   output = cli.check_file('output', flags.FLAGS.output)
   picture = cli.check_file('figure', flags.FLAGS.figure)
@@ -261,17 +265,17 @@ def main(argv) -> int:
   summary = summarize(rows)
   print_table(summary, console)
   above = '; '.join(excess(summary)) or 'nothing'
-  console.print('Least milliseconds and megabytes at the largest value, the exponents by which '
-                f'they grow and those by which they must. More than {_SLACK:g} above: {above}.',
+  console.print('Minimum milliseconds, and megabytes, at the largest value; their exponents of '
+                f'growth, and the smallest possible ones. More than {_SLACK:g} above: {above}.',
                 highlight=False, soft_wrap=True)
   if picture is not None and summary:
     draw(summary).savefig(picture, dpi=150)
   return 1 if any(row['status'] != 'ok' for row in rows) else 0
 
 
-if __name__ == '__main__':  # flags are defined here, so that others may import the functions above
-  flags.DEFINE_list('curves', list(CURVES), f'What to measure, of {", ".join(CURVES)}.')
-  flags.DEFINE_integer('repeats', 3, 'Turns of each point.', lower_bound=1)
-  flags.DEFINE_string('output', None, 'File to append a JSON object a point to.')
+if __name__ == '__main__':  # other modules import the functions without the flags
+  flags.DEFINE_list('curves', None, f'Out of {", ".join(CURVES)}; by default all.')
+  flags.DEFINE_integer('repeats', 3, 'Timed turns of each point.', lower_bound=1)
+  flags.DEFINE_string('output', None, 'File to append a JSON object per point to.')
   flags.DEFINE_string('figure', None, 'PNG, PDF or SVG file to write.')
   cli.run(main)

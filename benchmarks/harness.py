@@ -1,5 +1,6 @@
-"""Rows of the benchmark: both sides started, compared, timed in turns."""
+"""Rows of the benchmark: starts the sides, compares their results, and times them in turns."""
 import contextlib
+import dataclasses
 import datetime
 import json
 import math
@@ -10,33 +11,35 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from spinejax import __version__
 from benchmarks import systems
 from benchmarks import worker
+from spinejax import __version__
 
 Row = dict[str, Any]
 
-# Largest distance of the logits from PyTorch's, as norms, and of the first step's loss and norm of
-# the gradient, all relative; compared at full precision, without TF32.
+# Largest relative difference from PyTorch: of the logits (as norms), and of the loss and the norm
+# of the gradient of the first step. Compared at full precision, without TF32.
 TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
-_PROBE_SIZE = {'cpu': 2048, 'gpu': 8192}
-_TURN_SECONDS, _MOST_CALLS = 0.2, 50  # of the calls of a turn together, of a short program
-_BUILT = ('compile_seconds', 'peak_bytes', 'form', 'forms')  # what a row keeps of a side
-_COLD_SECONDS = 0.5  # a call this long needs no other before it
+_PROBE_SIZE = {'cpu': 2048, 'gpu': 8192}  # rows of the matrices whose product gives the peak
+_TURN_SECONDS = 0.2  # the calls of a turn take at least this long together,
+_MAX_CALLS = 50      # unless they are more than this
+_WARM_SECONDS = 0.5  # a call that takes longer needs no untimed call before it
+_BUILT = ('compile_seconds', 'peak_bytes', 'form', 'forms')  # facts of a build that a row keeps
 
 
-class Machine(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Machine:
   """What all rows share.
 
   Attributes:
     platform: 'cpu' or 'gpu'.
-    torch_python: interpreter of the PyTorch side, or None: spinejax alone.
-    note: why it is alone, if it was not asked to be.
-    peaks: floating-point operations a second of a matrix product, the better side's, by dtype.
+    torch_python: interpreter of the PyTorch side; None: spinejax alone.
+    note: why PyTorch is missing, if it was asked for.
+    peaks: floating-point operations per second of a matrix product, of the faster side, by dtype.
     facts: entries of every row: device, versions, threads, cores.
   """
   platform: str
@@ -47,10 +50,11 @@ class Machine(NamedTuple):
 
 
 def look_around(torch_python: str | None, probe_size: int | None = None) -> Machine:
-  """Device, versions and peak of this machine; without PyTorch in `torch_python` a note says so.
+  """Finds device, versions and peak of this machine.
 
   Args:
-    torch_python: interpreter of the PyTorch side; None: spinejax alone.
+    torch_python: interpreter of the PyTorch side; None: spinejax alone. If it has no PyTorch, the
+      result has None too, and a note.
     probe_size: rows of the matrices whose product gives the peak.
   """
   found, rates, note = {}, {}, ''
@@ -79,30 +83,32 @@ def look_around(torch_python: str | None, probe_size: int | None = None) -> Mach
 
 
 def dtypes(platform: str) -> tuple[str, ...]:
-  """bfloat16 on GPUs alone: CPUs compute it more slowly than float32."""
+  """Dtypes to measure. On CPU bfloat16 is slower than float32, so it is left out."""
   return ('float32',) if platform == 'cpu' else ('float32', 'bfloat16')
 
 
 def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str, *, repeats: int,
                    compiled: bool, plain: bool = False) -> Iterator[Row]:
-  """One row a dtype and phase of a system, each dtype in processes of its own.
+  """Measures a system: one row per dtype and phase, each dtype in processes of its own.
 
   Args:
     machine: of `look_around`.
     name, phases, size: as in `systems`.
     repeats: turns of each side.
-    compiled: torch.compile is one of PyTorch's forms, beside contiguous and channels-last arrays.
-    plain: plain Flax is a side too: `plain_side`.
+    compiled: try torch.compile beside contiguous and channels-last arrays.
+    plain: measure plain Flax as well.
 
   Yields:
-    JSON-safe rows: `system`, `title`, `phase`, `dtype`, `size`, `shape`, `status` 'ok' or 'failed'
-    with a `reason`, `tolerance`, `errors` {'logits of torch', ...: how far ours are from them, or
-    loss and grad_norm, relative to theirs}, `parameters`, `flops` of a call, `ratios` {side: median
-    over turns of our time to its},
-    `peak_flops_per_second`, `load` (average of a minute), `date`, the facts of the machine, and
-    `sides`: {'spinejax', 'torch', 'plain': {wall_median, wall_min, cpu_median (seconds a call),
-    compile_seconds, peak_bytes, flops_per_second, share_of_peak; of torch `form` and `forms`}}.
-    Memory is that of the process above what it takes by itself; on GPUs that of the program.
+    Rows of JSON values. All have `system`, `title`, `phase`, `dtype`, `size`, `shape`, `status`
+    ('ok', or 'failed' with a `reason`), `load` (average over a minute), `date` and the facts of the
+    machine. Rows with status 'ok' also have
+      `tolerance` and `errors`: relative differences, such as {'logits of torch': 1e-6};
+      `parameters`, `flops` of a call, `peak_flops_per_second`;
+      `ratios`: our time relative to that of each other side, median over turns;
+      `sides`: for each side wall_median, wall_min and cpu_median (seconds per call), calls (per
+        turn), compile_seconds, peak_bytes, flops_per_second and share_of_peak, and for 'torch' its
+        `form` and all `forms`. peak_bytes is the memory of the process beyond its libraries, on
+        GPUs that of the program.
   """
   shape = systems.SYSTEMS[name].shapes[size]
   for dtype in dtypes(machine.platform):
@@ -137,9 +143,9 @@ def measure_system(machine: Machine, name: str, phases: Sequence[str], size: str
 
 
 def measure_piece(machine: Machine, name: str, size: str, *, repeats: int) -> Row:
-  """The row of a piece of `systems.PIECES`, whose `sides` are ours and, if any, its rival's.
+  """The row of a piece of `systems.PIECES`, as in `measure_system`.
 
-  As in `measure_system`, with `items_per_second` instead of what networks have.
+  The sides are its programs, with `items_per_second` instead of the numbers for networks.
   """
   row: Row = {'system': name, 'title': systems.PIECES[name], 'phase': None, 'dtype': 'float32',
               'size': size, 'shape': None}
@@ -160,7 +166,7 @@ def measure_piece(machine: Machine, name: str, size: str, *, repeats: int) -> Ro
 
 
 def write_inputs(path: pathlib.Path, name: str, size: str) -> None:
-  """Image float32 [N,*S,C] and label int32 [N,*S], the same wherever they are drawn."""
+  """Writes an image float32 [N, *S, C] and a label int32 [N, *S], from a fixed seed."""
   system, rng = systems.SYSTEMS[name], np.random.default_rng(0)
   shape, classes = system.shapes[size], max(system.model.get('num_classes', 2), 2)
   image = np.float32(system.deviation) * rng.standard_normal(shape, np.float32)
@@ -168,7 +174,7 @@ def write_inputs(path: pathlib.Path, name: str, size: str) -> None:
 
 
 class _Paths:
-  """Files that the two sides share."""
+  """Files that the sides share."""
 
   def __init__(self, folder: pathlib.Path):
     self.inputs, self.weights = folder / 'inputs.npz', folder / 'weights.npz'
@@ -177,7 +183,7 @@ class _Paths:
 
 @contextlib.contextmanager
 def _sides(torch_python: str | None, plain: bool = False) -> Iterator[dict[str, worker.Ask]]:
-  """The process of spinejax, with an interpreter that of PyTorch, and that of plain Flax."""
+  """Starts the processes of spinejax, of PyTorch if it has an interpreter, and of plain Flax."""
   with contextlib.ExitStack() as stack:
     sides = {'spinejax': stack.enter_context(worker.started('spinejax'))}
     if torch_python is not None:
@@ -189,7 +195,7 @@ def _sides(torch_python: str | None, plain: bool = False) -> Iterator[dict[str, 
 
 def _build(machine: Machine, sides: Mapping[str, worker.Ask], paths: _Paths, name: str, size: str,
            phase: str, dtype: str, compiled: bool) -> tuple[dict[str, dict], dict[str, float]]:
-  """What building a phase told of each side, and how far they are apart."""
+  """Builds a phase on all sides; returns their replies and their differences from ours."""
   request = dict(system=name, size=size, phase=phase, dtype=dtype, inputs=str(paths.inputs))
   built, weights = {}, None
   if 'torch' in sides:
@@ -218,8 +224,7 @@ def _build(machine: Machine, sides: Mapping[str, worker.Ask], paths: _Paths, nam
 
 
 def relative_error(value: Any, reference: Any) -> float:
-  """|value - reference| / |reference| as norms of arrays; infinite where shapes differ or a value
-  is not finite."""
+  """Norm of value - reference over that of reference; infinite if shapes differ or for NaN."""
   value, reference = np.asarray(value, np.float64), np.asarray(reference, np.float64)
   if value.shape != reference.shape or not np.isfinite(value).all():
     return math.inf
@@ -231,36 +236,43 @@ def _require_equal(errors: Mapping[str, float], tolerance: float) -> None:
   for what, error in errors.items():
     if not error <= tolerance:
       raise worker.WorkerError(
-          f'not timed, for the sides do not compute the same: spinejax is {error:.2g} away from '
-          f'the {what}, relative to it, and {tolerance:g} is allowed.')
+          f'not timed, because the sides do not compute the same: spinejax differs by {error:.2g} '
+          f'from the {what}, relative to it; at most {tolerance:g} is allowed.')
 
 
 def time_programs(programs: Mapping[str, tuple[worker.Ask, str]], repeats: int) -> Row:
-  """Times programs {side: (ask, name)} in turns A B A B: `sides` and `ratios` of the first's time.
+  """Times programs in turns A B A B.
+
+  Args:
+    programs: for each side its `ask` and the name of the program; the first is ours.
+    repeats: turns of each.
+
+  Returns:
+    `repeats`, `sides` and `ratios` of a row, see `measure_system`.
   """
   plans: dict[str, dict[str, Any]] = {}
   samples: dict[str, list[dict[str, float]]] = {side: [] for side in programs}
   for side, (ask, name) in programs.items():
     seconds = ask('run', name=name, calls=1, warm=1)['wall']
-    calls = min(max(math.ceil(_TURN_SECONDS / max(seconds, 1e-9)), 1), _MOST_CALLS)
-    plans[side] = dict(name=name, calls=calls, warm=int(seconds < _COLD_SECONDS))
+    calls = min(max(math.ceil(_TURN_SECONDS / max(seconds, 1e-9)), 1), _MAX_CALLS)
+    plans[side] = dict(name=name, calls=calls, warm=int(seconds < _WARM_SECONDS))
   for _ in range(repeats):
     for side, (ask, _) in programs.items():
       samples[side].append(ask('run', **plans[side]))
-  of = lambda side, clock: [sample[clock] for sample in samples[side]]
-  row = {'repeats': repeats, 'sides': {
-      side: {'wall_median': statistics.median(of(side, 'wall')), 'wall_min': min(of(side, 'wall')),
-             'cpu_median': statistics.median(of(side, 'cpu')), 'calls': plans[side]['calls']}
-      for side in programs}}
+  wall = {side: [sample['wall'] for sample in samples[side]] for side in programs}
+  cpu = {side: [sample['cpu'] for sample in samples[side]] for side in programs}
   ours, *others = programs
-  row['ratios'] = {side: statistics.median(
-      a / b for a, b in zip(of(ours, 'wall'), of(side, 'wall'), strict=True)) for side in others}
-  return row
+  return {
+      'repeats': repeats,
+      'sides': {side: {'wall_median': statistics.median(wall[side]), 'wall_min': min(wall[side]),
+                       'cpu_median': statistics.median(cpu[side]), 'calls': plans[side]['calls']}
+                for side in programs},
+      'ratios': {side: statistics.median(a / b for a, b in zip(wall[ours], wall[side], strict=True))
+                 for side in others}}
 
 
 def record(row: Row, name: str, output: pathlib.Path | None) -> None:
-  """Says why a row failed, on stderr after a name, and appends the row to a file, if there is one.
-  """
+  """Prints the reason of a failed row to stderr, and appends the row to a file if there is one."""
   if row['status'] != 'ok':
     print(f'{name}: {row["reason"]}', file=sys.stderr)
   if output is not None:
@@ -269,6 +281,7 @@ def record(row: Row, name: str, output: pathlib.Path | None) -> None:
 
 
 def dated(row: Row, machine: Machine) -> Row:
+  """The row with load, date and the facts of the machine."""
   load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
   now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
   return {**row, 'load': load, 'date': now, **machine.facts}

@@ -1,8 +1,8 @@
-"""What the spinejax process does: the steps of a run, compiled ahead of time."""
+"""The process of spinejax: the steps of a run, compiled ahead of time."""
 import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,15 +10,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import systems
+from benchmarks.compiled import compile_for, num_bytes, queued
+from benchmarks.programs import Ops
 from spinejax import devices
 from spinejax import optimizers
 from spinejax import steps
-from benchmarks import systems
-from benchmarks.worker import Program
 from spinejax.losses import pixel
-from spinejax.models import cost
 from spinejax.models import DTYPES
 from spinejax.models import attention
+from spinejax.models import cost
 from spinejax.models import create_model
 from spinejax.models import pretrained
 
@@ -27,16 +28,16 @@ _ADAM = dict(name='adam', learning_rate=1e-3, schedule='constant', final_learnin
 
 
 def configure() -> None:
-  """Devices as in a run; call before JAX is first used."""
-  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch has the GPU too
+  """Sets up devices as in a run; call it before JAX is first used."""
+  os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # PyTorch shares the GPU
   devices.configure_jax()
-  jax.config.update('jax_enable_compilation_cache', False)  # or nothing would be compiled
+  jax.config.update('jax_enable_compilation_cache', False)  # compilation is timed
 
 
 class Attention(nn.Module):
-  """An attention module by itself, on x + offset, so that a step needs the gradient of x.
+  """An attention module applied to x + offset, so that a step needs the gradient of x.
 
-  Takes [N,H,W,C]; returns {'features': [N,H,W,C]}.
+  Takes [N, H, W, C]; returns {'features': [N, H, W, C]}.
   """
   kind: str
   query_features: int
@@ -55,6 +56,7 @@ class Attention(nn.Module):
 
 
 def create_network(system: str, size: str, dtype: str) -> nn.Module:
+  """The network of `systems.SYSTEMS[system]`."""
   fields = systems.SYSTEMS[system].fields(size)
   if fields['name'] == 'attention':
     return Attention(fields['kind'], fields['query_features'], DTYPES[dtype])
@@ -63,7 +65,7 @@ def create_network(system: str, size: str, dtype: str) -> nn.Module:
 
 def objective(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
               ) -> tuple[jax.Array, dict[str, jax.Array]]:
-  """The loss [N] of `systems.REST_WEIGHT`, and no parts."""
+  """The loss [N] that `systems.REST_WEIGHT` describes, and no parts."""
   label = batch['label']
   total: Any = 0.0
   for name, logits in outputs.items():
@@ -81,6 +83,7 @@ def objective(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
 
 
 def describe():
+  """Operation: version and device of JAX."""
   device = jax.devices()[0]
   platform = 'cpu' if device.platform == 'cpu' else 'gpu'
   return {'version': jax.__version__, 'platform': platform, 'device': device.device_kind,
@@ -89,43 +92,42 @@ def describe():
 
 def build(system: str, size: str, phase: str, dtype: str, inputs: str, weights: str | None,
           outputs: str):
-  """Compiles a phase of a system and runs it once.
+  """Operation: compiles a phase of a system and runs it once.
 
   Args:
     system, size, phase, dtype: as in `systems`.
-    inputs: .npz with image [N,*S,C] and label [N,*S].
-    weights: .npz under PyTorch's names; None: drawn here.
-    outputs: .npy for the logits of the forward pass.
+    inputs: .npz with image [N, *S, C] and label [N, *S].
+    weights: .npz with PyTorch's names; None: drawn at random.
+    outputs: .npy to write the logits of the forward pass to.
 
   Returns:
-    compile_seconds, parameters, multiply_adds of one image's prediction, peak_bytes of the program
-    as compiled, and of a step its loss and the norm of its gradient. And the program.
+    compile_seconds, parameters, multiply_adds of one image's prediction, and peak_bytes of the
+    compiled program; for a training step also its loss and the norm of its gradient.
   """
   model = create_network(system, size, dtype)
   with np.load(inputs) as arrays:
     batch = dict(image=arrays['image'], label=arrays['label'])
   shape = batch['image'].shape
   variables = load_variables(model, shape, weights)
-  devices = jax.devices()
-  if isinstance(model, Attention):  # a small part of a network, which decides for all of them
-    devices = devices[:1]
+  used = jax.devices()
+  if isinstance(model, Attention):  # a network chooses its devices as a whole, not for this part
+    used = used[:1]
   elif phase == 'train':
-    devices = steps.training_devices(model, shape)
-  mesh = steps.create_mesh(shape[0], shape[1:-1], devices)
+    used = steps.training_devices(model, shape)
+  mesh = steps.create_mesh(shape[0], shape[1:-1], used)
   batch = steps.place(batch, steps.batched(mesh))
   reply = {'parameters': cost.count_parameters(variables['params']),
            'multiply_adds': cost.flops(model, shape[1:]).products}
   create = {'forward': _forward, 'train': train}[phase]
   program, seconds, reply['peak_bytes'], first = create(model, variables, batch, mesh, outputs)
-  if jax.default_backend() != 'cpu':  # the comparison is not at the precision that is timed
+  if jax.default_backend() != 'cpu':  # results are compared at a higher precision than is timed
     with jax.default_matmul_precision('highest'):
       *_, first = create(model, variables, batch, mesh, outputs)
   return {'compile_seconds': seconds, **reply, **first}, {'': program}
 
 
 def load_variables(model: nn.Module, shape: Sequence[int], weights: str | None) -> dict[str, Any]:
-  """Variables of a network as NumPy arrays: imported from PyTorch's, or drawn where there are none.
-  """
+  """Variables of a network as NumPy arrays, from a file of PyTorch weights or at random."""
   template = steps.variable_shapes(model, (1, *shape[1:]))
   if weights is not None:
     return pretrained.to_variables(pretrained.load_state_dict(weights), template)
@@ -141,10 +143,10 @@ def load_variables(model: nn.Module, shape: Sequence[int], weights: str | None) 
 
 
 def _forward(model, variables, batch, mesh, outputs):
-  """Program, seconds to compile it, bytes it needs, and nothing else; writes the logits."""
+  """Like `train`, for a forward pass, whose logits it writes; the last result is empty."""
   variables = steps.place(variables, steps.replicated(mesh))
   step = steps.parallelize_eval_step(functools.partial(_apply, model=model, mesh=mesh), mesh)
-  compiled, seconds = _compile(step, variables, batch['image'])
+  compiled, seconds = compile_for(step, variables, batch['image'])
   result = compiled(variables, batch['image'])
   np.save(outputs, np.asarray(result, np.float32))
 
@@ -153,11 +155,11 @@ def _forward(model, variables, batch, mesh, outputs):
     result = compiled(variables, batch['image'])
     return result
 
-  return program(call), seconds, _num_bytes(compiled), {}
+  return queued(call), seconds, num_bytes(compiled), {}
 
 
 def _apply(variables, image, *, model, mesh):
-  """The first of the outputs, `logits` or `features`; as `steps.predict_step` for the former."""
+  """Logits as in `steps.predict_step`, or the features of an attention module."""
   if isinstance(model, Attention):
     outputs: Any = model.apply(variables, image, train=False)
     return outputs['features']
@@ -165,7 +167,12 @@ def _apply(variables, image, *, model, mesh):
 
 
 def train(model, variables, batch, mesh, outputs):
-  """A training step: as `_forward`, with the loss of the first and the norm of its gradient."""
+  """A training step with Adam.
+
+  Returns:
+    The program, the seconds to compile it, the bytes it needs, and loss and grad_norm of the first
+    step.
+  """
   del outputs
   tx = optimizers.create_optimizer(_ADAM, 1)
   zero: Any = np.int32(0)
@@ -177,7 +184,7 @@ def train(model, variables, batch, mesh, outputs):
   step = steps.parallelize_train_step(functools.partial(
       steps.train_step, model=model, loss_fn=objective, tx=tx,
       augment_fn=lambda key, batch: dict(batch)), mesh, 'mesh')
-  compiled, seconds = _compile(step, state, batch, key)
+  compiled, seconds = compile_for(step, state, batch, key)
   state, metrics = compiled(state, batch, key)
 
   def call():
@@ -186,49 +193,11 @@ def train(model, variables, batch, mesh, outputs):
     return state
 
   first = {name: float(metrics[name]) for name in ('loss', 'grad_norm')}
-  return program(call), seconds, _num_bytes(compiled), first
-
-
-def jitted(function: Callable, *arguments: Any) -> tuple[Program, int]:
-  """The program that calls a function, compiled for its arguments, and the bytes it needs."""
-  placed = jax.device_put(arguments)
-  compiled, _ = _compile(jax.jit(function), *placed)
-  return program(lambda: compiled(*placed)), _num_bytes(compiled)
-
-
-def program(call: Callable[[], Any]) -> Program:
-  """A program whose calls queue on accelerators and are waited for one by one on CPU.
-
-  Several calls under way at once, which share the virtual devices of a CPU, may wait for each other
-  without end.
-  """
-  if jax.default_backend() == 'cpu':
-    return Program(lambda: jax.block_until_ready(call()))
-  results: list[Any] = []
-
-  def queue():
-    results[:] = [call()]
-
-  return Program(queue, lambda: jax.block_until_ready(results))
-
-
-def _compile(step, *arguments):
-  start = time.perf_counter()
-  compiled = step.lower(*arguments).compile()
-  return compiled, time.perf_counter() - start
-
-
-def _num_bytes(compiled) -> int:
-  """Bytes on each device of arguments, results and what lies between; 0 where unknown."""
-  analysis = compiled.memory_analysis()
-  if analysis is None:
-    return 0
-  return (analysis.argument_size_in_bytes + analysis.output_size_in_bytes
-          + analysis.temp_size_in_bytes - analysis.alias_size_in_bytes)
+  return queued(call), seconds, num_bytes(compiled), first
 
 
 def probe(dtype: str, n: int):
-  """Floating-point operations a second of products of n x n matrices, one on every device."""
+  """Operation: floating-point operations per second of n x n matrix products on all devices."""
   mesh = steps.create_mesh(jax.device_count())
   size = n * jax.device_count()
   a = steps.place(np.ones((size, n), DTYPES[dtype]), steps.batched(mesh))
@@ -243,4 +212,4 @@ def probe(dtype: str, n: int):
   return {'flops_per_second': 2 * size * n * n / best}, None
 
 
-OPS: dict[str, Callable] = {'describe': describe, 'build': build, 'probe': probe}
+OPS: Ops = {'describe': describe, 'build': build, 'probe': probe}

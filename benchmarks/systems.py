@@ -1,28 +1,31 @@
-"""What is measured: networks and attention modules with their shapes. Read by both sides."""
+"""What is measured: networks and attention modules with their shapes. All sides read it."""
+import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 SIZES = ('quick', 'paper')
 PHASES = ('forward', 'train')
-# The loss of a step is the cross entropy of `logits`, plus so much of every other map of logits
-# against the labels at its stride; of the `features` of an attention module half the mean square.
+# The loss of a step is the cross entropy of `logits`, plus this weight times that of all other
+# logits against the labels at their stride. For an attention module it is half the mean square of
+# its `features`.
 REST_WEIGHT = 0.4
 
 
-class System(NamedTuple):
-  """A network or an attention module, by itself on its input.
+@dataclasses.dataclass(frozen=True)
+class System:
+  """A network or an attention module.
 
   Attributes:
-    title: for people.
-    model: fields of `models.create_model`, or name 'attention' with its `kind`.
-    shapes: [N,*S,C] of the input by size.
-    smaller: fields of `model` that differ, by size.
+    title: its name in tables.
+    model: fields of `models.create_model`, or the name 'attention' and its `kind`.
+    shapes: [N, *S, C] of the input by size.
+    smaller: fields of `model` that are different, by size.
     deviation: standard deviation of the input, whose mean is 0.
   """
   title: str
   model: Mapping[str, Any]
   shapes: Mapping[str, tuple[int, ...]]
-  smaller: Mapping[str, Mapping[str, Any]] = {}
+  smaller: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
   deviation: float = 1.0
 
   def fields(self, size: str) -> dict[str, Any]:
@@ -35,8 +38,8 @@ def _attention(title: str, kind: str, deviation: float = 1.0) -> System:
                 {'tiny': dict(query_features=4)}, deviation)
 
 
-# The shapes of 'paper' are those of its training step, 250 columns filled up to 256. Dropout is 0,
-# so that both sides compute the same. 'tiny' is for tests.
+# The size 'paper' is that of the paper's training step, with 250 columns filled up to 256. Dropout
+# is 0, so that all sides compute the same. 'tiny' is for tests.
 SYSTEMS = {
     'unet': System(
         'U-Net', dict(name='unet', num_classes=1, features=64, levels=4),
@@ -75,7 +78,7 @@ SYSTEMS = {
         {'tiny': (2, 16, 16, 3), 'quick': (3, 160, 160, 3), 'paper': (8, 512, 208, 3)},
         {'tiny': dict(features=4, levels=1)}),
 }
-# Without PyTorch; see `pieces`.
+# Parts without a PyTorch counterpart, see `pieces`.
 PIECES = {
     'input_device': 'batches from memory, augmented',
     'input_stream': 'batches from files, augmented',
@@ -92,7 +95,7 @@ PIECES = {
     'layer_conv_1x1': '1x1 convolution',
     'layer_conv_1x1_stride_2': '1x1 convolution at stride 2',
     'layer_conv_depthwise': 'depthwise convolution',
-    'layer_conv_doubled': '3x3 convolution of a doubled image',
+    'layer_conv_doubled': '3x3 convolution of an upsampled image',
     'layer_conv_transposed': 'transposed convolution',
     'layer_conv_transposed_3d': '3-D transposed convolution',
     'layer_max_pool': 'max-pool',

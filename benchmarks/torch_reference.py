@@ -1,7 +1,7 @@
-"""The systems in plain PyTorch, as their papers and frameworks write them: [N,C,*S], no tricks.
+"""The systems in plain PyTorch, as their papers and frameworks write them. Arrays are [N, C, *S].
 
-Written apart from `spinejax.models`; parameters have MMSegmentation's names where it has the
-network, so that `models.pretrained` imports them. Sizes must be multiples of the strides.
+This code is independent of `spinejax.models`. Parameters have the names of MMSegmentation if it has
+the network, so `models.pretrained` can import them. Sizes must be multiples of the strides.
 """
 import math
 
@@ -10,9 +10,10 @@ from torch import nn
 from torch.nn import functional as F
 
 
-def conv(rank, cin, cout, window=3, stride=1, dilation=1, bias=True):
+def conv(rank, cin, cout, kernel_size=3, stride=1, dilation=1, bias=True):
   kind = nn.Conv3d if rank == 3 else nn.Conv2d
-  return kind(cin, cout, window, stride, dilation * (window - 1) // 2, dilation, bias=bias)
+  padding = dilation * (kernel_size - 1) // 2
+  return kind(cin, cout, kernel_size, stride, padding, dilation, bias=bias)
 
 
 def norm(rank, features, eps=1e-5):
@@ -22,9 +23,9 @@ def norm(rank, features, eps=1e-5):
 class ConvNorm(nn.Module):
   """Convolution, batch norm, leaky ReLU."""
 
-  def __init__(self, cin, cout, window=3, bias=False, slope=0.0, rank=2):
+  def __init__(self, cin, cout, kernel_size=3, bias=False, slope=0.0, rank=2):
     super().__init__()
-    self.conv, self.bn = conv(rank, cin, cout, window, bias=bias), norm(rank, cout)
+    self.conv, self.bn = conv(rank, cin, cout, kernel_size, bias=bias), norm(rank, cout)
     self.activation = nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True)
 
   def forward(self, x):
@@ -197,7 +198,7 @@ class FPN(nn.Module):
 
 
 class CrissCross(nn.Module):
-  """CCNet's attention: the column without the pixel itself, and the row."""
+  """CCNet's attention along the column, without the pixel itself, and the row."""
 
   def __init__(self, features, query_features):
     super().__init__()
@@ -242,7 +243,7 @@ class Position(nn.Module):
 
 
 class Channel(nn.Module):
-  """Channel attention: DANet's softmax of distances, or SADANet's of the energies."""
+  """Channel attention: DANet's softmax of distances, or SADANet's softmax of energies."""
 
   def __init__(self, distances):
     super().__init__()
@@ -301,11 +302,11 @@ class SADANet(nn.Module):
     return outputs
 
 
-def pad_same(x, window, stride, value=0.0):
-  """What TensorFlow's 'same' adds: an odd zero after, not before."""
+def pad_same(x, kernel_size, stride, value=0.0):
+  """Pads like TensorFlow's 'same': of an odd number, one more pixel at the end."""
   sides = []
   for size in reversed(x.shape[2:]):
-    total = max((math.ceil(size / stride) - 1) * stride + window - size, 0)
+    total = max((math.ceil(size / stride) - 1) * stride + kernel_size - size, 0)
     sides += [total // 2, total - total // 2]
   return F.pad(x, sides, value=value)
 
@@ -362,7 +363,7 @@ class XceptionUNet(nn.Module):
 
 
 class Attention(nn.Module):
-  """An attention module by itself, on x + offset, so that a step needs the gradient of x."""
+  """An attention module applied to x + offset, so that a step needs the gradient of x."""
 
   def __init__(self, kind, channels, query_features):
     super().__init__()
@@ -378,7 +379,7 @@ class Attention(nn.Module):
 
 
 def create(fields, shape):
-  """The network of a system's fields for inputs of [N,*S,C]."""
+  """The network with the fields of a `systems.System`, for inputs [N, *S, C] of a shape."""
   fields = dict(fields)
   fields.pop('dropout', None)
   fields.pop('backbone', None)
@@ -395,7 +396,7 @@ def create(fields, shape):
 
 @torch.no_grad()
 def randomize(net, image):
-  """Weights that all matter and saturate no softmax, running statistics those of the image."""
+  """Draws weights that all matter and saturate no softmax, and statistics of the image."""
   torch.manual_seed(0)
   norms = {id(module.weight) for module in net.modules() if hasattr(module, 'running_var')}
   for name, weight in net.named_parameters():
@@ -408,12 +409,12 @@ def randomize(net, image):
     else:
       weight.normal_(0, 0.1)
     if 'theta' in name:
-      weight.mul_(1e-3)  # its products are summed over all pixels
+      weight.mul_(1e-3)  # products with it are summed over all pixels
     elif 'query_' in name or 'key_' in name:
       weight.mul_(0.1)
     elif 'cam_in_conv.bn' in name:
       weight.mul_(0.05)
-    elif '.bn3.' in name:  # sixteen residual blocks would multiply every rounding by thousands
+    elif '.bn3.' in name:  # else 16 residual blocks amplify rounding errors by thousands
       weight.mul_(0.2)
   for module in net.modules():
     if hasattr(module, 'running_var'):

@@ -1,8 +1,7 @@
-"""What the PyTorch process does: the reference in the fastest of its forms."""
+"""The process of PyTorch: the reference in the fastest of its forms."""
 import copy
 import gc
 import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,23 +10,23 @@ from torch.nn import functional as F
 
 from benchmarks import systems
 from benchmarks import torch_reference
-from benchmarks.worker import Program
+from benchmarks.programs import Ops, Program
 
 _DTYPES = {'float32': torch.float32, 'bfloat16': torch.bfloat16}
-_COMPILED_TOLERANCE = 0.05  # of the compiled form, relative to the plain one
+_COMPILED_TOLERANCE = 0.05  # largest relative difference of the compiled form
 
 
 def describe(platform):
-  """Version and device, that of `platform`: 'cpu' or 'gpu'."""
+  """Operation: version of PyTorch and the device of `platform`, 'cpu' or 'gpu'."""
   if platform == 'gpu' and not torch.cuda.is_available():
-    raise ValueError('this PyTorch finds no GPU, and spinejax runs on one.')
+    raise ValueError('this PyTorch finds no GPU, but spinejax runs on one.')
   device = torch.cuda.get_device_name() if platform == 'gpu' else 'cpu'
   return {'version': torch.__version__, 'device': device,
           'threads': torch.get_num_threads()}, None
 
 
 def write_weights(system, size, inputs, path):
-  """Writes weights for both sides, under PyTorch's names."""
+  """Operation: writes weights for all sides, with PyTorch's names."""
   net, image, _ = _load(system, size, inputs)
   torch_reference.randomize(net, image)
   np.savez(path, **{name: value.numpy() for name, value in net.state_dict().items()})
@@ -35,12 +34,13 @@ def write_weights(system, size, inputs, path):
 
 
 def build(system, size, phase, dtype, platform, inputs, weights, outputs, forms):
-  """The fastest of `forms`, and what its first call gives.
+  """Operation: builds the fastest of `forms` and runs it once.
+
+  The forward pass writes its logits [N, *S, K] to `outputs`.
 
   Returns:
-    form, forms {name: seconds of a call, or why there is none}, compile_seconds (0 if nothing is
-    compiled), and of a step its loss and the norm of its gradient. The forward pass writes its
-    logits [N,*S,K] to `outputs`. And the program.
+    form, forms {name: seconds per call, or the error}, compile_seconds (0 if nothing is compiled),
+    and for a training step its loss and the norm of its gradient.
   """
   programs, replies = {}, {}
   seconds: dict[str, Any] = {}
@@ -74,11 +74,12 @@ def build(system, size, phase, dtype, platform, inputs, weights, outputs, forms)
 
 
 def device_memory():
+  """Operation: peak memory of the GPU."""
   return {'peak_bytes': torch.cuda.max_memory_allocated()}, None
 
 
 def probe(dtype, platform, n):
-  """Floating-point operations a second of a product of n x n matrices."""
+  """Operation: floating-point operations per second of n x n matrix products."""
   device = 'cuda' if platform == 'gpu' else 'cpu'
   _set_precision('default')
   a, b = (torch.randn(n, n, device=device, dtype=_DTYPES[dtype]) for _ in range(2))
@@ -100,14 +101,14 @@ def _wait(platform):
 
 
 def _set_precision(precision):
-  """'highest' for the comparison; 'default' allows TF32 on GPUs, as JAX does."""
+  """Sets 'highest' precision, for comparisons, or 'default', which allows TF32 as JAX does."""
   allowed = precision == 'default'
   torch.backends.cuda.matmul.allow_tf32 = allowed
   torch.backends.cudnn.allow_tf32 = allowed
 
 
 def _load(system, size, inputs):
-  """The network, image [N,C,*S] and label [N,*S]."""
+  """The network, an image [N, C, *S] and a label [N, *S]."""
   shape = systems.SYSTEMS[system].shapes[size]
   net = torch_reference.create(systems.SYSTEMS[system].fields(size), shape)
   with np.load(inputs) as arrays:
@@ -116,6 +117,7 @@ def _load(system, size, inputs):
 
 
 def _build_form(system, size, phase, dtype, platform, inputs, weights, form):
+  """The program of one form, and its reply."""
   device, wait = 'cuda' if platform == 'gpu' else 'cpu', _wait(platform)
   net, image, label = _load(system, size, inputs)
   with np.load(weights) as arrays:
@@ -130,52 +132,57 @@ def _build_form(system, size, phase, dtype, platform, inputs, weights, form):
   net.train(phase == 'train')
   autocast = torch.autocast(device, torch.bfloat16, enabled=dtype == 'bfloat16')
   apply = torch.compile(net) if form == 'compiled' else net
-  reply = {'compile_seconds': 0.0}
-
-  if phase == 'forward':
-    def forward(apply=apply):
-      with torch.inference_mode(), autocast:
-        return next(iter(apply(image).values()))
-
-    _set_precision('highest')
-    logits = forward(net).float()
-    reply['logits'] = np.moveaxis(logits.cpu().numpy(), 1, -1)
-    call, expected, tested = forward, logits.norm(), lambda logits: logits.float().norm()
-  else:
-    check = copy.deepcopy(net)
-    _set_precision('highest')
-    with autocast:
-      loss = objective(check(image), label)
-    loss.backward()
-    gradients = [weight.grad.float().norm() for weight in check.parameters()]
-    reply['loss'], reply['grad_norm'] = loss.item(), torch.stack(gradients).norm().item()
-    expected, tested = loss.detach(), lambda loss: loss
-    del check, loss, gradients
-    optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
-
-    def train():
-      optimizer.zero_grad(set_to_none=True)
-      with autocast:
-        loss = objective(apply(image), label)
-      loss.backward()
-      optimizer.step()
-      return loss.detach()
-
-    call = train
-
+  _set_precision('highest')
+  build_phase = {'forward': _build_forward, 'train': _build_step}[phase]
+  call, expected, summarize, reply = build_phase(net, apply, image, label, autocast)
+  reply['compile_seconds'] = 0.0
   _set_precision('default')
   start = time.perf_counter()
-  result = tested(call())
+  result = summarize(call())
   wait()
   if form == 'compiled':
     reply['compile_seconds'] = time.perf_counter() - start
     if not torch.isclose(result, expected, rtol=_COMPILED_TOLERANCE):
-      raise ValueError(f'compiled it gives {result:.5g} in place of {expected:.5g}')
+      raise ValueError(f'the compiled form gives {result:.5g} instead of {expected:.5g}')
   return Program(call, wait), reply
 
 
+def _build_forward(net, apply, image, label, autocast):
+  """A forward pass: its call, the norm of the logits and how to compute it, and its reply."""
+  del label
+
+  def forward(apply=apply):
+    with torch.inference_mode(), autocast:
+      return next(iter(apply(image).values()))
+
+  logits = forward(net).float()
+  reply = {'logits': np.moveaxis(logits.cpu().numpy(), 1, -1)}
+  return forward, logits.norm(), lambda logits: logits.float().norm(), reply
+
+
+def _build_step(net, apply, image, label, autocast):
+  """A training step, like `_build_forward` with the loss instead of the norm of the logits."""
+  check = copy.deepcopy(net)
+  with autocast:
+    loss = objective(check(image), label)
+  loss.backward()
+  gradients = [weight.grad.float().norm() for weight in check.parameters()]
+  reply = {'loss': loss.item(), 'grad_norm': torch.stack(gradients).norm().item()}
+  optimizer = torch.optim.Adam(net.parameters(), 1e-3, fused=True)
+
+  def step():
+    optimizer.zero_grad(set_to_none=True)
+    with autocast:
+      loss = objective(apply(image), label)
+    loss.backward()
+    optimizer.step()
+    return loss.detach()
+
+  return step, loss.detach(), lambda loss: loss, reply
+
+
 def objective(outputs, label):
-  """The loss of `systems`: see `systems.REST_WEIGHT`."""
+  """The loss that `systems.REST_WEIGHT` describes."""
   total = 0.0
   for name, logits in outputs.items():
     logits = logits.float()
@@ -191,6 +198,6 @@ def objective(outputs, label):
   return total
 
 
-OPS: dict[str, Callable] = {
+OPS: Ops = {
     'describe': describe, 'write_weights': write_weights, 'build': build, 'probe': probe,
     'device_memory': device_memory}

@@ -1,52 +1,42 @@
-"""A long-lived process of one side, spoken to by JSON lines over its stdin and stdout."""
+"""A process of one side, which answers requests as JSON lines over stdin and stdout."""
 import contextlib
-import ctypes
 import json
 import os
 import pathlib
-import resource
 import subprocess
 import sys
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any
 
-_ROOT = str(pathlib.Path(__file__).resolve().parents[2])
-# The folder of spinejax goes last, so that another interpreter keeps its own packages.
+from benchmarks import programs as programs_lib
+from benchmarks.programs import Ops, Program
+
+_ROOT = str(pathlib.Path(__file__).resolve().parents[1])
+# The root of the repository comes last, so that another interpreter keeps its own packages.
 _START = ('import sys; sys.path.append({root!r}); '
           'from benchmarks import worker; worker.serve({side!r})')
-_CLEAR_REFS = pathlib.Path('/proc/self/clear_refs')
-_STATUS = pathlib.Path('/proc/self/status')
-_PATIENCE_SECONDS = 1800
-# For every side, as in launch/local.sh.
-_LARGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}
+_TIMEOUT_SECONDS = 1800  # of one request
+_LARGE_PAGES = {'GLIBC_TUNABLES': 'glibc.malloc.hugetlb=1'}  # for all sides, as launch/local.sh
 
 Ask = Callable[..., dict[str, Any]]
-Ops = Mapping[str, Callable[..., tuple[dict[str, Any], dict[str, 'Program'] | None]]]
 
 
 class WorkerError(ValueError):
-  """A side could not do what it was asked; the message is a sentence."""
-
-
-class Program(NamedTuple):
-  """What is timed: `call` starts it once, `wait` returns when all calls are done."""
-  call: Callable[[], Any]
-  wait: Callable[[], Any] = lambda: None
+  """A side could not answer a request; the message is a sentence."""
 
 
 @contextlib.contextmanager
 def started(side: str, python: str = sys.executable) -> Iterator[Ask]:
-  """Starts a process of 'spinejax', 'torch' or 'plain'; yields `ask(op, **request) -> reply`.
+  """Starts a process of a side and yields `ask(op, **request) -> reply`.
 
-  `ask` raises WorkerError where the operation fails or the process has ended. A process that does
-  not answer within half an hour is ended.
+  `ask` raises WorkerError if the operation fails, if the process has ended, or if it does not
+  answer within half an hour; it is then ended.
 
   Args:
-    side: the module `<side>_side` serves.
-    python: its interpreter, which needs what the side imports and nothing else.
+    side: 'spinejax', 'torch' or 'plain', for the module `<side>_side`.
+    python: interpreter of the process, which needs only the imports of that module.
   """
   with tempfile.TemporaryFile('w+') as log:
     try:
@@ -57,18 +47,18 @@ def started(side: str, python: str = sys.executable) -> Iterator[Ask]:
       raise WorkerError(f'{python} cannot be started ({error.strerror}).') from None
 
     def ask(op: str, **request: Any) -> dict[str, Any]:
-      patience = threading.Timer(_PATIENCE_SECONDS, process.kill)
-      patience.start()
+      timeout = threading.Timer(_TIMEOUT_SECONDS, process.kill)
+      timeout.start()
       try:
         print(json.dumps({'op': op, **request}), file=process.stdin, flush=True)
         line = process.stdout.readline()
       except BrokenPipeError:
         line = ''
       finally:
-        patience.cancel()
+        timeout.cancel()
       if not line:
         log.seek(0)
-        last = (log.read().strip().splitlines() or ['it said nothing'])[-1]
+        last = (log.read().strip().splitlines() or ['it printed nothing'])[-1]
         raise WorkerError(f'the process of {side} ended with status {process.wait()} in {op!r} '
                           f'({last[:200]}).')
       reply = json.loads(line)
@@ -87,7 +77,7 @@ def started(side: str, python: str = sys.executable) -> Iterator[Ask]:
 
 
 def serve(side: str) -> None:
-  """Answers requests until stdin ends; whatever libraries print goes to stderr."""
+  """Answers requests until stdin ends. Other output of the process goes to stderr."""
   channel = os.fdopen(os.dup(1), 'w')
   os.dup2(2, 1)
   try:
@@ -100,7 +90,7 @@ def serve(side: str) -> None:
 
 
 def load_ops(side: str) -> Ops:
-  """What a side can do, its libraries configured."""
+  """The operations of a side, after its libraries are configured."""
   if side == 'torch':
     from benchmarks import torch_side
     return torch_side.OPS
@@ -116,57 +106,29 @@ def load_ops(side: str) -> Ops:
 
 
 def create_answer(ops: Ops) -> Callable[[dict[str, Any]], dict[str, Any]]:
-  """`answer(request) -> reply`, which keeps the programs of the last request that built any.
+  """Returns `answer(request) -> reply`, which keeps the programs that were built last.
 
-  A request is {"op": one of `ops`, "run" or "memory", ...}, a reply what that returns or {"error":
-  a sentence}. Operations return their reply and programs by name, or None; "run" then times one.
+  A request is {"op": one of `ops`, "run" or "memory", ...}. "run" times a program by its `name`. A
+  reply is what the operation returns, or {"error": a sentence}.
   """
   programs: dict[str, Program] = {}
-  before = memory()
+  before = programs_lib.peak_memory()
 
-  def answer(request):
+  def answer(request: dict[str, Any]) -> dict[str, Any]:
     nonlocal programs
     op, rest = request['op'], {key: request[key] for key in request if key != 'op'}
     try:
       if op == 'run':
-        return run(programs[rest.pop('name')], **rest)
+        return programs_lib.run(programs[rest.pop('name')], **rest)
       if op == 'memory':
-        return {'peak_bytes': max(memory() - before, 0)}
+        return {'peak_bytes': max(programs_lib.peak_memory() - before, 0)}
       reply, built = ops[op](**rest)
-    except Exception as error:  # anything may go wrong in a benchmark; the next row is tried
+    except Exception as error:  # any error fails this row only
       lines = (str(error).strip() or type(error).__name__).splitlines()
       return {'error': ' '.join(line.strip()[:300] for line in lines[:2])}
     if built is not None:
       programs = built
-      _forget_peak()
+      programs_lib.reset_peak_memory()
     return reply
 
   return answer
-
-
-def run(program: Program, calls: int, warm: int = 0) -> dict[str, float]:
-  """Seconds of wall and of CPU time of all threads, a call, after `warm` uncounted calls."""
-  for _ in range(warm):
-    program.call()
-  program.wait()
-  cpu, wall = time.process_time(), time.perf_counter()
-  for _ in range(calls):
-    program.call()
-  program.wait()
-  return {'wall': (time.perf_counter() - wall) / calls, 'cpu': (time.process_time() - cpu) / calls}
-
-
-def memory() -> int:
-  """Most bytes that this process held at once, since `_forget_peak` where that works (Linux)."""
-  if _STATUS.exists():
-    lines = [line for line in _STATUS.read_text().splitlines() if line.startswith('VmHWM')]
-    return 1024 * int(lines[0].split()[1])
-  unit = 1 if sys.platform == 'darwin' else 1024
-  return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
-def _forget_peak() -> None:
-  """Gives back what building took, and starts to look for the peak anew."""
-  with contextlib.suppress(OSError, AttributeError):
-    ctypes.CDLL(None).malloc_trim(0)
-    _CLEAR_REFS.write_text('5')

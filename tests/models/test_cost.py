@@ -50,6 +50,11 @@ def test_a_convolution_of_volumes(kernel_size):
   assert counts == (5 * 4 * 6 * 4 * 2 * kernel_size ** 3,) * 2 + (0,)
 
 
+def test_a_convolution_of_upsampled_pixels_counts_as_one_of_them():
+  assert flops(lambda x, train: layers.UpsampleConv(8)(x), 6, 5, 3) == (
+      120 * 8 * (27 + 1), 120 * 8 * 27, 0)
+
+
 def test_a_separable_convolution():
   counts = flops(lambda x, train: layers.SeparableConv(8)(x), 6, 5, 4)
   assert counts == (30 * (4 * 9 + 4 * 8 + 8), 30 * (4 * 9 + 4 * 8), 0)

@@ -59,7 +59,7 @@ def test_no_exponent_without_points_or_costs():
 
 
 def test_every_curve_has_its_programs():
-  assert list(growth.CURVES) == list(curves.MAKERS)
+  assert list(growth.CURVES) == list(curves.BUILDERS)
   for name, curve in growth.CURVES.items():
     assert list(curve.values) == sorted(set(curve.values)) and len(curve.values) >= 3, name
 
@@ -78,7 +78,7 @@ def test_a_point_that_fails_is_a_row(alone, monkeypatch):
   def fail(value):
     raise MemoryError('all of it')
 
-  monkeypatch.setitem(curves.MAKERS, 'channel', fail)
+  monkeypatch.setitem(curves.BUILDERS, 'channel', fail)
   found = list(growth.measure_curve(MACHINE, 'channel', repeats=1, points=2))
   assert [(one['status'], one['reason']) for one in found] == [('failed', 'all of it')] * 2
   assert growth.summarize(found) == {}
@@ -86,9 +86,9 @@ def test_a_point_that_fails_is_a_row(alone, monkeypatch):
 
 def test_memory_of_attention_is_what_it_keeps():
   """Of P = 24 x 24 positions: P^2 weights, P (24 + 24), and of 32 channels the map itself."""
-  _, position = curves.MAKERS['position'](576)
-  _, criss_cross = curves.MAKERS['criss_cross'](576)
-  _, channel = curves.MAKERS['channel'](576)
+  _, position = curves.BUILDERS['position'](576)
+  _, criss_cross = curves.BUILDERS['criss_cross'](576)
+  _, channel = curves.BUILDERS['channel'](576)
   assert position > 4 * 576 ** 2 > criss_cross > 4 * 576 * 48 and channel < criss_cross
 
 

@@ -1,8 +1,10 @@
 """The benchmark: its protocol, its rows, the comparison before the timing. No time is judged."""
+import dataclasses
 import importlib.util
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 
@@ -17,7 +19,7 @@ from benchmarks import plain_side
 from benchmarks import spinejax_side
 from benchmarks import systems
 from benchmarks import worker
-from spinejax.models import layers
+from spinejax.models import cpu_kernels
 from tests import tiny
 
 # An interpreter with PyTorch, by default this one if it has it.
@@ -122,7 +124,8 @@ def test_sides_that_differ_fail_in_words(monkeypatch, build, ask, tmp_path):
   row, = harness.measure_system(MACHINE, 'channel', ['forward'], 'tiny', repeats=1, compiled=False)
   assert row['status'] == 'failed' and 'sides' not in row
   assert row['reason'].startswith(
-      'not timed, for the sides do not compute the same: spinejax is')
+      'not timed, because the sides do not compute the same: spinejax'
+      ' differs by')
   assert row['errors']['logits of torch'] > row['tolerance']
 
 
@@ -167,6 +170,21 @@ def test_every_system_has_its_shapes():
       spinejax_side.create_network(name, size, 'float32')
 
 
+def test_the_verb_needs_the_repository(tmp_path):
+  """In a clone `spinejax bench` is `python -m benchmarks`; without one it is one sentence."""
+  help_texts = [subprocess.run([sys.executable, '-m', *command, '--help'], cwd=tiny.ROOT, text=True,
+                               capture_output=True, timeout=60).stdout
+                for command in (['spinejax', 'bench'], ['benchmarks'])]
+  assert help_texts[0] == help_texts[1] and '--torch_python' in help_texts[0]
+  shutil.copytree(tiny.ROOT / 'spinejax', tmp_path / 'spinejax', ignore=shutil.ignore_patterns(
+      '__pycache__'))
+  alone = subprocess.run(
+      [sys.executable, '-m', 'spinejax', 'bench', '--systems=unet'], cwd=tmp_path, text=True,
+      env={**os.environ, 'PYTHONPATH': str(tmp_path)}, capture_output=True, timeout=60)
+  assert (alone.returncode, alone.stdout) == (1, '') and len(alone.stderr.splitlines()) == 1
+  assert 'part of the repository, not of the package' in alone.stderr
+
+
 @pytest.mark.parametrize('flag, words', [
     ('--systems=unet,vnet', "--systems takes unet, unet_3d, fpn"),
     ('--phases=backward', "--phases takes forward, train, not 'backward'"),
@@ -183,7 +201,7 @@ def test_wrong_flags_are_a_sentence(flag, words):
 @pytest.mark.skipif(TORCH_PYTHON is None, reason='PyTorch is not there')
 @pytest.mark.parametrize('name', ['unet', 'criss_cross'])
 def test_both_sides_compute_the_same(name):
-  machine = MACHINE._replace(torch_python=TORCH_PYTHON)
+  machine = dataclasses.replace(MACHINE, torch_python=TORCH_PYTHON)
   for row in harness.measure_system(machine, name, systems.PHASES, 'tiny', repeats=1,
                                     compiled=False):
     assert row['status'] == 'ok', row['reason']
@@ -204,13 +222,13 @@ def test_plain_flax_computes_the_same_of_other_operations(monkeypatch, tmp_path)
     return apply(image), str(jax.make_jaxpr(apply)(image))
 
   before = {name: outputs_and_primitives(network) for name, network in networks.items()}
-  for name, form in plain_side.FORMS.items():
-    assert hasattr(layers, name)
-    monkeypatch.setattr(layers, name, form)
+  monkeypatch.setattr(cpu_kernels, 'dispatch', plain_side.native_only)
+  jax.clear_caches()  # `max_pool` is compiled with the form of its first call
   for name, network in networks.items():
     logits, program = outputs_and_primitives(network)
     assert harness.relative_error(logits, before[name][0]) < 1e-5
-    assert 'reduce_window' in program and 'reduce_window' not in before[name][1]
+    assert 'platform_index' in before[name][1] and 'platform_index' not in program
+  jax.clear_caches()
 
 
 def test_plain_flax_is_a_side():

@@ -16,9 +16,8 @@ from rich.console import Console
 
 from spinejax.commands import cli
 from spinejax import evaluate
-from spinejax.inference import predictor as inference
 from spinejax import logs
-from spinejax.inference import outputs
+from spinejax.inference import load
 from spinejax import runs
 from spinejax import train
 from tests import tiny
@@ -177,49 +176,6 @@ def call(*arguments, module='spinejax.main'):
                         capture_output=True, text=True, timeout=300, check=False)
 
 
-def test_prediction_of_a_folder_skips_what_it_cannot_read(tmp_path, finished):
-  _, workdir, _ = finished
-  folder = tmp_path / 'new'
-  folder.mkdir()
-  rng = np.random.default_rng(0)
-  Image.fromarray(rng.integers(0, 255, (70, 30), np.uint8)).save(folder / 'gray.png')
-  Image.fromarray(rng.integers(0, 255, (40, 90, 3), np.uint8)).save(folder / 'color.jpg')
-  Image.fromarray(rng.integers(0, 65535, (33, 21)).astype(np.uint16)).save(folder / 'deep.tif')
-  (folder / 'broken.png').write_bytes((folder / 'gray.png').read_bytes()[:200])
-  (folder / 'notes.txt').write_text('not an image')
-  result = call(f'--workdir={workdir}', f'--input={folder}', f'--output={tmp_path / "out"}',
-                module='spinejax.commands.predict')
-  assert result.returncode == 1
-  assert 'broken.png' in result.stderr and 'notes.txt' in result.stderr
-  assert 'Traceback' not in result.stderr and '3 of 5 files' in ' '.join(result.stdout.split())
-  written = {path.name for path in (tmp_path / 'out').iterdir()}
-  sizes = {name: Image.open(tmp_path / 'out' / name).size for name in written
-           if name.endswith(('_mask.png', '_overlay.png'))}
-  assert sizes == {'gray_mask.png': (30, 70), 'gray_overlay.png': (30, 70),
-                   'color_mask.png': (90, 40), 'color_overlay.png': (90, 40),
-                   'deep_mask.png': (21, 33), 'deep_overlay.png': (21, 33)}
-  assert written - set(sizes) == {
-      'angles.csv', 'angles_curves.csv', 'index.html', *(
-          f'{name}_angle.{kind}' for name in ('gray', 'color', 'deep')
-          for kind in ('json', 'png', 'html'))}
-  table = (tmp_path / 'out' / 'angles.csv').read_text(encoding='utf-8')
-  assert table.count('the spacing is unknown') == 3  # said, not guessed
-
-
-def test_prediction_equals_evaluation(tmp_path, finished):
-  config, workdir, _ = finished
-  from spinejax.data import datasets
-  record = datasets.load_dataset(config.data)['test'][0]
-  Image.fromarray(record['image'][..., 0]).save(tmp_path / 'case.png')
-  predictor = inference.load_predictor(str(workdir))
-  outcome, = outputs.predict_files(predictor, [tmp_path / 'case.png'], tmp_path)
-  assert outcome[:3] == (tmp_path / 'case.png', '', ())
-  assert outcome.angle['status'] == 'fail'  # a PNG has no spacing
-  np.testing.assert_array_equal(
-      Image.open(tmp_path / 'case_mask.png'),
-      Image.open(workdir / 'predictions' / f'{record["name"]}.png'))
-
-
 def test_the_command_evaluates_a_run_without_its_config(finished):
   _, workdir, results = finished
   (workdir / 'test_metrics.json').unlink()
@@ -242,12 +198,6 @@ def test_the_command_evaluates_a_run_without_its_config(finished):
      'no such folder'),
     ('spinejax.main', ['--config=configs/seam.py:quick', '--config.model.name=unet',
                        '--workdir={tmp}/c'], 'unet has no such field'),
-    ('spinejax.commands.predict', ['--workdir={tmp}', '--input={tmp}/none', '--output={tmp}/o'],
-     'no such file or folder'),
-    ('spinejax.commands.predict', ['--workdir={tmp}/none', '--input=pyproject.toml', '--output={tmp}/o'],
-     'holds no run'),
-    ('spinejax.commands.predict', ['--workdir={tmp}', '--input=launch', '--output={tmp}/o',
-                          '--formats=nifty'], "unknown format 'nifty'"),
 ])
 def test_wrong_input_is_one_sentence(tmp_path, module, arguments, sentence):
   result = call(*[a.format(tmp=tmp_path) for a in arguments], module=module)
@@ -294,7 +244,7 @@ def test_checkpoint_of_another_network_is_explained(tmp_path, finished):
   runs.write_json(copy / 'config.json', config)
   sentence = r'differing arrays:\n  variables/.*float32\[.* in the model'
   with pytest.raises(ValueError, match=sentence):
-    inference.load_predictor(str(copy))
+    load.load_predictor(str(copy))
 
 
 def write_torch_weights(path, variables) -> None:

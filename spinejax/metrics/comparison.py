@@ -3,16 +3,17 @@
 The first run is compared with each other one, as in C-U-net (Wong et al., 2021, section III.C): by
 one-tailed paired t-tests, here with a bootstrap interval of the mean difference for each.
 """
+import dataclasses
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from spinejax.metrics import laminae
-from spinejax.metrics.results import (
-    CaseResult, ComparedMetric, Comparison, MissedLaminae, PairedTest, RunSummary, TestResult)
+from spinejax.metrics.results import CaseResult, TestResult
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 9999
@@ -27,6 +28,94 @@ _LAMINAE = {  # name, decimals, and whether it is shown first; lower is better f
     'false': ('False laminae', 1, True),
 }
 _GetValue = Callable[[CaseResult], float | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunSummary:
+  """One metric of one run, over the cases in which it is defined."""
+  mean: float | None
+  sd: float | None
+  cases: int
+
+
+@dataclasses.dataclass(frozen=True)
+class PairedTest:
+  """The first run against another one, in one metric.
+
+  Attributes:
+    cases: number of cases in which both are defined.
+    difference: mean of first - other.
+    low, high: confidence interval of the mean difference.
+    p_value: of the one-tailed test that the first run is better.
+    note: why something is None, or ''.
+  """
+  cases: int
+  difference: float | None
+  low: float | None = None
+  high: float | None = None
+  p_value: float | None = None
+  note: str = ''
+
+
+@dataclasses.dataclass(frozen=True)
+class ComparedMetric:
+  """One metric of all runs.
+
+  Attributes:
+    key: such as 'dice/rib' or 'missed/all'.
+    name: to print.
+    better: 'higher' or 'lower'.
+    digits, case_digits: decimals of means and of cases.
+    main: whether it is shown first.
+    values: {run: one value per case}.
+    runs: {run: summary}.
+    against: {other run: test against the first run}.
+  """
+  key: str
+  name: str
+  better: str
+  digits: int
+  case_digits: int
+  main: bool
+  values: Mapping[str, tuple[float | None, ...]]
+  runs: Mapping[str, RunSummary]
+  against: Mapping[str, PairedTest]
+
+
+@dataclasses.dataclass(frozen=True)
+class MissedLaminae:
+  """Number of laminae that are missed, of the true ones, over all cases."""
+  missed: int
+  true: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+  """Runs that were tested on the same cases.
+
+  Attributes:
+    runs: names; the first run is compared with each other one.
+    cases: names.
+    metrics: in the order to print.
+    missed: {region: {run: counts}}; empty unless all runs have laminae.
+    notes: sentences on what is undefined.
+    localizer_dice: of the first run, as in `LaminaeSummary`.
+    confidence: of the intervals.
+    num_resamples, seed: of the bootstrap.
+  """
+  runs: tuple[str, ...]
+  cases: tuple[str, ...]
+  metrics: tuple[ComparedMetric, ...]
+  missed: Mapping[str, Mapping[str, MissedLaminae]]
+  notes: tuple[str, ...]
+  localizer_dice: Mapping[str, float]
+  confidence: float
+  num_resamples: int
+  seed: int
+
+  def to_json(self) -> dict[str, Any]:
+    """The content of comparison.json."""
+    return dataclasses.asdict(self)
 
 
 def compare(results: Mapping[str, TestResult], classes: Sequence[str], *, seed: int = 0,
@@ -56,7 +145,8 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str], *, seed: 
                        'split.')
   regions = _common_regions(results.values())
 
-  def compare_metric(key, name, better, digits, main, value_of: _GetValue) -> ComparedMetric:
+  def compare_metric(key: str, name: str, better: str, digits: int, main: bool,
+                     value_of: _GetValue) -> ComparedMetric:
     values = {run: tuple(value_of(result.cases[case]) for case in cases)
               for run, result in results.items()}
     return ComparedMetric(
@@ -143,7 +233,7 @@ def _lamina_value(case: CaseResult, metric: str, region: str) -> float | None:
   return (case.laminae or {}).get(metric, {}).get(region)
 
 
-def _common_regions(results) -> list[str]:
+def _common_regions(results: Iterable[TestResult]) -> list[str]:
   """Regions in which every run has rated laminae in some case."""
   rated = [{region for case in result.cases.values()
             for region in (case.laminae or {}).get('missed', ())} for result in results]

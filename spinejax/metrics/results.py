@@ -1,7 +1,6 @@
-"""Results of tests and comparisons: what `metrics` computes and `report` shows.
+"""Results of tests: what `metrics` and `evaluate` compute and `report` shows.
 
-The attributes are named as the keys of the JSON files. None means undefined. Units of fields that
-end in `_deg` are degrees, of fields that end in `_mm` millimeters.
+The attributes are named like the keys of the JSON files. None means undefined.
 """
 import dataclasses
 import math
@@ -339,94 +338,6 @@ class Evaluation:
   result: TestResult
   roc: Mapping[str, RocCurve]
   shown_cases: tuple[ShownCase, ...]
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSummary:
-  """One metric of one run, over the cases in which it is defined."""
-  mean: float | None
-  sd: float | None
-  cases: int
-
-
-@dataclasses.dataclass(frozen=True)
-class PairedTest:
-  """The first run against another one, in one metric.
-
-  Attributes:
-    cases: number of cases in which both are defined.
-    difference: mean of first - other.
-    low, high: confidence interval of the mean difference.
-    p_value: of the one-tailed test that the first run is better.
-    note: why something is None, or ''.
-  """
-  cases: int
-  difference: float | None
-  low: float | None = None
-  high: float | None = None
-  p_value: float | None = None
-  note: str = ''
-
-
-@dataclasses.dataclass(frozen=True)
-class ComparedMetric:
-  """One metric of all runs.
-
-  Attributes:
-    key: such as 'dice/rib' or 'missed/all'.
-    name: to print.
-    better: 'higher' or 'lower'.
-    digits, case_digits: decimals of means and of cases.
-    main: whether it is shown first.
-    values: {run: one value per case}.
-    runs: {run: summary}.
-    against: {other run: test against the first run}.
-  """
-  key: str
-  name: str
-  better: str
-  digits: int
-  case_digits: int
-  main: bool
-  values: Mapping[str, tuple[float | None, ...]]
-  runs: Mapping[str, RunSummary]
-  against: Mapping[str, PairedTest]
-
-
-@dataclasses.dataclass(frozen=True)
-class MissedLaminae:
-  """Number of laminae that are missed, of the true ones, over all cases."""
-  missed: int
-  true: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-  """Runs that were tested on the same cases.
-
-  Attributes:
-    runs: names; the first run is compared with each other one.
-    cases: names.
-    metrics: in the order to print.
-    missed: {region: {run: counts}}; empty unless all runs have laminae.
-    notes: sentences on what is undefined.
-    localizer_dice: of the first run, as in `LaminaeSummary`.
-    confidence: of the intervals.
-    num_resamples, seed: of the bootstrap.
-  """
-  runs: tuple[str, ...]
-  cases: tuple[str, ...]
-  metrics: tuple[ComparedMetric, ...]
-  missed: Mapping[str, Mapping[str, MissedLaminae]]
-  notes: tuple[str, ...]
-  localizer_dice: Mapping[str, float]
-  confidence: float
-  num_resamples: int
-  seed: int
-
-  def to_json(self) -> dict[str, Any]:
-    """The content of comparison.json."""
-    return dataclasses.asdict(self)
 
 
 def _numbers(values: Any) -> dict[str, float | None]:

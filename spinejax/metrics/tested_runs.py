@@ -9,7 +9,8 @@ from typing import Any
 
 from spinejax import runs
 from spinejax.metrics import comparison
-from spinejax.metrics.results import Comparison, TestResult
+from spinejax.metrics.comparison import Comparison
+from spinejax.metrics.results import TestResult
 
 _COLUMNS = ('metric', 'name', 'better', 'run', 'cases', 'mean', 'sd', 'compared_cases',
             'difference', 'low', 'high', 'p_value', 'note')

@@ -4,8 +4,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from spinejax.measure.results import AngleResult, Curve
+from spinejax.metrics.comparison import ComparedMetric
 from spinejax.metrics.results import (
-    Agreement, AngleSummary, ClassTable, ComparedMetric, LaminaeSummary, TestResult)
+    Agreement, AngleSummary, ClassTable, LaminaeSummary, TestResult)
 
 NOTICE = 'Research software, not a medical device.'
 MEANS = {'mean_foreground': 'mean of the foreground classes', 'mean_all': 'mean of all classes'}
@@ -42,6 +43,15 @@ def format_probability(value: float | None) -> str:
 def format_percent(share: float | None) -> str:
   """A share from 0 to 1 as whole percent."""
   return UNDEFINED if share is None else f'{100 * share:.0f} %'
+
+
+def format_duration(seconds: float) -> str:
+  """Hours and minutes, minutes and seconds, or seconds."""
+  minutes, rest = divmod(round(seconds), 60)
+  hours, minutes = divmod(minutes, 60)
+  if hours:
+    return f'{hours} h {minutes:02d} min'
+  return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'
 
 
 def with_unit(text: str, unit: str) -> str:

@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from spinejax import __version__, colors, logs, runs
+from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
-from spinejax.metrics.results import CaseResult, Comparison, Evaluation, ShownCase, TestResult
+from spinejax.metrics.results import CaseResult, Evaluation, ShownCase, TestResult
 from spinejax.report import (
     agreement_plots, agreement_text, angles, curves, formats, overlays, style, svg, terminal)
 
@@ -53,12 +54,13 @@ def write_run_report(workdir: str | os.PathLike, config: ConfigDict,
   dataset, manifest = runs.load_dataset_info(workdir), runs.read_manifest(workdir)
   *earlier_starts, start = manifest['starts'] or [{}]
   command = re.search(r'--config[= ](\S+)', start.get('command', ''))
+  has_transfer = 'style_transfer' in config.model and config.model.style_transfer
+  network = config.model.name + (' after style transfer' if has_transfer else '')
   return write_page(
       pathlib.Path(workdir) / 'report' / 'index.html', 'report.html',
-      title=f'{config.model.name}, step {result.step}', is_phantom='phantom' in config.data.name,
+      title=f'{network}, step {result.step}', is_phantom='phantom' in config.data.name,
       variant=command[1] if command else '', start=start, earlier_starts=earlier_starts,
-      facts=_describe({'seed': config.seed, **manifest, **dataset, **start}),
-      splits=_splits(dataset),
+      facts=_label_facts({'seed': config.seed, **manifest, **dataset, **start}), dataset=dataset,
       config=json.dumps(runs.plain(config), indent=2), result=result, classes=classes,
       rows=formats.result_rows(result, classes),
       metrics={key: name for key, name in METRICS.items()
@@ -164,6 +166,13 @@ def _rank(case: CaseResult) -> tuple[bool, float, str]:
   return dice is None, -(dice or 0.0), case.name
 
 
+def _label_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
+  """What is known of a run, by label, without what the page shows elsewhere."""
+  return {FACTS.get(key, key.replace('_', ' ').capitalize()): facts[key]
+          for key in dict.fromkeys((*FACTS, *facts)) if key in facts
+          and key not in ('starts', 'split', 'patients') and facts[key] not in (None, {}, [])}
+
+
 def _run_figures(history: curves.History, evaluation: Evaluation, classes: Sequence[str]
                  ) -> dict[str, Figure]:
   """The charts of a run, without those that have nothing to show."""
@@ -192,43 +201,3 @@ def _case_figures(case: ShownCase, classes: Sequence[str]) -> dict[str, Figure]:
   if case.angle:
     figures['angle'] = angles.angle_figure(case.image, case.prediction, case.angle, classes)
   return figures
-
-
-def _describe(facts: Mapping[str, Any]) -> list[tuple[str, str]]:
-  """(label, text) of everything known of a run that the page does not show elsewhere."""
-  shown = {key: facts[key] for key in (*FACTS, *facts) if key in facts
-           and key not in ('starts', 'split', 'patients') and facts[key] not in (None, {}, [])}
-  if 'durations' in shown:
-    shown['durations'] = {phase: _duration(seconds)
-                          for phase, seconds in shown['durations'].items()}
-  if 'num_parameters' in shown:
-    shown['num_parameters'] = f'{shown["num_parameters"]:,}'
-  return [(FACTS.get(key, key.replace('_', ' ').capitalize()), _plain_text(value))
-          for key, value in shown.items()]
-
-
-def _splits(dataset: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-  """(heading, names) of the cases of each set, and of its patients if they differ."""
-  splits = []
-  for name, cases in dataset['split'].items():
-    splits.append((f'{name}, {len(cases)} case{"s" * (len(cases) != 1)}', cases))
-    patients = dataset.get('patients', {}).get(name, [])
-    if patients and sorted(patients) != sorted(set(cases)):
-      splits.append((f'patients of {name}, {len(patients)}', patients))
-  return splits
-
-
-def _plain_text(value: Any) -> str:
-  if isinstance(value, Mapping):
-    return ' · '.join(f'{key} {_plain_text(entry)}' for key, entry in value.items())
-  if isinstance(value, (list, tuple)):
-    return ', '.join(map(_plain_text, value))
-  return f'{value:.6g}' if isinstance(value, float) else str(value)
-
-
-def _duration(seconds: float) -> str:
-  minutes, rest = divmod(round(seconds), 60)
-  hours, minutes = divmod(minutes, 60)
-  if hours:
-    return f'{hours} h {minutes:02d} min'
-  return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'

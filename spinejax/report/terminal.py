@@ -1,4 +1,4 @@
-"""Tables in the terminal, at most 80 columns wide."""
+"""Tables in the terminal, at most 80 columns wide; `console` is the terminal by default."""
 from collections.abc import Container, Iterable, Mapping, Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -8,7 +8,8 @@ from rich.text import Text
 
 from spinejax.measure.results import AngleResult
 from spinejax.metrics.paired_tables import TableAgreement
-from spinejax.metrics.results import Comparison, TestResult
+from spinejax.metrics.comparison import Comparison
+from spinejax.metrics.results import TestResult
 from spinejax.report import agreement_text, formats
 
 MAX_WIDTH = 80  # columns
@@ -16,13 +17,7 @@ MAX_WIDTH = 80  # columns
 
 def print_results(result: TestResult, classes: Sequence[str],
                   console: Console | None = None) -> None:
-  """Prints the results of a test: overlap, and laminae and angles if there are any.
-
-  Args:
-    result: of the test.
-    classes: class names by index, background first.
-    console: where to print; the terminal by default.
-  """
+  """Prints the results of a test: overlap by class, and laminae and angles if there are any."""
   console = console or Console()
   if not result.cases:
     console.print('There are no test cases: nothing was tested.')
@@ -43,18 +38,16 @@ def print_results(result: TestResult, classes: Sequence[str],
 
 
 def _print_laminae(result: TestResult, console: Console) -> None:
-  laminae = result.laminae
-  columns = {'missed': 'missed', 'false': 'false', 'delta': 'Δ', 'd3d_mean': 'mean d₃D',
-             'd3d_sum': 'total d₃D'}
-  rows = formats.laminae_rows(laminae)
+  laminae, rows = result.laminae, formats.laminae_rows(result.laminae)
   if laminae is None or not rows:
     return
-  _print_table(console, 'Laminae of a volume, mean ± sd', columns.values(), [
-      (name, *(formats.spread_cell(laminae.mean, laminae.sd, metric, region,
-                                   formats.LAMINAE_COLUMNS[metric][1]) for metric in columns))
-      for region, name in rows.items()])
+  columns = {metric: formats.LAMINAE_COLUMNS[metric]
+             for metric in ('missed', 'false', 'delta', 'd3d_mean', 'd3d_sum')}
+  _print_table(console, 'Laminae of a volume, mean ± sd', (name for name, _ in columns.values()), [
+      (name, *(formats.spread_cell(laminae.mean, laminae.sd, metric, region, digits)
+               for metric, (_, digits) in columns.items())) for region, name in rows.items()])
   _print_notes(console, [
-      'd₃D: distance in voxels from each true centroid to the nearest predicted one.',
+      'd₃D: distance from each true centroid to the nearest predicted one.',
       formats.localizer_note(laminae.localizer_dice)])
 
 
@@ -67,12 +60,7 @@ def _print_angles(result: TestResult, console: Console) -> None:
 
 
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
-  """Prints how runs compare: the main metrics, and the missed laminae.
-
-  Args:
-    comparison: of `metrics.comparison.compare`.
-    console: where to print; the terminal by default.
-  """
+  """Prints how runs compare: the main metrics, and the missed laminae."""
   console = console or Console()
   first, count = comparison.runs[0], len(comparison.cases)
   rows: list[tuple[str, ...]] = []
@@ -99,12 +87,7 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 
 
 def print_agreement(found: TableAgreement, console: Console | None = None) -> None:
-  """Prints the agreement of two tables of angles: statistics and bands of every angle.
-
-  Args:
-    found: of `metrics.paired_tables.compare_tables`.
-    console: where to print; the terminal by default.
-  """
+  """Prints the agreement of two tables of angles: statistics and bands of every angle."""
   console = console or Console()
   for title, agreement in zip(agreement_text.titles(found), found.angles.values()):
     _print_table(console, title, ('', formats.interval_name(agreement.confidence)),
@@ -122,12 +105,7 @@ def print_agreement(found: TableAgreement, console: Console | None = None) -> No
 
 
 def print_cases(results: Mapping[str, AngleResult], console: Console | None = None) -> None:
-  """Prints a line for each measured case, then the flags of all cases.
-
-  Args:
-    results: by name of the case.
-    console: where to print; the terminal by default.
-  """
+  """Prints a line for each measured case, then the flags of all cases."""
   console = console or Console()
   table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
   table.add_column('case', overflow='fold')

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from spinejax.metrics import comparison
-from spinejax.metrics.results import (
-    CaseResult, LaminaeSummary, MissedLaminae, RunSummary, TestResult)
+from spinejax.metrics.comparison import MissedLaminae, RunSummary
+from spinejax.metrics.results import CaseResult, LaminaeSummary, TestResult
 
 CLASSES = ('background', 'rib', 'lump')
 

@@ -1,4 +1,8 @@
-"""Figures of two measurements of the same angles: Bland-Altman plot and scatter plot."""
+"""Figures of two measurements of the same angles: Bland-Altman plot and scatter plot.
+
+Angles are [n] degrees; pairs with None or NaN are left out. `agreement` is that of the same angles,
+and `names` are those of the two measurements, the reference first.
+"""
 from collections.abc import Sequence
 
 import numpy as np
@@ -21,11 +25,6 @@ def bland_altman(reference: Angles, other: Angles, agreement: Agreement,
   """Difference of each case over the mean of its pair, with bias and limits of agreement.
 
   The intervals of the three lines are shaded. Undefined lines are left out.
-
-  Args:
-    reference, other: [n] degrees; pairs with None or NaN are left out.
-    agreement: of the same angles.
-    names: of the two measurements.
   """
   pairs = _pairs(reference, other)
   figure = Figure(figsize=(6.2, 4.2), layout='constrained')
@@ -67,11 +66,6 @@ def scatter(reference: Angles, other: Angles, agreement: Agreement,
 
   Tinted squares hold the cases that both measurements put into one band. Dotted lines mark a
   difference of `agreement.limit` degrees.
-
-  Args:
-    reference, other: [n] degrees; pairs with None or NaN are left out.
-    agreement: of the same angles.
-    names: of the two measurements, the reference (horizontal) first.
   """
   pairs = _pairs(reference, other)
   figure = Figure(figsize=(4.8, 4.8), layout='constrained')

@@ -7,14 +7,11 @@ MAX_NAMES = 5  # cases that a note names
 LEFT_OUT = {'only_in_reference': 'only in {reference}', 'only_in_other': 'only in {other}',
             'failed_in_reference': 'failed in {reference}', 'failed_in_other': 'failed in {other}',
             'without_angle': 'without an angle in one of them'}
-NAMES = {
-    'mad': 'mean absolute difference', 'mad_sd': 'its sd', 'bias': 'bias', 'within': 'share within',
-    'bias_ci': 'interval of the bias', 'sd': 'sd', 'limits': 'limits of agreement',
-    'lower_limit_ci': 'interval of the lower limit',
-    'upper_limit_ci': 'interval of the upper limit', 'sem': 'standard error',
-    'mdc95': 'detectable change', 'r': 'r', 'r2': 'R²', 'r_ci': 'interval of r',
-    'icc2_1': 'ICC(2,1)', 'icc2_1_ci': 'interval of ICC(2,1)', 'icc3_1': 'ICC(3,1)',
-    'icc3_1_ci': 'interval of ICC(3,1)', 'smape': 'SMAPE'}
+NAMES = {'mad': 'mean absolute difference', 'mad_sd': 'its sd', 'bias': 'the bias',
+         'within': 'share within', 'sd': 'sd', 'limits': 'limits of agreement',
+         'lower_limit': 'the lower limit', 'upper_limit': 'the upper limit',
+         'sem': 'standard error', 'mdc95': 'detectable change', 'r': 'r', 'r2': 'R²',
+         'icc2_1': 'ICC(2,1)', 'icc3_1': 'ICC(3,1)', 'smape': 'SMAPE'}
 
 
 def titles(found: TableAgreement) -> list[str]:
@@ -83,8 +80,9 @@ def notes(found: TableAgreement) -> list[str]:
   for column, agreement in found.angles.items():
     reasons: dict[str, list[str]] = {}
     for key, reason in agreement.undefined.items():
-      if not key.endswith('_ci') or key.removesuffix('_ci') not in agreement.undefined:
-        reasons.setdefault(reason, []).append(NAMES.get(key, key))
+      base = key.removesuffix('_ci')
+      if key == base or base not in agreement.undefined:
+        reasons.setdefault(reason, []).append('interval of ' * (key != base) + NAMES[base])
     prefix = f'{column}: ' if len(found.angles) > 1 else ''
     sentences += [f'{prefix}{", ".join(of) if agreement.pairs else "all"} undefined: {reason}.'
                   for reason, of in reasons.items()]

@@ -85,15 +85,9 @@ def _fill(axis: Axes, region: np.ndarray, color: str) -> None:
 
 def _draw_curve(axis: Axes, curve: Curve, rows: np.ndarray, midline: np.ndarray, color: str,
                 is_main: bool) -> None:
-  """Draws the end lines, the midline between them, and the angle at the apex.
+  """Draws the end lines, the midline [n,2] between them, and the angle at the apex.
 
-  Args:
-    axis: shows the image.
-    curve: to draw.
-    rows: of the upper end, the lower end and the apex.
-    midline: points (row, column) [n,2], top to bottom.
-    color: of the curve.
-    is_main: whether it is the largest curve, which is drawn larger.
+  `rows` are those of the upper end, the lower end and the apex. The main curve is drawn larger.
   """
   width = axis.get_xlim()[1] + 0.5
   columns = np.interp(rows, *midline.T)

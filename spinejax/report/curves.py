@@ -1,7 +1,10 @@
-"""Charts of a run and of compared runs: losses, validation, ROC, and metrics of single cases."""
+"""Charts of a run and of compared runs: losses, validation, ROC, and metrics of single cases.
+
+`classes` are class names by index, background first. Undefined values are left out.
+"""
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,6 @@ from spinejax.report import formats, style
 
 MAX_POINTS = 300  # of a training curve; longer ones are averaged in as many bins
 DOTTED_BELOW = 20  # points; shorter curves show each point
-WHISKER = 1.5  # interquartile ranges
 _DASHES = ('-', (0, (6, 2)), (0, (2, 1.2)), (0, (6, 2, 1.5, 2)))
 _PART_DASHES = ('--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)))
 
@@ -27,12 +29,11 @@ def loss_figure(history: History) -> Figure:
 
   Args:
     history: rows of metrics.jsonl with `step`, `phase` ('train' or 'validation'), `loss`, the
-      parts `loss/name`, and `learning_rate`. Values that are not finite are left out. If a step has
-      several rows, the last one counts. More than MAX_POINTS rows are averaged in bins; a band
-      shows the lowest and highest loss of each bin.
+      parts `loss/name`, and `learning_rate`. If a step has several rows, the last one counts. More
+      than MAX_POINTS rows are averaged in bins; a band shows the range of the loss in each bin.
   """
   rate_steps, rate = _series(history, 'train', 'learning_rate')
-  has_rate = len(rate_steps) > 0
+  has_rate = len(rate) > 0
   figure = Figure(figsize=(6.2, 3.9), layout='constrained')
   axes = figure.subplots(2 if has_rate else 1, sharex=True, squeeze=False,
                          height_ratios=[4, 1] if has_rate else None)[:, 0]
@@ -67,11 +68,11 @@ def loss_figure(history: History) -> Figure:
 
 
 def validation_figure(history: History, classes: Sequence[str]) -> Figure:
-  """Validation Dice by step of each class and of both means; the best foreground mean is marked.
+  """Validation Dice of each class and of both means by step; the best foreground mean is marked.
 
   Args:
-    history: as in `loss_figure`, with `dice/<class>`, `dice/mean_foreground`, `dice/mean_all`.
-    classes: class names by index, background first.
+    history: as in `loss_figure`, with `dice/NAME`, `dice/mean_foreground` and `dice/mean_all`.
+    classes: class names.
   """
   figure = Figure(figsize=(6.2, 3.9), layout='constrained')
   axis = figure.subplots()
@@ -100,25 +101,21 @@ def validation_figure(history: History, classes: Sequence[str]) -> Figure:
 
 
 def roc_figure(roc: Mapping[str, RocCurve], classes: Sequence[str]) -> Figure:
-  """Pixel-level ROC curve of each class against the rest, with its area.
+  """ROC curve over pixels of each class against the rest, with its area.
 
-  Args:
-    roc: curve of each class and of 'any_foreground', all foreground classes against the
-      background. Curves without an area (the class is absent from the truth) are left out.
-    classes: class names by index, background first.
+  The curve of 'any_foreground' is that of all foreground classes against the background.
   """
   figure = Figure(figsize=(4.6, 4.4), layout='constrained')
   axis = figure.subplots()
   axis.plot([0, 1], [0, 1], color=style.RULE, linewidth=1, zorder=1)
-  defined = {name: curve for name, curve in roc.items() if curve.auc is not None}
-  for index, name in enumerate(classes):
-    if name in defined:
-      curve = defined.pop(name)
-      axis.plot(curve.fpr, curve.tpr, linewidth=2, color=colors.class_color(index),
-                linestyle=_DASHES[index % len(_DASHES)], label=f'{name}, AUC {curve.auc:.3f}')
-  for curve in defined.values():
-    axis.plot(curve.fpr, curve.tpr, linewidth=1.7, color=style.INK, linestyle=(0, (1, 1.2)),
-              label=f'any foreground class, AUC {curve.auc:.3f}')
+  for name in sorted(roc, key=[*classes, *roc].index):
+    curve, index = roc[name], classes.index(name) if name in classes else None
+    if curve.auc is None:
+      continue
+    axis.plot(curve.fpr, curve.tpr, linewidth=1.7 if index is None else 2.0,
+              color=style.INK if index is None else colors.class_color(index),
+              linestyle=(0, (1, 1.2)) if index is None else _DASHES[index % len(_DASHES)],
+              label=f'{"any foreground" if index is None else name}, AUC {curve.auc:.3f}')
   axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect='equal')
   axis.set_xticks(np.linspace(0, 1, 6))
   axis.set_yticks(np.linspace(0, 1, 6))
@@ -129,12 +126,7 @@ def roc_figure(roc: Mapping[str, RocCurve], classes: Sequence[str]) -> Figure:
 
 
 def case_dice_figure(cases: Mapping[str, CaseResult], classes: Sequence[str]) -> Figure:
-  """Dice of every case as a dot, by class, with the median as a line.
-
-  Args:
-    cases: results by name; undefined values are left out.
-    classes: class names by index, background first.
-  """
+  """Dice of every case as a dot, by class, with the median as a line."""
   columns = {name: (name, colors.class_color(i)) for i, name in enumerate(classes) if i}
   columns['mean_foreground'] = formats.MEANS['mean_foreground'], style.INK
   figure = Figure(figsize=(max(3.2, 1.6 + 1.2 * len(columns)), 4.4), layout='constrained')
@@ -144,7 +136,7 @@ def case_dice_figure(cases: Mapping[str, CaseResult], classes: Sequence[str]) ->
     values = np.sort(_defined(case.overlap.get('dice', {}).get(key) for case in cases.values()))
     if len(values):
       lowest = min(lowest, values[0])
-      axis.plot(place + _spread(values), values, 'o', color=color, markersize=5, alpha=0.8,
+      axis.plot(place + _sideways(values, 0.5), values, 'o', color=color, markersize=5, alpha=0.8,
                 markeredgewidth=0, clip_on=False)
       axis.plot([place - 0.32, place + 0.32], [np.median(values)] * 2, color=style.INK,
                 linewidth=1.6)
@@ -157,13 +149,9 @@ def case_dice_figure(cases: Mapping[str, CaseResult], classes: Sequence[str]) ->
 
 
 def box_figure(values: Mapping[str, Sequence[float | None]], name: str) -> Figure:
-  """Box plot of each run: median, quartiles, whiskers of at most 1.5 interquartile ranges.
+  """Box plot of the values of each run, with every case as a dot and the mean as a diamond.
 
-  Every case is a dot, the mean a diamond.
-
-  Args:
-    values: {run: one value per case}; undefined values (None) are left out.
-    name: label of the axis.
+  A box has the median and the quartiles; whiskers are at most 1.5 interquartile ranges long.
   """
   labels = [textwrap.shorten(run, 34, placeholder='…') if ' ' in run or len(run) <= 34
             else f'{run[:16]}…{run[-17:]}' for run in values]
@@ -171,12 +159,10 @@ def box_figure(values: Mapping[str, Sequence[float | None]], name: str) -> Figur
   figure = Figure(figsize=(4.4 + 0.066 * longest, 0.8 + 0.46 * max(len(values), 1)),
                   layout='constrained')
   axis = figure.subplots()
-  rng = np.random.default_rng(0)
   for place, run_values in enumerate(values.values()):
     found = _defined(run_values)
-    sideways = rng.uniform(-0.16, 0.16, len(found))
     if len(found):
-      _draw_box(axis, place, found, sideways, colors.RUN_COLORS[place % len(colors.RUN_COLORS)])
+      _draw_box(axis, place, found, colors.RUN_COLORS[place % len(colors.RUN_COLORS)])
   if not axis.get_lines():
     style.write_message(axis, 'no value')
   axis.set_yticks(range(len(values)), labels, parse_math=False)
@@ -187,14 +173,13 @@ def box_figure(values: Mapping[str, Sequence[float | None]], name: str) -> Figur
   return figure
 
 
-def _draw_box(axis: Axes, place: int, values: np.ndarray, sideways: np.ndarray,
-              color: str) -> None:
-  axis.boxplot(values, positions=[place], orientation='horizontal', widths=0.56, whis=WHISKER,
+def _draw_box(axis: Axes, place: int, values: np.ndarray, color: str) -> None:
+  axis.boxplot(values, positions=[place], orientation='horizontal', widths=0.56, whis=1.5,
                showfliers=False, patch_artist=True,
                boxprops={'facecolor': (*to_rgb(color), 0.25), 'edgecolor': color},
                whiskerprops={'color': color}, capprops={'color': color},
                medianprops={'color': style.INK, 'linewidth': 1.8})
-  axis.plot(values, place + sideways, 'o', color=color, markersize=3.6, alpha=0.8,
+  axis.plot(values, place + _sideways(values, 0.32), 'o', color=color, markersize=3.6, alpha=0.8,
             markeredgewidth=0, zorder=3)
   axis.plot(values.mean(), place, 'D', color=style.INK, markersize=4.6, markerfacecolor='none',
             zorder=4)
@@ -204,18 +189,15 @@ def _dot(steps: np.ndarray) -> dict[str, Any]:
   return {'marker': 'o', 'markersize': 4} if len(steps) <= DOTTED_BELOW else {}
 
 
-def _is_number(value: Any) -> bool:
-  return isinstance(value, (int, float, np.number)) and math.isfinite(value)
-
-
-def _defined(values) -> np.ndarray:
-  return np.array([value for value in values if _is_number(value)], float)
+def _defined(values: Iterable[float | None]) -> np.ndarray:
+  return np.array([value for value in values if value is not None], float)
 
 
 def _series(history: History, phase: str, key: str) -> tuple[np.ndarray, np.ndarray]:
-  """Steps and values of one quantity, by rising step."""
+  """Steps and finite values of one quantity, by rising step."""
   values = {row['step']: row[key] for row in history
-            if row.get('phase') == phase and 'step' in row and _is_number(row.get(key))}
+            if row.get('phase') == phase and 'step' in row and row.get(key) is not None
+            and math.isfinite(row[key])}
   steps = sorted(values)
   return np.array(steps, float), np.array([values[step] for step in steps], float)
 
@@ -230,15 +212,9 @@ def _binned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
           np.minimum.reduceat(values, starts), np.maximum.reduceat(values, starts))
 
 
-def _spread(values: np.ndarray, width: float = 0.28, near: float = 0.012) -> np.ndarray:
-  """Sideways offset of each sorted value: values closer than `near` stand side by side."""
-  offsets = np.zeros(len(values))
-  start = 0
-  for end in range(1, len(values) + 1):
-    if end == len(values) or values[end] - values[start] > near:
-      count = end - start
-      ranks = np.arange(count)
-      sides = np.where(ranks % 2, ranks + 1, -ranks) / 2 - (0.5 if count % 2 == 0 else 0)
-      offsets[start:end] = sides * min(0.09, 2 * width / count)
-      start = end
-  return offsets
+def _sideways(values: np.ndarray, width: float) -> np.ndarray:
+  """Offsets within `width` that keep dots of similar values apart: multiples of the golden ratio.
+
+  The offset of the first value is 0.
+  """
+  return width * ((np.arange(len(values)) * 0.618 + 0.5) % 1 - 0.5)

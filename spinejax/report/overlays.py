@@ -1,4 +1,8 @@
-"""Masks and probabilities over images: overlay files, and the panels of a case."""
+"""Masks and probabilities over images: overlay files, and the panels of a case.
+
+Images are gray levels 0..255 [H,W] or [H,W,C]. Masks are int [H,W], 0 = background. `classes` are
+class names by index, background first; a mask with an index beyond them is an error.
+"""
 import io
 import os
 from collections.abc import Sequence
@@ -17,14 +21,13 @@ from spinejax.data import resize
 from spinejax.report import style
 
 FILL = 0.35  # share of the class color inside a predicted region
-CONTOUR_PIXELS = 320  # pixels of the image's shorter side for each pixel of contour width
+CONTOUR_STEP = 320  # pixels of the image's shorter side for each pixel of contour width
 
 
 def outline_edges(label: np.ndarray) -> np.ndarray:
   """Borders between pixels of different classes, along the edges of the pixels.
 
-  Args:
-    label: int [H,W]; outside the array is background (0), so outlines close at the image's edge.
+  Outside the array is background, so outlines close at the edge of the image.
 
   Returns:
     float64 [S,2,2]: S straight segments (start, end) of (x, y) in pixels. Pixel centers are whole
@@ -56,14 +59,9 @@ def draw_outlines(axis: Axes, label: np.ndarray, color: str, width: float) -> No
 
 
 def inner_contours(label: np.ndarray, width: int = 1) -> np.ndarray:
-  """Pixels of a class within `width` city-block steps of another class.
+  """Pixels of a class within `width` city-block steps of another class, bool [H,W].
 
-  Args:
-    label: int [H,W]; outside the array is background (0).
-    width: thickness of the contour in pixels.
-
-  Returns:
-    bool [H,W], False on the background: a contour does not enlarge its region.
+  Outside the array is background. A contour does not enlarge its region: the background is False.
   """
   core = np.asarray(label)
   for _ in range(width):
@@ -80,10 +78,6 @@ def interlace(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   Classes have their colors; background rows of the mask repeat the image at half its brightness.
   The X-ray U-Net (Selvia, section II.E) interlaces X-ray and trimap in this way; its trimaps are
   almost black.
-
-  Args:
-    image: [H,W], [H,W,1] or [H,W,3], gray levels 0..255.
-    mask: int [H,W].
   """
   rgb = _to_rgb(colors.to_bytes(image))
   of_class = colors.palette(int(mask.max(initial=0)) + 1)
@@ -100,11 +94,6 @@ def overlay(image: np.ndarray, prediction: np.ndarray, classes: Sequence[str] = 
   pixels of the region, in the class color; it is 1 px wide, and wider on images whose shorter side
   exceeds 480 px.
 
-  Args:
-    image: [H,W] or [H,W,C], gray levels 0..255.
-    prediction: int [H,W], 0 = background.
-    classes: class names by index; if given, an index beyond them is an error.
-
   Raises:
     ValueError: the sizes differ, or an index has no class.
   """
@@ -114,7 +103,7 @@ def overlay(image: np.ndarray, prediction: np.ndarray, classes: Sequence[str] = 
   filled = prediction > 0
   result = rgb.copy()
   result[filled] = np.rint((1 - FILL) * rgb[filled] + FILL * colored[filled]).astype(np.uint8)
-  contour = inner_contours(prediction, max(1, round(min(rgb.shape[:2]) / CONTOUR_PIXELS)))
+  contour = inner_contours(prediction, max(1, round(min(rgb.shape[:2]) / CONTOUR_STEP)))
   result[contour] = colored[contour]
   return result
 
@@ -132,13 +121,7 @@ def overlay_figure(image: np.ndarray, label: np.ndarray, prediction: np.ndarray,
   """Image, truth, prediction, and image with both contours, as panels with a legend.
 
   Large images are reduced to `style.MAX_PANEL_PIXELS`. Masks are sampled at pixel centers, and
-  contours follow the pixel edges of the reduced masks.
-
-  Args:
-    image: [H,W] or [H,W,C], gray levels 0..255.
-    label, prediction: int [H,W], the true and the predicted mask.
-    classes: class names by index, background first.
-    interlaced: adds a panel of `interlace` with the prediction.
+  contours follow the pixel edges of the reduced masks. `interlaced` adds a panel of `interlace`.
   """
   image = colors.to_bytes(image)
   size = style.shown_size(image.shape)
@@ -167,9 +150,7 @@ def overlay_figure(image: np.ndarray, label: np.ndarray, prediction: np.ndarray,
 def probability_figure(probs: np.ndarray, classes: Sequence[str]) -> Figure:
   """Heat map of each foreground class, and of all of them together (1 - background) if several.
 
-  Args:
-    probs: float [H,W,K], K = len(classes), background first.
-    classes: class names by index.
+  `probs` are float [H,W,K], K = len(classes), background first.
   """
   probs = np.asarray(probs)
   if probs.ndim != 3 or probs.shape[-1] != len(classes):
@@ -177,7 +158,7 @@ def probability_figure(probs: np.ndarray, classes: Sequence[str]) -> Figure:
                      f'{", ".join(classes)}, got shape {probs.shape}.')
   maps = {name: probs[..., index] for index, name in enumerate(classes) if index}
   if len(classes) > 2:
-    maps['any foreground class'] = 1.0 - probs[..., 0]
+    maps['any foreground'] = 1.0 - probs[..., 0]
   size = style.shown_size(probs.shape)
   figure, axes = style.panels([f'P({name})' for name in maps], size)
   for axis, values in zip(axes, maps.values()):
@@ -185,9 +166,8 @@ def probability_figure(probs: np.ndarray, classes: Sequence[str]) -> Figure:
     shown = style.show_image(axis, values)
     shown.set(cmap='inferno', clim=(0.0, 1.0))
   width, height = figure.get_size_inches()
-  bar_width = min(2.6, 0.7 * width)
-  place = figure.add_axes((0.5 - bar_width / width / 2, (style.FOOT - 0.2) / height,
-                           bar_width / width, 0.09 / height))
+  share = min(2.6 / width, 0.7)  # of the width, for the color bar
+  place = figure.add_axes((0.5 - share / 2, (style.FOOT - 0.2) / height, share, 0.09 / height))
   bar = figure.colorbar(shown, cax=place, orientation='horizontal', ticks=[0, 0.5, 1])
   bar.outline.set_visible(False)
   place.tick_params(length=0, labelsize=style.FONT - 1, labelcolor=style.MUTED, pad=2)

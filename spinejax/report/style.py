@@ -68,7 +68,7 @@ def show_image(axis: Axes, image: np.ndarray) -> AxesImage:
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:
   """Adds a legend below the panels, in as many rows as it needs."""
   width = figure.get_size_inches()[0]
-  widths = [0.45 + 0.062 * len(str(handle.get_label())) for handle in handles]
+  widths = [0.36 + 0.058 * len(str(handle.get_label())) for handle in handles]  # inches
   columns = len(handles) if sum(widths) <= width else max(1, int(width / max(widths)))
   legend = figure.legend(handles=handles, loc='upper center', ncols=columns, frameon=False,
                          bbox_to_anchor=(0.5, FOOT / figure.get_figheight()), fontsize=FONT - 1,

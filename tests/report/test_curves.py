@@ -61,7 +61,7 @@ def test_roc_names_areas_and_leaves_out_absent_classes():
          'rib': RocCurve((0, 0, 1), (0, 1, 1), 0.98765), 'lump': RocCurve((), (), None)}
   axis, = curves.roc_figure(roc, CLASSES).axes
   names = [text.get_text() for text in axis.get_legend().get_texts()]
-  assert names == ['rib, AUC 0.988', 'any foreground class, AUC 0.500']
+  assert names == ['rib, AUC 0.988', 'any foreground, AUC 0.500']
   np.testing.assert_array_equal(curve(axis, 'rib, AUC 0.988'), [[0, 0], [0, 1], [1, 1]])
 
 

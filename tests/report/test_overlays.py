@@ -168,7 +168,7 @@ def test_panels_share_one_shape_without_overlap(shape):
 def test_probability_maps_show_the_probabilities():
   probs = np.random.default_rng(0).dirichlet(np.ones(3), (6, 4)).astype(np.float32)
   figure = overlays.probability_figure(probs, CLASSES)
-  assert titles(figure) == ['P(rib)', 'P(lump)', 'P(any foreground class)']
+  assert titles(figure) == ['P(rib)', 'P(lump)', 'P(any foreground)']
   for axis, expected in zip(figure.axes, (probs[..., 1], probs[..., 2], 1 - probs[..., 0])):
     np.testing.assert_allclose(axis.images[0].get_array(), expected, atol=1e-6)
     assert axis.images[0].get_clim() == (0, 1)

@@ -61,7 +61,7 @@ def test_the_tail_is_that_of_the_better_run():
   assert down.difference == pytest.approx(-4.5 / 3) and down.high < 0
 
 
-def test_the_interval_is_paired_seeded_and_covers():
+def test_the_interval_is_paired_and_seeded():
   rng = np.random.default_rng(0)
   level = rng.normal(0, 100, 30)
   first, other = level + rng.normal(1, 1, 30), level + rng.normal(0, 1, 30)
@@ -70,12 +70,6 @@ def test_the_interval_is_paired_seeded_and_covers():
   assert test != comparison.paired_test(first, other, better='higher', num_resamples=999, seed=1)
   spread = np.std(first - other, ddof=1) / math.sqrt(30)
   assert test.high - test.low == pytest.approx(2 * 1.96 * spread, rel=0.2)
-  covered = 0
-  for _ in range(100):
-    differences = rng.normal(0.5, 1, 20)
-    test = comparison.paired_test(differences, np.zeros(20), better='higher', num_resamples=300)
-    covered += test.low <= 0.5 <= test.high
-  assert 85 <= covered <= 99
 
 
 @pytest.mark.parametrize('first, other, cases, difference, words', [

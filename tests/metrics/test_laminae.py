@@ -177,17 +177,6 @@ def test_random_masks_agree_with_the_transcription(connectivity):
   assert num_ties < 20
 
 
-def test_a_full_volume_of_thousands_of_components():
-  rng = np.random.default_rng(0)
-  shape = (192, 48, 24)
-  prediction = rng.random(shape) < 0.05
-  values = laminae.case_metrics(prediction, cubes((50, 20, 10), (90, 20, 10), shape=shape))
-  assert values['predicted']['all'] > 5000
-  assert values['delta']['all'] == values['predicted']['all'] - 2
-  everything = laminae.case_metrics(np.ones(shape, bool), np.zeros(shape, bool))
-  assert everything['false']['all'] == 1
-
-
 @pytest.mark.parametrize('arguments, options, sentence', [
     ((np.zeros((3, 3, 3), bool), np.zeros((3, 3, 4), bool)), {}, 'both must be on one grid'),
     ((np.zeros((3, 3), bool),) * 2, {}, r'must be \[D,H,W\]'),

@@ -11,6 +11,7 @@ from spinejax.handoff import markups
 from spinejax.handoff import masks
 from spinejax.handoff import places
 from spinejax.measure.results import AngleResult
+from spinejax.measure.spacing import Spacing
 from spinejax.readers.orientation import Geometry
 
 # Suffix of the file of each format, after the name of the case.
@@ -37,7 +38,7 @@ class Case:
   mask: np.ndarray
   result: AngleResult
   classes: Sequence[str] = ()
-  spacing: Sequence[float] | float | None = None
+  spacing: Spacing = None
   axes: str = places.AXES
   geometry: Geometry | None = None
   points: np.ndarray | None = None

@@ -41,8 +41,8 @@ class _Spine:
     """mm per pixel (y, x)."""
     return places.spacing_of(self.geometry)[:2]
 
-  def at(self, row: float, axis: int = 1) -> float:
-    """Coordinate of the midline along an axis at a row, in pixels."""
+  def at(self, row: Any, axis: int = 1) -> Any:
+    """Coordinate of the midline along an axis at a row, or at several, in pixels."""
     return np.interp(row, self.midline[:, 0], self.midline[:, axis])
 
 

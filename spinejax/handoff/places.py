@@ -8,15 +8,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from spinejax import colors
-from spinejax.measure.spacing import check_spacing
+from spinejax.measure.spacing import Spacing, check_spacing
 from spinejax.readers import orientation
 from spinejax.readers.orientation import Geometry
 
 AXES = 'LIP'  # of images: columns to the patient's left, rows to inferior, slice to posterior
 
 
-def image_geometry(shape: Sequence[int], spacing: Sequence[float] | float | None,
-                   axes: str = AXES) -> Geometry:
+def image_geometry(shape: Sequence[int], spacing: Spacing, axes: str = AXES) -> Geometry:
   """The geometry of an image [H,W] as a volume of one slice with the axes (column, row, slice).
 
   The center of pixel (row 0, column 0) is the origin, and the slice is 1 mm thick.

@@ -89,12 +89,12 @@ def load_styles(run: Run, compute_style: Callable[[np.ndarray], wave_ct.Style], 
     for chunk, batch in examples.image_batches(images, run.config.data, batch_size):
       found.append([level[:len(chunk)] for level in compute_style(batch)])
       progress.advance(len(chunk))
-  styles = tuple(np.concatenate(level) for level in zip(*found))
-  levels = {f'level_{i}': level for i, level in enumerate(styles)}
+  levels: Any = tuple(np.concatenate(level) for level in zip(*found))
+  arrays: Any = {f'level_{i}': level for i, level in enumerate(levels)}
   file = io.BytesIO()
-  np.savez(file, step=run.step, autoencoder=digest, names=training.names, **levels)
+  np.savez(file, step=run.step, autoencoder=digest, names=training.names, **arrays)
   runs.write_bytes(path, file.getvalue())
-  return styles
+  return levels
 
 
 def _training_cases(run: Run) -> datasets.Source:

@@ -3,6 +3,14 @@ import os
 import pathlib
 
 
+class Refusal(ValueError):
+  """A sentence about what a file holds. The caller adds the path."""
+
+
+class Damaged(Exception):
+  """The file is truncated or corrupt."""
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
   """Content of a file.
 

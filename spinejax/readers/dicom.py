@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinejax.readers.contents import Damaged, Refusal
+
 SUFFIXES = ('.dcm', '.dicom')
 
 _PREAMBLE = 128  # bytes before the mark
@@ -87,33 +89,33 @@ def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 
   except ImportError:
     raise ValueError(f'{path}: DICOM files need pydicom; run `pip install spinejax[medical]`, or '
                      'save the X-ray as PNG.') from None
-  damaged = ValueError(f'{path}: this is not a DICOM file, or it is truncated or corrupt.')
   with quietly(pydicom):
     try:
-      data = pydicom.dcmread(io.BytesIO(content), force=True)
-      if not len(data):
-        raise damaged
-      header = _read_header(data) if 'PixelData' in data else None
+      return _read(pydicom, content, most_pixels)
+    except Refusal as refusal:
+      raise ValueError(f'{path}: {refusal}') from None
     except Exception:  # pydicom raises many kinds of errors for damaged files
-      raise damaged from None
-    if header is None:
-      if content[_PREAMBLE:_PREAMBLE + len(_MARK)] != _MARK:
-        raise damaged
-      raise ValueError(f'{path}: the DICOM file holds no picture.')
-    _check_header(path, header, most_pixels)
-    stored = _decode(path, pydicom, data)
-    size = header.rows, header.columns
-    if stored.shape != (size if header.samples == 1 else (*size, 3)):
-      raise ValueError(f'{path}: the pixels of the DICOM file are truncated or corrupt.')
-    notes: list[str] = []
-    if header.samples == 3:
-      pixels = stored.astype(np.uint8)
-    else:
-      try:
-        pixels, notes = _to_gray_levels(pydicom, data, header, stored)
-      except Exception:
-        raise ValueError(f'{path}: a table of gray levels in the DICOM file is damaged.') from None
-      pixels = pixels[..., None]
+      raise ValueError(
+          f'{path}: this is not a DICOM file, or it is truncated or corrupt.') from None
+
+
+def _read(pydicom: Any, content: bytes, most_pixels: int) -> XRay:
+  data = pydicom.dcmread(io.BytesIO(content), force=True)
+  if 'PixelData' not in data:
+    if not len(data) or content[_PREAMBLE:_PREAMBLE + len(_MARK)] != _MARK:
+      raise Damaged
+    raise Refusal('the DICOM file holds no picture.')
+  header = _read_header(data)
+  _check_header(header, most_pixels)
+  stored = _decode(pydicom, data)
+  if stored.shape != (header.rows, header.columns, 3)[:2 + header.samples // 3]:
+    raise Damaged
+  notes: list[str] = []
+  if header.samples == 3:
+    pixels = stored.astype(np.uint8)
+  else:
+    levels, notes = _to_gray_levels(pydicom, data, header, stored)
+    pixels = levels[..., None]
   notes.append('{:.4g} x {:.4g} mm a pixel ({})'.format(*header.spacing, header.spacing_from)
                if header.spacing_from else 'no pixel spacing')
   return XRay(pixels, header.spacing, tuple(notes))
@@ -179,64 +181,58 @@ def _read_spacing(data: Any) -> tuple[tuple[float, float], str]:
   return (math.nan, math.nan), ''
 
 
-def _check_header(path: str | os.PathLike, header: _Header, most_pixels: int) -> None:
-  """Raises ValueError unless this module reads such a picture."""
+def _check_header(header: _Header, most_pixels: int) -> None:
+  """Refuses what this module does not read."""
   if header.frames != 1:
-    raise ValueError(f'{path}: the file holds {header.frames} pages or frames; save one image per '
-                     'file.')
+    raise Refusal(f'the file holds {header.frames} pages or frames; save one image per file.')
   if header.rows < 1 or header.columns < 1:
-    raise ValueError(f'{path}: the DICOM file is truncated or corrupt.')
+    raise Damaged
   if header.rows * header.columns > most_pixels:
-    raise ValueError(f'{path}: the image has more than {most_pixels} pixels; save it smaller.')
+    raise Refusal(f'the image has more than {most_pixels} pixels; save it smaller.')
   gray = header.samples == 1 and header.photometric in ('MONOCHROME1', 'MONOCHROME2')
   color = header.samples == 3 and header.allocated == 8 and header.photometric.startswith(
       ('RGB', 'YBR'))
   if not (gray or color):
-    raise ValueError(f'{path}: expected a gray DICOM X-ray (MONOCHROME1 or MONOCHROME2) or 8-bit '
-                     'RGB; save it as PNG.')
+    raise Refusal('expected a gray DICOM X-ray (MONOCHROME1 or MONOCHROME2) or 8-bit RGB; save it '
+                  'as PNG.')
   if not (8 <= header.bits <= min(16, header.allocated) and header.allocated in (8, 16)):
-    raise ValueError(f'{path}: the pixels have {header.bits} of {header.allocated} bits; expected '
-                     'X-rays of 8 to 16 bits.')
+    raise Refusal(f'the pixels have {header.bits} of {header.allocated} bits; expected X-rays of 8 '
+                  'to 16 bits.')
   if header.high_bit != header.bits - 1:
-    raise ValueError(f'{path}: the highest bit of a pixel is {header.high_bit}, not '
-                     f'{header.bits - 1}; save the X-ray again with another program.')
+    raise Refusal(f'the highest bit of a pixel is {header.high_bit}, not {header.bits - 1}; save '
+                  'the X-ray again with another program.')
   if not (math.isfinite(header.slope) and header.slope and math.isfinite(header.intercept)):
-    raise ValueError(f'{path}: the rescale slope and intercept are {header.slope:g} and '
-                     f'{header.intercept:g}; expected a slope other than 0.')
+    raise Refusal(f'the rescale slope and intercept are {header.slope:g} and {header.intercept:g}; '
+                  'expected a slope other than 0.')
 
 
 # ------------------------------------------------------------------------------------- pixels
 
 
-def _decode(path: str | os.PathLike, pydicom: Any, data: Any) -> np.ndarray:
+def _decode(pydicom: Any, data: Any) -> np.ndarray:
   """The stored pixels, without overlays in the bits above them."""
-  damaged = ValueError(f'{path}: the pixels of the DICOM file are truncated or corrupt.')
+  uids = pydicom.uid
+  syntax = data.file_meta.get('TransferSyntaxUID')
+  if syntax is None:
+    implicit, little = data.original_encoding
+    syntax = data.file_meta.TransferSyntaxUID = uids.ImplicitVRLittleEndian if implicit else (
+        uids.ExplicitVRLittleEndian if little else uids.ExplicitVRBigEndian)
+  known = syntax.is_transfer_syntax
+  name = syntax.name if known and not syntax.is_private else 'an unknown transfer syntax'
   try:
-    syntax = data.file_meta.get('TransferSyntaxUID')
-    if syntax is None:
-      implicit, little = data.original_encoding
-      syntax = pydicom.uid.ImplicitVRLittleEndian if implicit else (
-          pydicom.uid.ExplicitVRLittleEndian if little else pydicom.uid.ExplicitVRBigEndian)
-      data.file_meta.TransferSyntaxUID = syntax
-    known = syntax.is_transfer_syntax
-    name = syntax.name if known and not syntax.is_private else 'an unknown transfer syntax'
     available = known and pydicom.pixels.get_decoder(syntax).is_available
   except NotImplementedError:
     available = False
-  except Exception:
-    raise damaged from None
   if not available:
-    raise ValueError(
-        f'{path}: the DICOM pixels are compressed ({name}) in a way pydicom cannot decode here; '
-        'run `pip install pylibjpeg[all]`, or save the X-ray uncompressed.')
+    raise Refusal(f'the DICOM pixels are compressed ({name}) in a way pydicom cannot decode here; '
+                  'run `pip install pylibjpeg[all]`, or save the X-ray uncompressed.')
   try:
     return np.asarray(pydicom.pixels.pixel_array(data))
   except Exception:
-    if syntax.is_compressed and not syntax.is_deflated:
-      raise ValueError(
-          f'{path}: the compressed DICOM pixels ({name}) cannot be decoded: they are corrupt, or '
-          'they need `pip install pylibjpeg[all]`; save the X-ray uncompressed.') from None
-    raise damaged from None
+    if not syntax.is_compressed or syntax.is_deflated:
+      raise
+    raise Refusal(f'the compressed DICOM pixels ({name}) cannot be decoded: they are corrupt, or '
+                  'they need `pip install pylibjpeg[all]`; save the X-ray uncompressed.') from None
 
 
 def _to_gray_levels(pydicom: Any, data: Any, header: _Header, stored: np.ndarray

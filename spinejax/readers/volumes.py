@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spinejax.readers import contents
 from spinejax.readers import orientation
+from spinejax.readers.contents import Refusal
 from spinejax.readers.formats import metaimage
 from spinejax.readers.formats import nifti
 from spinejax.readers.formats import npz
@@ -17,10 +19,7 @@ from spinejax.readers.formats import nrrd_file
 from spinejax.readers.formats.stored import Stored
 from spinejax.readers.orientation import Geometry
 
-KINDS = {'.nii.gz': nifti.KIND, '.nii': nifti.KIND, '.nrrd': nrrd_file.KIND, '.mha': metaimage.KIND,
-         '.npz': npz.KIND}
-
-_READERS = {nifti.KIND: nifti.read, nrrd_file.KIND: nrrd_file.read, metaimage.KIND: metaimage.read}
+KINDS = {'.nii.gz': 'NIfTI', '.nii': 'NIfTI', '.nrrd': 'NRRD', '.mha': 'MetaImage', '.npz': 'NPZ'}
 
 
 class Volume(NamedTuple):
@@ -55,17 +54,24 @@ def is_volume(path: str | os.PathLike) -> bool:
 
 def _read(path: str | os.PathLike, key: str) -> Stored:
   """A file as stored; of an NPZ file, the array `key`."""
-  path = pathlib.Path(path)
-  if not path.exists():
-    raise FileNotFoundError(f'{path}: there is no such file.')
-  if not is_volume(path):
+  kind = KINDS.get(suffix_of(path))
+  if not kind and pathlib.Path(path).exists():
     raise ValueError(f'{path}: a volume is a file {", ".join(KINDS)}; this is none of them.')
-  kind = KINDS[suffix_of(path)]
+  content = contents.read_bytes(path)
   try:
-    return npz.read(path, key) if kind == npz.KIND else _READERS[kind](path)
+    if kind == 'NPZ':
+      return npz.read(content, key)
+    if kind == 'MetaImage':
+      return metaimage.read(path, content)
+    return (nifti if kind == 'NIfTI' else nrrd_file).read(content)
+  except Refusal as refusal:
+    raise ValueError(f'{path}: {refusal}') from None
   except MemoryError:
     raise ValueError(f'{path}: the volume is too large for the memory that is left; save a part of '
                      'it, or a coarser one.') from None
+  except Exception:  # every library raises other errors for damaged files
+    raise ValueError(f'{path}: the file is truncated or corrupt, or it is not {kind} as its suffix '
+                     'says.') from None
 
 
 def _geometry(
@@ -219,8 +225,7 @@ def read_labels(path: str | os.PathLike, axes: str = ''
   return label, np.delete(spacing, thin), None
 
 
-def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,
-               fields: Mapping[str, str] | None = None) -> None:
+def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) -> None:
   """Writes a mask on the grid of the file that its image came from, in the format of the suffix.
 
   Origin, spacing and direction are written as they were read (NIfTI keeps 32 bits of them). An
@@ -230,7 +235,6 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,
     path: suffix as `read_volume`; overwritten if it exists.
     mask: [D,H,W] in our axes, boolean or whole numbers 0..65535.
     geometry: of the image.
-    fields: for the header of an NRRD file.
 
   Raises:
     ValueError: another suffix; a mask of another shape or of other values; a file that cannot be
@@ -246,16 +250,13 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,
     raise ValueError(f'a mask holds whole numbers from 0 to 65535, not {mask.dtype} from '
                      f'{mask.min():g} to {mask.max():g}.')
   array = orientation.to_file(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), geometry)
-  kind, place = KINDS[suffix_of(path)], (geometry.origin, geometry.direction)
-  spacing = np.nan_to_num(geometry.spacing, nan=1.0)
+  kind, spacing = KINDS[suffix_of(path)], geometry.spacing
+  spacing = spacing if kind == 'NPZ' else np.nan_to_num(spacing, nan=1.0)
+  volume = Stored(array, spacing, geometry.origin, geometry.direction)
   try:
-    if kind == npz.KIND:
-      npz.write(path, array, geometry.spacing, *place)
-    elif kind == nifti.KIND:
-      nifti.write(path, array, spacing, *place)
-    elif kind == nrrd_file.KIND:
-      nrrd_file.write(path, array, spacing, *place, fields or {})
-    else:
-      metaimage.write(path, array, spacing, *place)
+    {'NPZ': npz, 'NIfTI': nifti, 'NRRD': nrrd_file, 'MetaImage': metaimage}[kind].write(
+        path, volume)
+  except Refusal as refusal:
+    raise ValueError(f'{path}: {refusal}') from None
   except (OSError, RuntimeError):
     raise ValueError(f'{path}: the mask cannot be written there.') from None

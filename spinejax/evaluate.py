@@ -87,7 +87,8 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> E
   for record, prediction in _predict_cases(predictor, cases['test']):
     case = _score_case(predictor, record, prediction)
     _write_prediction(folder / 'predictions', case, prediction.mask, record.spacing)
-    for name, histogram in roc.class_histograms(prediction.probs, record.label, classes).items():
+    for name, histogram in roc.class_histograms(
+        prediction.probs, _label_of(record), classes).items():
       histograms[name] = histograms.get(name, 0) + histogram
     tested.append(case)
   curves = roc.summarize(histograms)
@@ -116,7 +117,7 @@ def _predict_cases(predictor: load.Predictor, test: datasets.Source
 def _score_case(predictor: load.Predictor, record: Record, prediction: predict.Prediction
               ) -> ScoredCase:
   """Compares the prediction of a case with its label, and measures its angle."""
-  config, label, mask = predictor.config, record.label, prediction.mask
+  config, label, mask = predictor.config, _label_of(record), prediction.mask
   small = resize.resize_nearest(label, prediction.logits.shape[:-1])
   angle = predict.measure_prediction(predictor, mask, record.spacing, probs=prediction.probs)
   true_angles = record.true_angles or {}
@@ -125,7 +126,8 @@ def _score_case(predictor: load.Predictor, record: Record, prediction: predict.P
     if config.angle.method in true_angles:
       reference = true_angles[config.angle.method]
     else:
-      reference = predict.measure_prediction(predictor, label, record.spacing).major_deg
+      truth = predict.measure_prediction(predictor, label, record.spacing)
+      reference = truth.major_deg if truth else None
   return ScoredCase(
       name=record.name,
       counts=segmentation.confusion_counts(mask[None], label[None], len(config.data.classes))[0],
@@ -136,6 +138,12 @@ def _score_case(predictor: load.Predictor, record: Record, prediction: predict.P
           mask, label, spacing=record.spacing, landmarks=record.landmarks, region=record.region)
       if label.ndim == 3 else None,
       angle=angle, reference_deg=reference, is_exact=config.angle.method in true_angles)
+
+
+def _label_of(record: Record) -> np.ndarray:
+  """The true classes, which every test case has."""
+  assert record.label is not None
+  return record.label
 
 
 def _write_prediction(folder: pathlib.Path, case: ScoredCase, mask: np.ndarray,
@@ -208,20 +216,21 @@ def _summarize_laminae(cases: Sequence[ScoredCase], config: ConfigDict) -> Lamin
 def _show_cases(predictor: load.Predictor, test: datasets.Source,
                 cases: Sequence[ScoredCase], result: TestResult) -> tuple[ShownCase, ...]:
   """Pictures of the best, the median and the worst case by mean Dice of the foreground."""
-  dice = {case.name: case.overlap['dice']['mean_foreground'] for case in result.cases.values()}
-  order = sorted((i for i, case in enumerate(cases) if dice[case.name] is not None),
-                 key=lambda i: -dice[cases[i].name])
+  scores = [result.cases[case.name].overlap['dice']['mean_foreground'] for case in cases]
+  dice = {i: score for i, score in enumerate(scores) if score is not None}
+  order = sorted(dice, key=lambda i: -dice[i])
   roles = {0: 'best', len(order) // 2: 'median', len(order) - 1: 'worst'}
   if len(order) < 3:
     roles = dict(zip(range(len(order)), ('best', 'worst')))
   shown = []
   for place, role in sorted(roles.items()):
-    case, record = cases[order[place]], test[order[place]]
+    index = order[place]
+    case, record = cases[index], test[index]
     prediction, = predict.predict_images(predictor, [record.image])
-    for view, arrays in _views(record, prediction).items():
+    for view, (image, label, mask, probs) in _views(record, prediction).items():
       shown.append(ShownCase(
-          f'{case.name}, {view}' if view else case.name, role, *arrays, dice=dice[case.name],
-          angle=case.angle if view in ('', CORONAL) else None,
+          f'{case.name}, {view}' if view else case.name, role, image, label, mask, probs,
+          dice[index], case.angle if view in ('', CORONAL) else None,
           interlaced=not view and predictor.config.evaluation.interlaced))
   return tuple(shown)
 
@@ -232,11 +241,11 @@ def _views(record: Record, prediction: predict.Prediction) -> dict[str, tuple[np
   A volume has maximum projections along its third and second axis, and the coronal slice with the
   most foreground.
   """
-  arrays = record.image[..., 0], record.label, prediction.mask, prediction.probs
-  if record.label.ndim == 2:
-    return {'': arrays}
-  arrays = colors.stretch(arrays[0]), *arrays[1:]
-  plane = int(np.argmax((record.label > 0).sum((0, 1))))
+  image, label = record.image[..., 0], _label_of(record)
+  if label.ndim == 2:
+    return {'': (image, label, prediction.mask, prediction.probs)}
+  arrays = colors.stretch(image), label, prediction.mask, prediction.probs
+  plane = int(np.argmax((label > 0).sum((0, 1))))
   return {CORONAL: tuple(array.max(2) for array in arrays),
           'sagittal projection': tuple(array.max(1) for array in arrays),
           f'coronal slice {plane}': tuple(array[:, :, plane] for array in arrays)}

@@ -60,7 +60,8 @@ def agree(reference: Values, other: Values, *, limit: float = LIMIT_DEG,
     raise ValueError(f'the limit must be at least 0 degrees, got {limit}.')
   pairs = _to_pairs(reference, other)
   finite = _finite_rows(pairs)
-  values, undefined = {}, {}
+  values: dict[str, Any] = {}
+  undefined: dict[str, str] = {}
   for part in (_differences(finite, limit, confidence), _pearson(finite, confidence),
                vars(icc(finite, confidence=confidence)), vars(smape(*finite.T))):
     values |= part
@@ -151,7 +152,7 @@ def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> IntraclassCor
   rows, columns, error = squares = _mean_squares(ratings)
   agreement = _ratio(rows - error, rows + columns * k / n + error * (k - 1 - k / n))
   consistency = _ratio(rows - error, rows + error * (k - 1))
-  values = {
+  values: dict[str, Any] = {
       'icc2_1': agreement, 'icc3_1': consistency,
       'icc2_1_ci': None if agreement is None else _agreement_interval(
           agreement, squares, (n, k), confidence),
@@ -171,7 +172,9 @@ def _mean_squares(ratings: np.ndarray) -> tuple[float, float, float]:
   columns = n * ((column_means - grand)**2).sum() / (k - 1)
   errors = (error**2).sum() / ((n - 1) * (k - 1))
   smallest = (1e-12 * np.abs(ratings).max())**2
-  return tuple(float(square) if square > smallest else 0.0 for square in (rows, columns, errors))
+  rows, columns, errors = (float(square) if square > smallest else 0.0
+                           for square in (rows, columns, errors))
+  return rows, columns, errors
 
 
 def _ratio(numerator: float, denominator: float) -> float | None:

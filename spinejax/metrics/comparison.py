@@ -159,13 +159,13 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str], *, seed: 
   metrics = [compare_metric(*definition) for definition in _define_metrics(classes, regions)]
   metrics = [metric for metric in metrics
              if any(summary.cases for summary in metric.runs.values())]
-  localizer = results[first].laminae.localizer_dice if results[first].laminae else {}
+  summary = results[first].laminae
   missed = {region: {run: MissedLaminae(*(
       int(sum(_lamina_value(case, metric, region) or 0 for case in result.cases.values()))
       for metric in ('missed', 'true'))) for run, result in results.items()}
             for region in regions}
   return Comparison(tuple(runs), tuple(cases), tuple(metrics), missed,
-                    _notes(results, cases, metrics), localizer, confidence, num_resamples, seed)
+                    _notes(results, cases, metrics), summary.localizer_dice if summary else {}, confidence, num_resamples, seed)
 
 
 def paired_test(first: Sequence[float | None], other: Sequence[float | None], *, better: str,

@@ -75,7 +75,8 @@ def find_components(mask: np.ndarray, connectivity: str = 'face') -> Components:
 
 
 def case_metrics(
-    prediction: np.ndarray, label: np.ndarray, *, spacing: Sequence[float] | None = None,
+    prediction: np.ndarray, label: np.ndarray, *,
+    spacing: Sequence[float] | np.ndarray | None = None,
     landmarks: np.ndarray | None = None, region: np.ndarray | None = None,
     connectivity: str = 'face') -> RegionTable:
   """Metrics of one volume, over all laminae and by region.
@@ -159,7 +160,7 @@ def summarize(cases: Sequence[RegionTable]) -> LaminaeSummary:
   return LaminaeSummary(mean, sd)
 
 
-def _check_spacing(spacing: Sequence[float] | None) -> np.ndarray | None:
+def _check_spacing(spacing: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
   """The spacing as float64 [3], None if unknown."""
   if spacing is None:
     return None

@@ -80,9 +80,10 @@ def compare_tables(reference: AngleTable, other: AngleTable, *,
   by_column = [list(zip(*values)) or [()] * len(reference.columns) for values in angles]
   names = _names(reference, other)
   methods = sorted(reference.methods | other.methods)
+  sources = [Source(str(table.path), name, table.key, table.columns)
+             for table, name in zip((reference, other), names)]
   return TableAgreement(
-      *(Source(str(table.path), name, table.key, table.columns)
-        for table, name in zip((reference, other), names)),
+      sources[0], sources[1],
       angles={column: agreement.agree(*pair, limit=limit, bands=name_bands(bands))
               for column, *pair in zip(reference.columns, *by_column)},
       case_smape=agreement.smape(*angles) if len(reference.columns) > 1 else None,

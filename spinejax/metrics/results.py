@@ -275,9 +275,11 @@ class TestResult:
               _table(of_laminae[name]) if name in of_laminae else None,
               CaseAngle(**{**of_angles[name], 'flags': tuple(of_angles[name]['flags'])})
               if name in of_angles else None) for name, overlap in content['cases'].items()},
-          at_network_size=NetworkScores(**_numbers(scores)) if scores else None,
-          laminae=LaminaeSummary(_table(laminae['mean']), _table(laminae['sd']),
-                                 _numbers(laminae.get('localizer_dice', {}))) if laminae else None,
+          at_network_size=NetworkScores(
+              float(scores['cross_entropy']), float(scores['accuracy'])) if scores else None,
+          laminae=LaminaeSummary(_table(laminae['mean']), _table(laminae['sd']), {
+              noise: float(dice) for noise, dice in laminae.get('localizer_dice', {}).items()
+          }) if laminae else None,
           angles=AngleSummary(
               angles['method'], angles['reference'], angles['failed'],
               _agreement(angles['agreement']),

@@ -6,10 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spinejax.handoff import dicom
-from spinejax.handoff import markups
-from spinejax.handoff import masks
-from spinejax.handoff import places
+from spinejax.handoff import dicom, markups, masks, places
 from spinejax.measure.results import AngleResult
 from spinejax.measure.spacing import Spacing
 from spinejax.readers.orientation import Geometry
@@ -54,49 +51,37 @@ def require_formats(formats: Sequence[str]) -> None:
 
 def write_case(folder: str | os.PathLike, case: Case,
                formats: Sequence[str] = ('nifti', 'seg_nrrd', 'markups')) -> list[pathlib.Path]:
-  """Writes a case in some formats and returns the paths.
-
-  A file is named after the case, with the suffix of its format in `FORMATS`.
-
-  Args:
-    folder: must exist.
-    case: what to write.
-    formats: keys of `FORMATS`.
+  """Writes a case into a folder that exists, one file for each format, and returns the paths.
 
   Raises:
     ValueError: an unknown format; a name with folders; a mask of another shape or with other
-      values; an unknown spacing, or another spacing than that of the measurement; 'dicom_seg'
-      without a source or without highdicom.
+      values; an unknown spacing, or another one than that of the measurement; 'dicom_seg' without
+      a source or without highdicom.
     OSError: a file cannot be written.
   """
   require_formats(formats)
   if not case.name or pathlib.Path(case.name).name != case.name or '\\' in case.name:
     raise ValueError(f'the name of a case must be a file name without folders, not {case.name!r}.')
   mask, geometry = np.asarray(case.mask), _geometry_of(case)
-  path = {form: pathlib.Path(folder) / f'{case.name}{FORMATS[form]}'
-          for form in FORMATS if form in formats}
-  if 'nifti' in path:
-    masks.write_nifti(path['nifti'], mask, geometry)
-  if 'seg_nrrd' in path:
-    masks.write_segmentation(path['seg_nrrd'], mask, geometry, case.classes)
-  if 'markups' in path:
-    markups.write_markups(path['markups'], case.result, geometry, name=case.name,
-                          points=case.points)
-  if 'dicom_seg' in path:
-    if case.source is None:
+  paths = {form: pathlib.Path(folder) / f'{case.name}{FORMATS[form]}'
+           for form in FORMATS if form in formats}
+  for form, path in paths.items():
+    if form == 'nifti':
+      masks.write_nifti(path, mask, geometry)
+    elif form == 'seg_nrrd':
+      masks.write_segmentation(path, mask, geometry, case.classes)
+    elif form == 'markups':
+      markups.write_markups(path, case.result, geometry, name=case.name, points=case.points)
+    elif case.source is None:
       raise ValueError(f'{case.name}: dicom_seg needs the DICOM file of the image.')
-    dicom.write_dicom_seg(path['dicom_seg'], mask, case.source, case.classes,
-                          model=case.result.model)
-  return list(path.values())
+    else:
+      dicom.write_dicom_seg(path, mask, case.source, case.classes, model=case.result.model)
+  return list(paths.values())
 
 
 def write_formats(folder: str | os.PathLike, case: Case, formats: Sequence[str]
                   ) -> tuple[str, ...]:
-  """Writes a case in those of the formats that it can be written in.
-
-  Returns:
-    A sentence for each other format, with the reason.
-  """
+  """Writes a case in each format that it can be written in; returns a sentence for each other."""
   notes = []
   for form in formats:
     try:
@@ -108,12 +93,11 @@ def write_formats(folder: str | os.PathLike, case: Case, formats: Sequence[str]
 
 def _geometry_of(case: Case) -> Geometry:
   """The geometry of the mask; ValueError if it has no spacing, or not that of the result."""
+  geometry = case.geometry
   if np.ndim(case.mask) == 2:
     geometry = places.image_geometry(np.shape(case.mask), case.spacing, case.axes)
-  elif case.geometry is None:
+  if geometry is None:
     raise ValueError('a mask [D,H,W] needs the geometry of its volume.')
-  else:
-    geometry = case.geometry
   places.require_spacing(geometry)
   steps, measured = places.spacing_of(geometry), case.result.spacing
   if measured and not np.allclose(measured, steps[:len(measured)], rtol=1e-4):

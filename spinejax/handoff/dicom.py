@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from spinejax import __version__
-from spinejax.handoff import masks
-from spinejax.handoff import places
+from spinejax.handoff import masks, places
 from spinejax.readers import dicom
 
 _MOST_LETTERS = 64  # of a DICOM long string (VR LO)
@@ -22,9 +21,9 @@ def write_dicom_seg(path: str | os.PathLike, mask: np.ndarray, source: str | os.
                     classes: Sequence[str] = (), *, model: str | None = None) -> None:
   """Writes a mask as the DICOM Segmentation of the X-ray or ultrasound image it was made from.
 
-  The file has one binary frame for each class that occurs. It belongs to the patient and study of
-  the source and repeats their tags. If the source has no frame of reference, the segmentation has
-  no spacing of its own and lies on the pixels of the source by reference.
+  The file has one binary frame for each class that occurs, and the tags of the patient and study
+  of the source. If the source has no frame of reference, the segmentation has no spacing of its own
+  and lies on the pixels of the source by reference.
 
   Args:
     path: an existing file is replaced.
@@ -34,7 +33,7 @@ def write_dicom_seg(path: str | os.PathLike, mask: np.ndarray, source: str | os.
     model: name of the network that made the mask.
 
   Raises:
-    FileNotFoundError: there is no such source.
+    FileNotFoundError, OSError: there is no such source; the file cannot be written.
     ValueError: highdicom is missing; the source is not a DICOM image of one frame, has another
       size, or lacks a tag that identifies it; a label without a class; no class at all.
   """

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from spinejax import colors
-from spinejax import runs
+from spinejax import colors, runs
 from spinejax.handoff import places
 from spinejax.measure.results import AngleResult, Curve
 from spinejax.readers import orientation
@@ -48,12 +47,7 @@ class _Spine:
 
 def write_markups(path: str | os.PathLike, result: AngleResult, geometry: Geometry, *,
                   name: str = '', points: np.ndarray | None = None) -> None:
-  """Writes `make_markups` as JSON to a path that ends in .mrk.json.
-
-  Raises:
-    ValueError: as `make_markups`.
-    OSError: the file cannot be written.
-  """
+  """Writes `make_markups` to a .mrk.json file; raises OSError if it cannot be written."""
   runs.write_json(path, make_markups(result, geometry, name=name, points=points))
 
 
@@ -61,10 +55,9 @@ def make_markups(result: AngleResult, geometry: Geometry, *, name: str = '',
                  points: np.ndarray | None = None) -> dict[str, Any]:
   """Returns a result as markups that can be dragged in 3D Slicer.
 
-  A level with a left and a right point is a Line. The midline is a Curve of at most 17 points, and
-  the laminae are Fiducials. A curve of the spine is an Angle of three points, whose angle in Slicer
-  is the measured one: its vertex is where the tangents of the spine at the two ends of the curve
-  meet, one arm follows the upper tangent downward and the other the lower one. An end of a curve
+  A level with two sides is a Line, the midline a Curve of at most 17 points, and the laminae are
+  Fiducials. A curve of the spine is an Angle, and Slicer shows the measured angle at its vertex:
+  the tangents of the spine at the two ends meet there, and the arms follow them downward. An end
   without the Line of a level gets a Line across the spine.
 
   Args:
@@ -75,7 +68,7 @@ def make_markups(result: AngleResult, geometry: Geometry, *, name: str = '',
 
   Returns:
     {'@schema', 'markups'} with at least one markup, because Slicer refuses a file without any. A
-    failed result has a markup without points whose name tells the reason.
+    failed result is a markup without points, named after the reason.
 
   Raises:
     ValueError: an unknown spacing.

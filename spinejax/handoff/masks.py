@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from spinejax import colors
-from spinejax import runs
+from spinejax import colors, runs
 from spinejax.handoff import places
 from spinejax.readers import volumes
 from spinejax.readers.orientation import Geometry
@@ -16,11 +15,7 @@ CATEGORY, TYPE = ('123037004', 'Anatomical Structure'), ('272673000', 'Bone')
 
 
 def write_nifti(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) -> None:
-  """Writes a mask [H,W] or [D,H,W] as NIfTI.
-
-  Raises:
-    ValueError: as `volumes.write_mask`; an unknown spacing.
-  """
+  """Writes a mask [H,W] or [D,H,W] as NIfTI; raises like `write_segmentation`."""
   places.require_spacing(geometry)
   volumes.write_mask(path, _as_volume(mask), geometry)
 

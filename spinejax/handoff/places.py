@@ -23,13 +23,12 @@ def image_geometry(shape: Sequence[int], spacing: Spacing, axes: str = AXES) -> 
   Args:
     shape: (H, W).
     spacing: mm per pixel (y, x), or one number for square pixels.
-    axes: directions in which columns, rows and the slice grow; three letters of a right-handed
-      system. 'LIP' is a coronal image with the patient's left at its right and the feet at its
-      bottom. 'RIA' is the same image seen from behind. 'LPS' is where 3D Slicer and ITK place a
-      PNG, or a DICOM X-ray without a position.
+    axes: directions in which columns, rows and the slice grow, right-handed. 'LIP' is a coronal
+      image with the patient's left at its right and the feet at its bottom, 'RIA' the same seen
+      from behind. 'LPS' is where 3D Slicer and ITK place a PNG, or an X-ray without a position.
 
   Raises:
-    ValueError: an unknown spacing; axes that are not three directions or are left-handed.
+    ValueError: an unknown spacing; axes that are not three directions, or left-handed.
   """
   steps = check_spacing(spacing, 2)
   if steps is None:

@@ -24,15 +24,8 @@ CURVE_COLUMNS = (
 def write_summary(path: str | os.PathLike, results: Mapping[str, AngleResult]) -> None:
   """Writes a table of one row per case, with its largest curve; see `SUMMARY_COLUMNS`.
 
-  The column `curves` holds all angles of a case in degrees from top to bottom, joined by '; '. The
-  column `flags` holds its flags, joined by ' | '.
-
-  Args:
-    path: an existing file is replaced.
-    results: by name of the case; may be empty.
-
-  Raises:
-    OSError: the file cannot be written.
+  `curves` holds all angles of a case in degrees from top to bottom, joined by '; ', and `flags` its
+  flags, joined by ' | '. Raises OSError if the file cannot be written.
   """
   rows = []
   for case, result in results.items():
@@ -44,11 +37,7 @@ def write_summary(path: str | os.PathLike, results: Mapping[str, AngleResult]) -
 
 
 def write_curves(path: str | os.PathLike, results: Mapping[str, AngleResult]) -> None:
-  """Writes a table of one row per curve, from top to bottom of each case; see `CURVE_COLUMNS`.
-
-  Rows of the image are in pixels. A case without curves has no row. Arguments and errors are those
-  of `write_summary`.
-  """
+  """Writes a table of one row per curve, top to bottom, like `write_summary`; rows in pixels."""
   _write_table(path, CURVE_COLUMNS, (
       _curve_cells(curve) | {'case': case, 'method': result.method, 'status': result.status,
                              'curve': number}

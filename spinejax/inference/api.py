@@ -42,8 +42,7 @@ class Result:
   def picture(self) -> Image.Image:
     """The image and its mask, with levels, midline and angles if they were measured.
 
-    A volume is shown as its coronal projection. Notebooks show the picture as the last value of a
-    cell.
+    A volume is shown as its coronal projection.
     """
     image, mask = self.image, self.mask
     if mask.ndim == 3:

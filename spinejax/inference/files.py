@@ -6,20 +6,15 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from PIL import Image
 
-from spinejax import colors
-from spinejax import handoff
+from spinejax import colors, handoff
 from spinejax.handoff import tables
 from spinejax.inference.load import Predictor
 from spinejax.inference.predict import (Prediction, known_spacing, measure_prediction,
                                         predict_images)
 from spinejax.inference.volumes import predict_volume
 from spinejax.measure import AngleResult
-from spinejax.readers import images
-from spinejax.readers import landmarks
-from spinejax.readers import layouts
-from spinejax.readers import volumes
-from spinejax.report import cases
-from spinejax.report import overlays
+from spinejax.readers import images, landmarks, layouts, volumes
+from spinejax.report import cases, overlays
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,20 +37,16 @@ def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: p
                   formats: Sequence[str] = (), axes: str = '') -> Iterator[Outcome]:
   """Predicts files into a folder and yields one outcome for each; a file at fault is skipped.
 
-  For each image it writes NAME_mask.png, NAME_overlay.png, NAME_interlaced.png if the config asks
-  for it, and NAME_styled.png after a style transfer. For each volume it writes NAME_mask in the
-  format and geometry of the file, NAME_centroids.csv (voxels of the file and, if the spacing is
-  known, mm in LPS) and NAME_overlay.png with the coronal and sagittal projections. If config.angle
-  has a method, it also writes NAME_angle.json, NAME_angle.png and NAME_angle.html for each file,
-  and angles.csv, angles_curves.csv and index.html for all.
+  `spinejax predict --help` lists what is written for each file. NAME_interlaced.png is written if
+  config.evaluation.interlaced asks for it, and NAME_styled.png after a style transfer.
 
   Args:
     predictor: of the run.
     paths: the files.
     output: must exist.
     formats: of `handoff.FORMATS`, written for each case with an angle.
-    axes: where the axes of volume files point, '' for config.data.axes; of images, the axes of
-      `formats`, '' for `handoff.AXES`.
+    axes: directions of the axes of volume files, '' for config.data.axes; of images, directions
+      in `formats`, '' for `handoff.AXES`.
   """
   names, results = layouts.unique_names(paths), {}
   predict = _predict_volumes if len(predictor.config.data.image_size) == 3 else _predict_images

@@ -9,11 +9,8 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from spinejax import steps
-from spinejax.data import augment
-from spinejax.data import datasets
-from spinejax.inference import programs
-from spinejax.inference import styles
-from spinejax.inference import tiles
+from spinejax.data import augment, datasets
+from spinejax.inference import programs, styles, tiles
 from spinejax.inference.restore import Run, restore_run
 from spinejax.models import wave_ct
 

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from spinejax import measure
-from spinejax.data import examples
-from spinejax.data import resize
+from spinejax.data import examples, resize
 from spinejax.inference.load import Predictor
 from spinejax.measure.spacing import Spacing
 from spinejax.metrics import segmentation

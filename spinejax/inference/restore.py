@@ -7,9 +7,7 @@ import flax.linen as nn
 import jax
 from ml_collections import ConfigDict
 
-from spinejax import checkpoints
-from spinejax import runs
-from spinejax import steps
+from spinejax import checkpoints, runs, steps
 from spinejax.config import check_config
 from spinejax.models import create_model
 

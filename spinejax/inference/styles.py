@@ -15,11 +15,8 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from spinejax import logs
-from spinejax import runs
-from spinejax import steps
-from spinejax.data import examples
-from spinejax.data import datasets
+from spinejax import logs, runs, steps
+from spinejax.data import datasets, examples
 from spinejax.inference.restore import Run
 from spinejax.models import wave_ct
 

@@ -46,7 +46,7 @@ class Case:
     geometry: of a volume, or None.
   """
   mask: np.ndarray
-  spacing: Sequence[float] | np.ndarray | None
+  spacing: Sequence[float] | None
   image: np.ndarray | None = None
   corners: np.ndarray | None = None
   geometry: Geometry | None = None
@@ -110,19 +110,17 @@ def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings
   """
   if settings.method in ('spa', 'landmark_cobb') and image is None:
     raise ValueError(f'{path}: {settings.method} needs the image, by --image.')
-  pixels, spacing = None, settings.spacing or None
+  spacing, pixels, geometry = settings.spacing or None, None, None
   if image is not None:
-    picture = images.read_picture(image)
-    pixels = picture.pixels
-    if spacing is None and np.isfinite(picture.spacing).all():
-      spacing = picture.spacing
-  if settings.method == 'landmark_cobb':
-    corners, _ = corner_tables.read_corners(path, pixels.shape[:2])
-    return Case(np.zeros(pixels.shape[:2], np.uint8), spacing, pixels,
-                corners[..., ::-1].reshape(-1, 2))
-  geometry = None
+    pixels, known, _ = images.read_picture(image)
+    spacing = known if spacing is None and np.isfinite(known).all() else spacing
+    if settings.method == 'landmark_cobb':
+      corners, _ = corner_tables.read_corners(path, pixels.shape[:2])
+      return Case(np.zeros(pixels.shape[:2], np.uint8), spacing, pixels,
+                  corners[..., ::-1].reshape(-1, 2))
   if volumes.is_volume(path):
-    mask, spacing, geometry = volumes.read_labels(path, settings.axes)
+    mask, steps, geometry = volumes.read_labels(path, settings.axes)
+    spacing = tuple(steps.tolist())
   else:
     mask = masks.read_mask(path)
   if pixels is not None and pixels.shape[:2] != mask.shape[:2]:
@@ -136,7 +134,7 @@ def measure_case(case: Case, settings: Settings) -> AngleResult:
   if case.corners is not None:
     return measure.measure_landmarks(case.corners, case.spacing, rule=settings.rule,
                                      height=len(case.mask), options=settings.options)
-  if settings.method == 'spa':
+  if settings.method == 'spa' and case.image is not None:
     return measure.measure_spa(case.image[..., 0], case.spacing, case.mask,
                                options=settings.options)
   return measure.measure_mask(case.mask, case.spacing, settings.method, settings.classes,

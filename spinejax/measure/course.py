@@ -6,7 +6,7 @@ import numpy as np
 
 from spinejax.measure import fit, flags, pair
 
-SMOOTHING = 2.0
+SMOOTHING = 2.0  # of the first fits and of the fit into the depth
 ROUGHNESS = 0.6  # squared third differences, in separations, that a straight spine may have
 NUM = 9  # coefficients of the splines
 _LINE_DEG = 5.0  # degrees, standard deviation of the tilt of a pair
@@ -36,18 +36,13 @@ class Places:
 
   @property
   def down(self) -> np.ndarray:
+    """First coordinate of the middles, [n]."""
     return self.middle[:, 0]
 
   @property
   def is_pair(self) -> np.ndarray:
     """Whether both laminae were found, [n]."""
     return np.isfinite(self.slope)
-
-  def add_lone(self, middle: np.ndarray) -> 'Places':
-    """These places and those of lone laminae [k,3]."""
-    unknown = np.full(len(middle), np.nan)
-    return Places(np.concatenate([self.middle, middle]),
-                  *(np.append(array, unknown) for array in (self.slope, self.apart, self.rotation)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,73 +64,63 @@ class Course:
   smoothing: float
 
 
-def find_course(points: np.ndarray, smoothing: float | None = None) -> Course:
-  """The course through the best chain of pairs and lone laminae.
+def find_course(points: np.ndarray) -> Course:
+  """The course through the best chain of laminae [n,3] (down, left, deep) in mm.
 
-  The chain is sought among the pairs first. It is then sought again among pairs and lone laminae
-  along the course of the chain before, until it does not change.
-
-  Args:
-    points: [n,3] (down, left, deep) mm.
-    smoothing: of `fit.fit_joint`; None chooses it as `follow` does.
-
-  Raises:
-    NoAngle: the laminae make too few pairs.
+  The first chain consists of pairs. Each further chain consists of pairs and of lone laminae near
+  the course before, until the chain does not change. Raises NoAngle if there are too few pairs.
   """
   chain = pair.best_chain(points)
-  flags.require(len(chain) >= flags.MIN_LEVELS, f'{len(points)} laminae make {len(chain)} levels of '
-                f'pairs; {flags.MIN_LEVELS} are needed')
-  course = follow(points, chain, smoothing)
+  flags.require(len(chain) >= flags.MIN_LEVELS, f'{len(points)} laminae make {len(chain)} levels '
+                f'of pairs; {flags.MIN_LEVELS} are needed')
+  course = follow(points, chain)
   for _ in range(_PASSES):
     pairs = _extend(points, course)
     if np.array_equal(pairs, course.pairs) or (pairs >= 0).all(1).sum() < flags.MIN_LEVELS:
       break
-    course = follow(points, pairs, smoothing)
+    course = follow(points, pairs)
   return course
 
 
-def follow(points: np.ndarray, pairs: np.ndarray, smoothing: float | None) -> Course:
-  """The course through given levels; their distance apart is quadratic in the height.
+def follow(points: np.ndarray, pairs: np.ndarray) -> Course:
+  """The course through levels [m,2] (right, left) of laminae [n,3] in mm; -1 for none.
 
-  A lone lamina lies half of that distance beside the midline; where it does not, both are adapted.
+  The distance between the laminae of a level is quadratic in the height, and a lone lamina lies
+  half of it beside the midline. Both are fitted in turns.
 
-  With smoothing None it is chosen by the roughness of the spine. The third differences of the
-  coefficients c, in separations, are taken as N(0, 1 / smoothing), and smoothing has a gamma prior
-  of shape 2 and rate ROUGHNESS / 2. Its most probable value is
-  (NUM - 1) / (|third difference of c|^2 + ROUGHNESS).
-
-  Args:
-    points: [n,3] (down, left, deep) mm.
-    pairs: [m,2] indices (right, left), -1 for none.
-    smoothing: of `fit.fit_joint`, or None.
+  The smoothing follows the roughness of the spine: the third differences of the coefficients c, in
+  separations, are taken as N(0, 1 / smoothing), with a gamma prior of shape 2 and rate
+  ROUGHNESS / 2. The most probable smoothing is (NUM - 1) / (|third difference of c|^2 + ROUGHNESS).
   """
   whole = (pairs >= 0).all(1)
   lone, known = pairs[~whole], _place_pairs(points[pairs[whole]])
   laminae, side = points[lone.max(1)], np.where(lone[:, 0] < 0, 1, -1)
-  chosen, scale = SMOOTHING if smoothing is None else smoothing, np.median(known.apart)
   places, down, apart = known, known.down, known.apart
   weights = np.append(np.ones(len(down)), np.full(len(lone), _LONE_WEIGHT))
-  left = fit.fit_joint(fit_data(known), smoothing=chosen, num=NUM, iterations=5)
+  left = _fit(known)
   for _ in range(4):
     quadratic = np.polynomial.Polynomial.fit(down, apart, 2, w=weights[:len(down)])
     apart_at = lambda y, f=quadratic: f(np.clip(y, *f.domain))
     if not len(lone):
       break
     middle, _ = _middles(laminae, side, left, apart_at, known)
-    places = known.add_lone(middle)
-    left = fit.fit_joint(fit_data(places), smoothing=chosen, num=NUM, iterations=5)
-    y = middle[:, 0]
+    unknown = np.full(len(lone), np.nan)
+    places = Places(np.concatenate([known.middle, middle]), *(
+        np.append(array, unknown) for array in (known.slope, known.apart, known.rotation)))
+    left, y = _fit(places), middle[:, 0]
     off = 2 * side * (laminae[:, 1] - left.position(y)) * np.hypot(1, left.slope(y))
     down, apart = np.append(known.down, y), np.append(known.apart, off)
-  for _ in range(3 if smoothing is None else 0):
-    rough = (np.diff(left.coefficients / scale, 3)**2).sum()
-    chosen = (NUM - 1) / (rough + ROUGHNESS)
-    left = fit.fit_joint(fit_data(places), smoothing=chosen, num=NUM, iterations=5)
+  for _ in range(3):
+    rough = (np.diff(left.coefficients / np.median(known.apart), 3)**2).sum()
+    smoothing = float((NUM - 1) / (rough + ROUGHNESS))
+    left = _fit(places, smoothing)
   order = np.argsort(places.down, kind='stable')
-  places = pair.take(places, order)
-  deep = fit.fit_joint(fit_data(places, column=2), smoothing=SMOOTHING, num=NUM, iterations=5)
-  return Course(np.concatenate([pairs[whole], lone])[order], places, left, deep, apart_at,
-                float(chosen))
+  return Course(np.concatenate([pairs[whole], lone])[order], pair.take(places, order), left,
+                _fit(places, column=2), apart_at, smoothing)
+
+
+def _fit(places: Places, smoothing: float = SMOOTHING, column: int = 1) -> fit.Midline:
+  return fit.fit_joint(fit_data(places, column), smoothing=smoothing, num=NUM, iterations=5)
 
 
 def fit_data(places: Places, column: int = 1) -> fit.LevelData:
@@ -147,12 +132,15 @@ def fit_data(places: Places, column: int = 1) -> fit.LevelData:
 
 
 def level_spacing(y: np.ndarray) -> pair.SpacingAt:
-  """down -> distance in mm between two levels expected there, from the levels y [n] found so far.
+  """The expected level spacing by height, from the levels found at y [n] mm.
 
-  The mean spacing is that of the levels, divided by a whole number if it is a multiple of 28 mm.
+  If the levels are a multiple of 28 mm apart, levels between them are missing.
   """
   y = np.sort(y)
-  growth = lambda at: np.interp(at, y[[0, -1]], pair.GROWTH)
+
+  def growth(at: np.ndarray) -> np.ndarray:
+    return np.interp(at, y[[0, -1]], pair.GROWTH)
+
   base = float(np.median(np.diff(y) / growth((y[1:] + y[:-1]) / 2)))
   base /= max(1.0, round(base / _LEVEL_MM))
   return lambda at: base * growth(at)
@@ -169,9 +157,9 @@ def _place_pairs(pairs: np.ndarray) -> Places:
 def _middles(laminae: np.ndarray, side: np.ndarray, left: fit.Midline,
              apart_at: Callable[[np.ndarray], np.ndarray], known: Places,
              bend: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-  """Middles [n,3] of the levels of lone laminae [n,3] on a side [n], -1 or 1, and slopes [n].
+  """Middles [n,3] and slopes [n] of the levels of lone laminae [n,3] on a side [n], -1 or 1.
 
-  The slope there is that of the midline plus `bend`, and the rotation that of the known pairs.
+  The slope is that of the midline plus `bend`, and the rotation is that of the known pairs.
   """
   down = laminae[:, 0]
   for _ in range(3):
@@ -186,8 +174,8 @@ def _middles(laminae: np.ndarray, side: np.ndarray, left: fit.Midline,
 def _extend(points: np.ndarray, course: Course) -> np.ndarray:
   """The best chain [n,2] of pairs and of lone laminae near the course.
 
-  Beyond the last pair nothing tells how the spine goes on. There, a lone lamina is tried with
-  several bends of the spine.
+  Beyond the last pair the direction of the spine is unknown. A lone lamina there is tried with
+  several bends.
   """
   y, known = course.places.down, pair.take(course.places, course.places.is_pair)
   one, side, turn = (grid.ravel() for grid in np.meshgrid(

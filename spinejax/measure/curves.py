@@ -128,10 +128,11 @@ def _make_curve(profile: Profile, span: Span) -> Curve:
   tilts, rows, names = profile.tilts, profile.rows, profile.names
   apex_names = profile.apex_names or names
   region_names = profile.region_names or apex_names
-  rounded = [round(float(rows[i]), 2) for i in (span.upper, span.lower, span.apex)]
   return Curve(
-      round(float(abs(tilts[span.upper] - tilts[span.lower])), 2), _interval(profile, span),
-      names[span.upper], names[span.lower], apex_names[span.apex], *rounded,
+      angle_deg=round(float(abs(tilts[span.upper] - tilts[span.lower])), 2),
+      ci95=_interval(profile, span), upper=names[span.upper], lower=names[span.lower],
+      apex=apex_names[span.apex], upper_row=round(float(rows[span.upper]), 2),
+      lower_row=round(float(rows[span.lower]), 2), apex_row=round(float(rows[span.apex]), 2),
       side='right' if tilts[span.upper] > tilts[span.lower] else 'left',
       region=region_of(region_names[span.apex]),
       truncated=span.upper == 0 or span.lower == len(tilts) - 1)

@@ -18,7 +18,7 @@ class NoAngle(Exception):
   """The input gives no angle; the message is the reason."""
 
 
-def require(condition: bool, reason: str) -> None:
+def require(condition: bool | np.bool_, reason: str) -> None:
   """Raises NoAngle with a reason unless the condition holds."""
   if not condition:
     raise NoAngle(reason)

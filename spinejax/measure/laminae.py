@@ -6,6 +6,7 @@ those of the patient. A tilt is atan(d left / d down). The rotation of a pair of
 is nearer to the skin. `benchmarks/measure_laminae.py` measures the errors on phantoms.
 """
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -25,17 +26,13 @@ def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshol
                           **options) -> AngleResult:
   """Center-of-lamina angle of a segmented volume, from the centroids of its components.
 
-  Components have at least 3 voxels, which touch by faces, edges or corners. Voxels are weighted
-  with their probability.
+  Components have at least 3 voxels. The centroids are weighted with the probabilities.
 
   Args:
     probability: [D,H,W] of a lamina in [0, 1], or a mask, laminae where not 0.
     spacing: mm per voxel (down, left, deep). One number stands for cubes.
     threshold: of the probability; unused for a mask.
-    **options: of `measure_laminae`.
-
-  Returns:
-    As `measure_laminae`.
+    **options: of `measure_laminae`, whose result is returned.
 
   Raises:
     ValueError: the volume is not [D,H,W], or the spacing has another length.
@@ -56,23 +53,21 @@ def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshol
   return measure_laminae(blobs.centers / steps, steps, **options)
 
 
-def measure_laminae(points: np.ndarray, spacing: Spacing, *, smoothing: float | None = None,
-                    replicates: int = fit.REPLICATES, seed: int = 0,
+def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = fit.REPLICATES,
                     options: Options = Options()) -> AngleResult:
   """Center-of-lamina angle of unordered laminae: best chain, joint spline, extremes rule.
 
   Args:
     points: [n,3] (down, left, deep) in voxels; false laminae may be among them.
     spacing: mm per voxel (down, left, deep); 1 for points in mm.
-    smoothing: of `fit.fit_joint`; None chooses it by the roughness of the spine.
-    replicates, seed: of the bootstrap.
+    replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
 
   Returns:
-    The result with levels, midline, naive_deg (the most tilted pair less the least tilted one) and,
-    for every curve, the rotation of its apex (mean of three levels) and its plane of maximum
-    curvature. Levels have names if they are 17, missing ones counted. A mirrored volume cannot be
-    told. The result fails, with a reason, if the spacing is unknown or the laminae make no spine.
+    The result with levels, midline and naive_deg. Every curve has the rotation of its apex, the
+    mean of three levels, and its plane of maximum curvature. Levels have names if they are 17,
+    missing ones counted. The result is a failed one with its reason if the spacing is unknown or
+    the laminae make no spine. A mirrored volume is not detected.
 
   Raises:
     ValueError: the points are not [n,3], or the spacing has another length.
@@ -85,14 +80,13 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, smoothing: float | 
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
     check_laminae(points)
-    course = find_course(points * steps, smoothing)
+    course = find_course(points * steps)
     check_direction(course.places.down)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   data = fit_data(course.places)
   spine = fit.fit_joint(data, smoothing=course.smoothing, num=NUM)
-  draws = fit.resample_joint(data, spine, smoothing=course.smoothing, replicates=replicates,
-                             seed=seed)
+  draws = fit.resample_joint(data, spine, smoothing=course.smoothing, replicates=replicates)
   y, is_pair, tilts = data.y, course.places.is_pair, spine.tilt(data.y)
   line_deg = np.degrees(np.arctan(data.slope))
   spacings = np.diff(y) / level_spacing(y)((y[1:] + y[:-1]) / 2)
@@ -125,10 +119,9 @@ def check_laminae(points: np.ndarray) -> None:
 
 
 def check_direction(y: np.ndarray) -> None:
-  """Raises NoAngle if the levels y [n] seem to be upside down.
+  """Raises NoAngle if the spacing of the levels y [n] shrinks down the spine instead of growing.
 
-  The level spacing grows down the spine. The test compares the narrow gaps, because missing levels
-  make wide ones.
+  Narrow gaps are compared, because missing levels make wide ones.
   """
   gaps, half = np.diff(y), (len(y) - 1) // 2
   flags.require(np.quantile(gaps[:half], 0.25) <= 1.2 * np.quantile(gaps[-half:], 0.25),
@@ -137,14 +130,10 @@ def check_direction(y: np.ndarray) -> None:
 
 
 def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[list[str | None], str]:
-  """Names T1..L5 of the levels if they are 17, and the confidence in the names.
+  """Names T1..L5 of n levels if they are 17, missing ones counted, and the confidence in them.
 
-  Args:
-    spacings: [n - 1] between the levels, in expected spacings; wide ones hold missing levels.
-    is_pair: [n] whether both laminae were found.
-
-  Returns:
-    n names or n times None. The confidence is 'high' for 17 pairs, 'low' otherwise.
+  The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. `spacings`
+  [n - 1] are in expected level spacings, and `is_pair` [n] tells where both laminae were found.
   """
   steps = np.where(spacings > _GAP, np.rint(spacings), 1)
   places = np.cumsum(np.append(0, steps)).astype(int)
@@ -206,15 +195,15 @@ def flag_width(found: tuple[Curve, ...]) -> list[str]:
           else [])
 
 
-def _describe(course: Course, points: np.ndarray, names: list[str | None], tilts: np.ndarray,
+def _describe(course: Course, points: np.ndarray, names: Sequence[str | None], tilts: np.ndarray,
               steps: np.ndarray) -> tuple[Level, ...]:
   """The levels of the result; points [n,3] in voxels."""
-  places, described = course.places, []
-  places_of = fit.to_pixels(points, np.ones(3))
-  for i, (row, column, depth) in enumerate(fit.to_pixels(places.middle, steps)):
-    right, left = (places_of[k] if k >= 0 else None for k in course.pairs[i])
-    line, rotation = (round(float(value), 2) if places.is_pair[i] else None for value in (
-        np.degrees(np.arctan(places.slope[i])), places.rotation[i]))
-    described.append(Level(names[i], row, column, round(float(tilts[i]), 2), depth,
-                           line_deg=line, rotation_deg=rotation, left=left, right=right))
-  return tuple(described)
+  sides = [*fit.to_pixels(points, 1.0), None]  # index -1 is None
+  line_deg = np.degrees(np.arctan(course.places.slope))
+  line, rotation = ([round(value, 2) if np.isfinite(value) else None for value in array.tolist()]
+                    for array in (line_deg, course.places.rotation))
+  return tuple(
+      Level(names[i], row, column, round(float(tilts[i]), 2), depth, line_deg=line[i],
+            rotation_deg=rotation[i], right=sides[right], left=sides[left])
+      for i, ((row, column, depth), (right, left)) in enumerate(
+          zip(fit.to_pixels(course.places.middle, steps), course.pairs)))

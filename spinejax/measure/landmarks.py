@@ -55,8 +55,8 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
   found = curves.find_curves(curves.Profile(tilts, centers[:, 0], curves.LEVELS), options.min_deg)
   sizes = [0.0, *(curve.angle_deg for curve in found), 0.0]
   major = int(np.argmax(sizes[1:-1])) if found else 0
-  levels = tuple(Level(name, *place, round(float(tilt), 2)) for name, place, tilt in zip(
-      curves.LEVELS, fit.to_pixels(centers, np.ones(2)), tilts))
+  levels = tuple(Level(name, row, column, round(float(tilt), 2)) for name, (row, column), tilt in
+                 zip(curves.LEVELS, fit.to_pixels(centers, 1.0), tilts))
   result = flags.make_result(
       METHOD, steps, found, flags=['no interval: landmarks are taken as they are'],
       options=options, levels_found=17, level_confidence='high', levels=levels, rule=rule,

@@ -12,7 +12,7 @@ from spinejax.measure.results import AngleResult, Options
 from spinejax.measure.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'spa'
-SMOOTHING = 3e-4
+_SMOOTHING = 3e-4
 _ROWS = 257  # of the resampled strip
 _FLOOR_DEG = 0.5  # degrees, error of a tilt that the replicates do not show
 _REACH, _STEP_COST = 2, 0.05  # of the path: columns per row, and cost of a column
@@ -38,8 +38,7 @@ class Strip:
 
 
 def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = None, *,
-                smoothing: float = SMOOTHING, replicates: int = fit.REPLICATES, seed: int = 0,
-                options: Options = Options()) -> AngleResult:
+                replicates: int = fit.REPLICATES, options: Options = Options()) -> AngleResult:
   """SPA of an image: least-cost path along the dark column, smoothing spline, extremes rule.
 
   The angle is that between the tangents at the inflection points, where the tilt is extreme. It is
@@ -49,14 +48,13 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
     image: gray levels [H,W] or [H,W,1], 0 outside of the swept strip.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     mask: [H,W], bones where not 0, or None. Bones tell where the middle of the back is.
-    smoothing: of `fit.fit_smooth`.
-    replicates, seed: of the bootstrap.
+    replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
 
   Returns:
-    The result with the midline. Apices and regions are told from the height, so `level_confidence`
-    is 'low' and the ends have rows only. The result fails, with a reason, if the spacing is unknown
-    or the image shows no strip or no dark column.
+    The result with its midline; a failed one with its reason if the spacing is unknown or the image
+    shows no strip or no dark column. Apices and regions are estimated from the height, so
+    `level_confidence` is 'low' and the ends have rows only.
 
   Raises:
     ValueError: the image is not [H,W] or [H,W,1], the mask has another size, or the spacing has
@@ -79,8 +77,7 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   column, shade = find_column(strip, light, find_middle(strip, bones, steps))
-  midline, draws = fit.fit_smooth(strip.y, column, smoothing=smoothing, replicates=replicates,
-                                  seed=seed)
+  midline, draws = fit.fit_smooth(strip.y, column, smoothing=_SMOOTHING, replicates=replicates)
   at = np.linspace(strip.y[0], strip.y[-1], 69)
   profile = curves.profile_by_height(midline, draws, at, (at[0], at[-1]), steps[0], _FLOOR_DEG)
   notes = []

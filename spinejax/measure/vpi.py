@@ -54,7 +54,7 @@ class Pairs:
 
 
 def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, lump: int = LUMP,
-                smoothing: float = SMOOTHING, replicates: int = fit.REPLICATES, seed: int = 0,
+                smoothing: float = SMOOTHING, replicates: int = fit.REPLICATES,
                 options: Options = Options()) -> AngleResult:
   """UCA of a mask: lines through pairs of processes and through lumps, joint spline, extremes rule.
 
@@ -65,7 +65,7 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
     spacing: mm per pixel (y, x). One number stands for square pixels.
     process, lump: the two classes; equal if all bones are one class (see `one_class.tell_apart`).
     smoothing: of `fit.fit_joint`.
-    replicates, seed: of the bootstrap.
+    replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
 
   Returns:
@@ -88,7 +88,7 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
   levels = add_lone_processes(pairs, smoothing)
   data = _fit_data(levels, pairs.scale)
   midline = fit.fit_joint(data, smoothing=smoothing)
-  draws = fit.resample_joint(data, midline, smoothing=smoothing, replicates=replicates, seed=seed)
+  draws = fit.resample_joint(data, midline, smoothing=smoothing, replicates=replicates)
   tilts, line_deg = midline.tilt(data.y), np.degrees(np.arctan(data.slope))
   names, confidence = name_levels(levels.kind)
   found = curves.find_curves(
@@ -227,7 +227,7 @@ def _describe(levels: Levels, names: Sequence[str | None], tilts: np.ndarray, li
   """The levels of the result."""
   left, right = (fit.to_pixels(levels.ends[:, side], steps) for side in (0, 1))
   return tuple(
-      Level(names[i], *center, round(float(tilts[i]), 2), left=left[i], right=right[i],
+      Level(names[i], row, column, round(float(tilts[i]), 2), left=left[i], right=right[i],
             kind='process' if levels.kind[i] == PROCESS else 'lump',
             line_deg=round(float(line_deg[i]), 2) if left[i] else None)
-      for i, center in enumerate(fit.to_pixels(levels.middle, steps)))
+      for i, (row, column) in enumerate(fit.to_pixels(levels.middle, steps)))

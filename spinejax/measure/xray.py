@@ -13,9 +13,9 @@ from spinejax.measure.results import AngleResult, Curve, Options
 from spinejax.measure.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'centerline Cobb'
-SMOOTHING = 1.5e-7
-_MAX_ROUGHNESS = 40.0  # largest factor to SMOOTHING
-_NOISE = 3.8e-4  # of the height: rms residual up to which SMOOTHING serves
+_SMOOTHING = 1.5e-7  # for a smooth centerline
+_MAX_FACTOR = 40.0  # largest factor to _SMOOTHING for a rough centerline
+_NOISE = 3.8e-4  # of the height: rms residual up to which _SMOOTHING serves
 _SMALLEST = 0.05  # of the largest component; smaller components are dropped
 _POINTS = 257  # sections along the spine
 _PASSES = 3  # of sections perpendicular to the centerline
@@ -45,23 +45,20 @@ class Rows:
     return float(np.median(self.width))
 
 
-def measure_xray(mask: np.ndarray, spacing: Spacing, *, smoothing: float | None = None,
-                 replicates: int = fit.REPLICATES, seed: int = 0,
+def measure_xray(mask: np.ndarray, spacing: Spacing, *, replicates: int = fit.REPLICATES,
                  options: Options = Options()) -> AngleResult:
   """Centerline Cobb angle of a mask: midpoints of its sections, smoothing spline, extremes rule.
 
   Args:
     mask: [H,W], the spine where not 0.
     spacing: mm per pixel (y, x). One number stands for square pixels.
-    smoothing: of `fit.fit_smooth` with order 3. None takes SMOOTHING, and more for a rough
-      centerline: SMOOTHING clip((rms residual / height / 3.8e-4)^3, 1, 40).
-    replicates, seed: of the bootstrap.
+    replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
 
   Returns:
-    The result with midline and cross_check_deg. Apices and regions are told from the height, so
-    `level_confidence` is 'low' and the ends have rows only. The result fails, with a reason, if the
-    spacing is unknown or the mask shows no spine.
+    The result with midline and cross_check_deg; a failed one with its reason if the spacing is
+    unknown or the mask shows no spine. Apices and regions are estimated from the height, so
+    `level_confidence` is 'low' and the ends have rows only.
 
   Raises:
     ValueError: the mask is not [H,W], or the spacing has another length.
@@ -74,11 +71,10 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, smoothing: float | None 
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
     rows = find_rows(mask, steps)
-    y, x, smoothing = find_centerline(rows, steps, smoothing)
+    y, x, smoothing = find_centerline(rows, steps)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
-  midline, draws = fit.fit_smooth(y, x, order=3, smoothing=smoothing, replicates=replicates,
-                                  seed=seed)
+  midline, draws = fit.fit_smooth(y, x, order=3, smoothing=smoothing, replicates=replicates)
   at = np.linspace(midline.top, midline.top + midline.height, 69)
   profile = curves.profile_by_height(midline, draws, at, (rows.y[0], rows.y[-1]), steps[0])
   found = curves.find_curves(profile, options.min_deg)
@@ -108,41 +104,37 @@ def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
   return rows
 
 
-def find_centerline(rows: Rows, steps: np.ndarray,
-                    smoothing: float | None) -> tuple[np.ndarray, np.ndarray, float]:
-  """Midpoints of the sections perpendicular to the spine, and the smoothing of their spline.
+def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+  """Midpoints y, x [n] in mm of perpendicular sections, and the smoothing of their spline.
 
-  The first centerline joins the midpoints of the rows without both ends, where an oblique end would
-  bend it. Every pass replaces the points by the midpoints of the sections perpendicular to the
-  centerline before.
+  The first centerline joins the midpoints of the rows. It leaves out both ends of the spine,
+  because an oblique end would bend it. Every pass replaces the points by the midpoints of the
+  sections perpendicular to the centerline before. The smoothing is
+  _SMOOTHING clip((rms residual / height / _NOISE)^3, 1, _MAX_FACTOR).
 
-  Returns:
-    y, x [n] in mm, and the smoothing.
-
-  Raises:
-    NoAngle: fewer than half of the sections are whole.
+  Raises NoAngle if fewer than half of the sections are whole.
   """
   top, bottom, tenth = rows.y[0], rows.y[-1], len(rows.y) // 10
   y = np.linspace(top + rows.width[:tenth].mean(), bottom - rows.width[-tenth:].mean(), _POINTS)
-  x, chosen = np.interp(y, rows.y, rows.x), smoothing or SMOOTHING
+  x, smoothing = np.interp(y, rows.y, rows.x), _SMOOTHING
   for _ in range(_PASSES):
-    midline, _ = fit.fit_smooth(y, x, order=3, smoothing=chosen)
-    if smoothing is None:
-      noise = np.sqrt(np.mean((x - midline.position(y))**2)) / np.ptp(y)
-      chosen = SMOOTHING * float(np.clip((noise / _NOISE)**3, 1, _MAX_ROUGHNESS))
+    midline, _ = fit.fit_smooth(y, x, order=3, smoothing=smoothing)
+    noise = np.sqrt(np.mean((x - midline.position(y))**2)) / np.ptp(y)
+    smoothing = _SMOOTHING * float(np.clip((noise / _NOISE)**3, 1, _MAX_FACTOR))
     y, x = _section_centers(rows.mask, steps, np.linspace(top, bottom, _POINTS), midline,
                             float(np.quantile(rows.width, 0.9)))
     flags.require(len(y) >= _POINTS // 2 and np.ptp(y) >= 4 * rows.usual_width,
                   'the mask is not a spine: fewer than half of its sections are whole')
-  return y, x, chosen
+  return y, x, smoothing
 
 
 def _section_centers(mask: np.ndarray, steps: np.ndarray, grid: np.ndarray, midline: fit.Midline,
                      width: float) -> tuple[np.ndarray, np.ndarray]:
   """Midpoints (y, x) in mm of the sections perpendicular to the centerline at y = grid, by y.
 
-  Sections that an end or a gap of the mask cuts are left out. Whole sections are about as wide as a
-  quadratic fit of the widths; sections beyond the first and the last whole one are left out too.
+  The usual width is a quadratic fit to the widths of all sections. Sections that are narrower,
+  because an end or a gap of the mask cuts them, and sections beyond the outermost whole ones are
+  left out.
   """
   slope, middle = midline.slope(grid), midline.position(grid)
   length = np.hypot(1, slope)

@@ -30,7 +30,8 @@ def test_an_arc_has_the_angle_it_was_drawn_with(degrees):
 
 
 def test_exact_masks(xray_cases):
-  for one, limit in zip(xray_cases, (2.0, 2.0, 2.0, 4.0)):  # the last one ends with a tilt of 44 degrees
+  limits = 2.0, 2.0, 2.0, 4.0  # the last case ends with a tilt of 44 degrees
+  for one, limit in zip(xray_cases, limits):
     result = measure.measure_xray(one.label > 0, one.truth.spacing)
     expected = largest(one.truth.centerline_cobb)
     assert result.major_deg == pytest.approx(expected, abs=limit)

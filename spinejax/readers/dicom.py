@@ -114,9 +114,13 @@ def _read(pydicom: Any, content: bytes, most_pixels: int) -> XRay:
   if header.samples == 3:
     pixels = stored.astype(np.uint8)
   else:
-    levels, notes = _to_gray_levels(pydicom, data, header, stored)
+    try:
+      levels, notes = _to_gray_levels(pydicom, data, header, stored)
+    except Exception:
+      raise Refusal('a table of gray levels in the DICOM file is damaged.') from None
     pixels = levels[..., None]
-  notes.append('{:.4g} x {:.4g} mm a pixel ({})'.format(*header.spacing, header.spacing_from)
+  vertical, horizontal = header.spacing
+  notes.append(f'{vertical:.4g} x {horizontal:.4g} mm a pixel ({header.spacing_from})'
                if header.spacing_from else 'no pixel spacing')
   return XRay(pixels, header.spacing, tuple(notes))
 

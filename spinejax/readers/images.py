@@ -116,7 +116,7 @@ def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
     raise ValueError(f'{path}: the pixels have 32 bits; save the image with 8 or 16 bits.')
   if image.mode in SIXTEEN_BITS:
     pixels = np.asarray(image).astype(np.float32)[..., None] / np.float32(257)
-    if image.format == 'TIFF' and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+    if image.format == 'TIFF' and getattr(image, 'tag_v2', {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
       pixels, notes = np.float32(255) - pixels, ('inverted (white is 0)',)
   elif image.mode in _GRAY:
     pixels = np.array(image.convert('L'))[..., None]

@@ -3,7 +3,7 @@ import dataclasses
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from spinejax.readers import dicom

@@ -1,4 +1,6 @@
 """Reads an image, or a volume, with its label as a record."""
+import functools
+
 import numpy as np
 
 from spinejax.readers import corner_tables
@@ -31,7 +33,8 @@ def read_pair(pair: Pair, options: ReadOptions = _DEFAULTS) -> Record:
       `corner_tables.read_corners`, or as `volumes.read_volume`, `volumes.read_mask` and
       `landmarks.read_landmarks`; sizes that differ; no lamina or vertebral body.
   """
-  return _read_volume(pair, options) if volumes.is_volume(pair.image) else _read_image(pair, options)
+  read = _read_volume if volumes.is_volume(pair.image) else _read_image
+  return read(pair, options)
 
 
 def _read_volume(pair: Pair, options: ReadOptions) -> Record:
@@ -74,20 +77,18 @@ def _read_label(
   """The label of an image of `size`, uint8 [H,W], and notes."""
   if corner_tables.is_table(pair.mask):
     corners, notes = corner_tables.read_corners(pair.mask, size, pair.line)
-    make_label = trimaps.label_corners
-    source = corners, size
+    make_label = functools.partial(trimaps.label_corners, corners, size)
   elif options.labels in trimaps.DRAWN:
     mask, notes = masks.inspect_mask(pair.mask, options.palette)
     _check_size(pair, size, mask)
-    make_label = trimaps.label_bodies
-    source = mask,
+    make_label = functools.partial(trimaps.label_bodies, mask)
   else:
     label, notes = masks.inspect_mask(
         pair.mask, options.palette, options.label_map, options.num_classes)
     _check_size(pair, size, label)
     return label, list(notes)
   try:
-    label, more = make_label(*source, options.labels, options.border, options.num_labels)
+    label, more = make_label(options.labels, options.border, options.num_labels)
   except ValueError as error:
     raise ValueError(f'{pair.mask}: {error}') from None
   if options.label_map:

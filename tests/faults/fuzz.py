@@ -32,6 +32,7 @@ from tests import tiny
 from tests.faults.inputs import READERS, SECONDS, bombs
 
 _BYTES = 2 << 30  # of memory that a reader may take
+_START = 300  # seconds until the first input is done, imports and making bombs included
 _MOST_BOMBS = 1000  # inputs from this number on are mutations only
 _HEADER = 512  # bytes at the start of a file that half of the edits go to
 _INTEGERS = (0, 1, 2, 3, 127, 128, 255, 256, 32767, 32768, 65535, 1 << 20, (1 << 31) - 1, 1 << 31,
@@ -245,7 +246,7 @@ def run(name: str, inputs: int, seed: int) -> tuple[list[str], int]:
         env=environment) as process:
       started = False
       while True:
-        ready, _, _ = select.select([process.stdout], [], [], 3 * SECONDS if started else 60)
+        ready, _, _ = select.select([process.stdout], [], [], 3 * SECONDS if started else _START)
         line = process.stdout.readline() if ready else ''
         if not line:
           break

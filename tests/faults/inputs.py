@@ -1,4 +1,4 @@
-"""The readers that `tests.faults.fuzz` tries: files that they accept, and files made to harm them."""
+"""The readers that `tests.faults.fuzz` tries: files they accept, and files made to harm them."""
 import contextlib
 import functools
 import io
@@ -524,7 +524,8 @@ def _volume_bombs(name: str, side: int = 1300) -> Iterator[tuple[str, bytes]]:
       'nrrd': ('NRRD0004\ntype: uchar\ndimension: 3\nsizes: {0} {0} {0}\nencoding: {1}\n'
                'spacings: 1 1 1\n\n', 'gzip', 'raw'),
       'mha': ('ObjectType = Image\nNDims = 3\nDimSize = {0} {0} {0}\nElementType = MET_UCHAR\n'
-              'ElementSpacing = 1 1 1\n{1}ElementDataFile = LOCAL\n', 'CompressedData = True\n', ''),
+              'ElementSpacing = 1 1 1\n{1}ElementDataFile = LOCAL\n',
+              'CompressedData = True\n', ''),
   }[name]
   yield f'uint80.{name}', text.format(side, packed).encode() + body
   yield f'uint80.{name}', text.format(100_000, plain).encode() + bytes(100)

@@ -3,6 +3,7 @@
 More and longer: python -m tests.faults.campaign.
 """
 import contextlib
+import dataclasses
 import datetime
 import os
 import pathlib
@@ -187,9 +188,8 @@ def test_a_file_in_the_place_of_the_checkpoints_is_one_sentence(tmp_path):
 
 def test_a_second_process_in_a_folder_is_refused(copy):
   with runs.locked(str(copy)):
-    for function in (train.train, train.train_and_evaluate):
-      with pytest.raises(ValueError, match=rf'another process \({os.getpid()} on .*choose another'):
-        function(make_config(), str(copy))
+    with pytest.raises(ValueError, match=rf'another process \({os.getpid()} on .*choose another'):
+      train.train(make_config(), str(copy))
   holder = subprocess.Popen(
       [sys.executable, '-c', 'import sys, time; from spinejax import runs\n'
        f'with runs.locked({str(copy)!r}):\n  print(1, flush=True); time.sleep(60)'],
@@ -226,18 +226,19 @@ def test_a_preempted_run_ends_bitwise_the_same_whatever_the_clock_says(
 
 def with_nan_at(steps, monkeypatch):
   """Training batches of floats, all NaN at some steps."""
-  create_run = train.create_run
+  set_up = train.set_up
 
-  def create(*args):
-    run = create_run(*args)
+  def set_up_with_nan(*args):
+    setup = set_up(*args)
 
     def batch_at(step):
-      batch, factor = run.batch_at(step), np.float32(np.nan if step in steps else 1)
+      batch = setup.feed.batch_at(step)
+      factor = np.float32(np.nan if step in steps else 1)
       return {**batch, 'image': batch['image'].astype(np.float32) * factor}
 
-    return run._replace(batch_at=batch_at)
+    return dataclasses.replace(setup, feed=setup.feed._replace(batch_at=batch_at))
 
-  monkeypatch.setattr(train, 'create_run', create)
+  monkeypatch.setattr(train, 'set_up', set_up_with_nan)
 
 
 def test_steps_with_nan_are_skipped_and_counted_and_too_many_stop_the_run(tmp_path, monkeypatch):

@@ -8,7 +8,6 @@ from spinejax.data import build
 from spinejax.data import datasets
 from spinejax.readers import checks
 from spinejax.readers import corner_tables
-from spinejax.readers import images
 from spinejax.readers import layouts
 from spinejax.readers import masks
 from spinejax.readers import pairs as pairs_lib

@@ -11,7 +11,6 @@ from rich.console import Console
 from spinejax.data import examples
 from spinejax.data import build
 from spinejax.data import datasets
-from spinejax.data import examples
 from spinejax.readers import landmarks
 from spinejax.readers import orientation
 from spinejax.data import preparation

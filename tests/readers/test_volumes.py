@@ -1,8 +1,13 @@
 """Files of volumes: axes, places in space, masks on the grid of their image, hostile files."""
+import contextlib
 import gzip
 import pathlib
 import sys
+import tracemalloc
+import zlib
 
+import nibabel
+import nrrd
 import numpy as np
 import pytest
 
@@ -18,6 +23,7 @@ DIRECTIONS = {
     'PSR': orientation.directions('PSR'), 'ARI': orientation.directions('ARI'), 'oblique': OBLIQUE,
     'oblique and permuted': OBLIQUE[:, [2, 0, 1]] * [-1, 1, -1]}
 META_HEADER = b'ObjectType = Image\nNDims = 3\nDimSize = 5 6 7\nElementType = MET_USHORT\n'
+NRRD_HEADER = b'NRRD0004\ntype: ushort\ndimension: 3\nsizes: 5 6 7\nendian: little\n'
 SUFFIXES = ('.nii', '.nii.gz', '.nrrd', '.mha', '.npz')
 
 
@@ -91,8 +97,6 @@ def test_a_mask_goes_back_onto_the_grid_of_its_file(tmp_path, suffix, name):
 
 
 def test_places_equal_nibabel(tmp_path):
-  nibabel = pytest.importorskip('nibabel')
-  pytest.importorskip('SimpleITK')
   affine = np.eye(4)
   affine[:3, :3] = OBLIQUE[:, [1, 2, 0]] * SPACING
   affine[:3, 3] = ORIGIN
@@ -110,8 +114,6 @@ def test_places_equal_nibabel(tmp_path):
 @pytest.mark.parametrize('space, sign', [
     ('left-posterior-superior', (1, 1, 1)), ('right-anterior-superior', (-1, -1, 1))])
 def test_places_equal_pynrrd(tmp_path, space, sign):
-  nrrd = pytest.importorskip('nrrd')
-  pytest.importorskip('SimpleITK')
   rows = OBLIQUE.T[[2, 1, 0]] * np.array(SPACING)[:, None]
   nrrd.write(str(tmp_path / 'v.nrrd'), numbered(), {
       'space': space, 'space directions': rows, 'space origin': np.array(ORIGIN)})
@@ -333,6 +335,92 @@ def test_paths_that_hold_no_volume(tmp_path, monkeypatch):
   (tmp_path / 'v.mha').write_bytes(META_HEADER + b'ElementDataFile = LOCAL\n'
                                    + numbered().T.tobytes())
   with pytest.raises(ValueError, match=r'need SimpleITK; run `pip install spinejax\[medical\]`'):
+    volumes.read_volume(tmp_path / 'v.mha')
+
+
+# ------------------------------------------------------------------- what the libraries take for good
+
+
+def nifti_bytes(sform=None, qform=None, codes=(1, 1), units='mm'):
+  header = nibabel.Nifti1Image(numbered().astype(np.int16), np.diag([*SPACING, 1])).header
+  header.set_qform(np.diag([*SPACING, 1]) if qform is None else qform, codes[1])
+  header.set_sform(np.diag([*SPACING, 1]) if sform is None else sform, codes[0])
+  header.set_xyzt_units(units)
+  header['vox_offset'] = 352
+  return (bytes(header.binaryblock)[:344] + b'n+1\0' + bytes(4)
+          + numbered().astype(np.int16).tobytes(order='F'))
+
+
+def test_nibabel_takes_a_wrong_checksum_for_good(tmp_path):
+  array = np.random.default_rng(0).integers(0, 99, (20, 20, 20)).astype(np.int16)
+  nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / 'v.nii.gz')
+  content = bytearray((tmp_path / 'v.nii.gz').read_bytes())
+  content[-6] ^= 1
+  (tmp_path / 'v.nii.gz').write_bytes(content)
+  np.testing.assert_array_equal(nibabel.load(tmp_path / 'v.nii.gz').dataobj, array)
+  with pytest.raises(ValueError, match='truncated or corrupt'):
+    volumes.read_volume(tmp_path / 'v.nii.gz')
+
+
+def test_nibabel_ignores_units_and_shear(tmp_path):
+  (tmp_path / 'v.nii').write_bytes(nifti_bytes(units='meter'))
+  assert nibabel.load(tmp_path / 'v.nii').header.get_zooms() == SPACING
+  found = sorted(volumes.read_volume(tmp_path / 'v.nii').spacing)
+  np.testing.assert_allclose(found, np.multiply(SPACING, 1000))
+  sheared = np.diag([*SPACING, 1])
+  sheared[0, 1] = 0.5
+  (tmp_path / 'v.nii').write_bytes(nifti_bytes(sform=sheared, codes=(1, 0)))
+  assert nibabel.load(tmp_path / 'v.nii').affine[0, 1] == 0.5
+  with pytest.raises(ValueError, match='not at right angles'):
+    volumes.read_volume(tmp_path / 'v.nii')
+
+
+@pytest.mark.parametrize('codes, is_sform', [((1, 1), True), ((2, 1), False), ((2, 0), True),
+                                             ((0, 1), False)])
+def test_transforms_that_differ_are_taken_as_itk_does(tmp_path, codes, is_sform):
+  sitk = pytest.importorskip('SimpleITK')
+  qform = np.eye(4)
+  qform[:3, :3] = OBLIQUE * np.linalg.det(OBLIQUE) * SPACING
+  (tmp_path / 'v.nii').write_bytes(nifti_bytes(qform=qform, codes=codes))
+  geometry = volumes.read_volume(tmp_path / 'v.nii').geometry
+  assert np.allclose(geometry.direction, np.diag([-1, -1, 1])) == is_sform
+  image = sitk.ReadImage(str(tmp_path / 'v.nii'))
+  np.testing.assert_allclose(geometry.direction.reshape(-1), image.GetDirection(), atol=1e-6)
+
+
+@pytest.mark.parametrize('suffix', ['.nii.gz', '.nrrd'])
+def test_nibabel_and_pynrrd_unpack_more_than_is_declared(tmp_path, suffix):
+  surplus = bytes(64 << 20)
+  if suffix == '.nrrd':
+    content = NRRD_HEADER + b'encoding: gzip\n\n' + gzip.compress(numbered().T.tobytes() + surplus)
+  else:
+    content = gzip.compress(nifti_bytes() + surplus)
+  (tmp_path / f'v{suffix}').write_bytes(content)
+  volumes.read_volume(tmp_path / f'v{suffix}') if suffix == '.nii.gz' else None  # imports
+  tracemalloc.start()
+  try:
+    with contextlib.suppress(ValueError):
+      volumes.read_volume(tmp_path / f'v{suffix}')
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+  finally:
+    tracemalloc.stop()
+
+
+def test_pynrrd_opens_other_files(tmp_path):
+  (tmp_path / 'secret.raw').write_bytes(numbered().T.tobytes())
+  (tmp_path / 'v.nrrd').write_bytes(NRRD_HEADER + b'encoding: raw\ndata file: secret.raw\n\n')
+  np.testing.assert_array_equal(nrrd.read(str(tmp_path / 'v.nrrd'))[0], numbered())
+  with pytest.raises(ValueError, match='expected the voxels in the file itself'):
+    volumes.read_volume(tmp_path / 'v.nrrd')
+
+
+def test_itk_invents_voxels_and_spacing(tmp_path):
+  sitk = pytest.importorskip('SimpleITK')
+  header = META_HEADER + b'CompressedData = True\nElementDataFile = LOCAL\n'
+  (tmp_path / 'v.mha').write_bytes(header + zlib.compress(numbered().T.tobytes() + bytes(100)))
+  image = sitk.ReadImage(str(tmp_path / 'v.mha'))
+  assert image.GetSpacing() == (1, 1, 1)
+  with pytest.raises(ValueError, match='truncated or corrupt'):
     volumes.read_volume(tmp_path / 'v.mha')
 
 

@@ -2,6 +2,7 @@
 import io
 import os
 import zipfile
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -26,18 +27,20 @@ def read(content: bytes, key: str) -> Stored:
     raise Refusal(f'expected an array {key!r} in the file; found {found or "none"}.')
   array = arrays[key]
   stored.check_shape(array.shape, '' if array.dtype.kind in 'biuf' else f'{array.dtype} values')
-  place = []
-  for name, default in (('spacing', stored.NO_SPACING), ('origin', np.zeros(3)),
-                        ('direction', orientation.AXES.T)):
-    value = arrays.get(name, default)
-    if value.shape != default.shape or value.dtype.kind not in 'iuf':
-      raise Refusal(f'{name} must be numbers of shape {default.shape}, not {value.dtype} of '
-                    f'shape {value.shape}.')
-    place.append(value.astype(np.float64))
-  if np.isnan(place[0]).any():
-    place[0] = stored.NO_SPACING
-  stored.check_place(*place)
-  return Stored(array, *place, arrays)
+  spacing = _read_place(arrays, 'spacing', stored.NO_SPACING)
+  spacing = stored.NO_SPACING if np.isnan(spacing).any() else spacing
+  origin = _read_place(arrays, 'origin', np.zeros(3))
+  direction = _read_place(arrays, 'direction', orientation.AXES.T)
+  stored.check_place(spacing, origin, direction)
+  return Stored(array, spacing, origin, direction, arrays)
+
+
+def _read_place(arrays: Mapping[str, np.ndarray], name: str, default: np.ndarray) -> np.ndarray:
+  value = arrays.get(name, default)
+  if value.shape != default.shape or value.dtype.kind not in 'iuf':
+    raise Refusal(f'{name} must be numbers of shape {default.shape}, not {value.dtype} of shape '
+                  f'{value.shape}.')
+  return value.astype(np.float64)
 
 
 def write(path: str | os.PathLike, volume: Stored) -> None:

@@ -1,6 +1,6 @@
 """A volume file as stored, and the checks that all formats share.
 
-A format raises `Refusal`, or any other exception, of whatever library, for a damaged file. `volumes`
+A format raises `Refusal`, or for a damaged file any other exception of whatever library. `volumes`
 adds the path.
 """
 import gzip
@@ -57,8 +57,8 @@ def check_place(spacing: np.ndarray, origin: np.ndarray, direction: np.ndarray) 
 def check_spacing(spacing: np.ndarray) -> None:
   """Refuses a spacing that is not positive and finite."""
   if not all(math.isfinite(size) and size > 0 for size in spacing):
-    raise Refusal(f'the spacing is {tuple(map(float, spacing))} mm; it must be positive along every '
-                  'axis.')
+    raise Refusal(f'the spacing is {tuple(map(float, spacing))} mm; it must be positive along '
+                  'every axis.')
 
 
 def check_memory(num_bytes: float) -> None:

@@ -30,14 +30,15 @@ def bland_altman(reference: Angles, other: Angles, agreement: Agreement,
   figure = Figure(figsize=(6.2, 4.2), layout='constrained')
   axis = figure.subplots()
   if not len(pairs):
-    return _without_pairs(axis)
+    return _without_pairs(figure, axis)
   means, differences = pairs.mean(1), pairs[:, 1] - pairs[:, 0]
   lower, upper = agreement.limits or (None, None)
   dashed = (0, (5, 2))
-  lines = [('+1.96 SD', upper, agreement.upper_limit_ci, colors.VERMILION, dashed),
-           ('bias', agreement.bias, agreement.bias_ci, colors.BLUE, '-'),
-           ('−1.96 SD', lower, agreement.lower_limit_ci, colors.VERMILION, dashed)]
-  lines = [line for line in lines if line[1] is not None]
+  lines = [(name, value, *rest) for name, value, *rest in (
+      ('+1.96 SD', upper, agreement.upper_limit_ci, colors.VERMILION, dashed),
+      ('bias', agreement.bias, agreement.bias_ci, colors.BLUE, '-'),
+      ('−1.96 SD', lower, agreement.lower_limit_ci, colors.VERMILION, dashed))
+           if value is not None]
   axis.axhline(0, color=style.MUTED, linewidth=0.9, zorder=1)
   for _, value, interval, color, dashes in lines:
     axis.axhline(value, color=color, linewidth=1.5, linestyle=dashes, zorder=2)
@@ -71,7 +72,7 @@ def scatter(reference: Angles, other: Angles, agreement: Agreement,
   figure = Figure(figsize=(4.8, 4.8), layout='constrained')
   axis = figure.subplots()
   if not len(pairs):
-    return _without_pairs(axis)
+    return _without_pairs(figure, axis)
   low, high = _range([*pairs.ravel(), 0.0], at_least=20.0)
   _draw_bands(axis, agreement.bands, low, high)
   axis.axline((0, 0), slope=1, color=style.INK, linewidth=1.2, zorder=2, label='equal')
@@ -109,10 +110,10 @@ def _pairs(reference: Angles, other: Angles) -> np.ndarray:
   return pairs[np.isfinite(pairs).all(1)]
 
 
-def _without_pairs(axis: Axes) -> Figure:
+def _without_pairs(figure: Figure, axis: Axes) -> Figure:
   style.write_message(axis, 'no pair of angles')
   axis.set_axis_off()
-  return axis.get_figure()
+  return figure
 
 
 def _draw_dots(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:

@@ -100,7 +100,7 @@ def _draw_curve(axis: Axes, curve: Curve, rows: np.ndarray, midline: np.ndarray,
   between = (midline[:, 0] >= rows[0]) & (midline[:, 0] <= rows[1])
   _plot(axis, midline[between], color, 2.2 if is_main else 1.5, solid_capstyle='butt')
   is_right = columns[2] < width / 2  # the side of the apex with more room
-  inches = axis.get_position().width * axis.figure.get_figwidth()
+  inches = axis.bbox.width / axis.figure.dpi
   axis.text(width - 1 if is_right else 0, rows[2], formats.curve_angle(curve),
             ha='right' if is_right else 'left', va='center', color='#ffffff',
             fontsize=min(17, 8 * inches) * (1 if is_main else 0.7), fontweight='bold',

@@ -18,7 +18,7 @@ from rich.console import Console
 from spinejax import __version__, colors, logs, runs
 from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
-from spinejax.metrics.results import CaseResult, Evaluation, ShownCase, TestResult
+from spinejax.metrics.results import CaseResult, Evaluation, ShownCase
 from spinejax.report import (
     agreement_plots, agreement_text, angles, curves, formats, overlays, style, svg, terminal)
 
@@ -114,9 +114,10 @@ def write_agreement(folder: str | os.PathLike, found: TableAgreement) -> pathlib
   names, titles = (found.reference.name, found.other.name), agreement_text.titles(found)
   pictures = []
   for i, (column, agreement) in enumerate(found.angles.items()):
-    pair = [[case[of][i] for case in found.cases.values()] for of in ('reference', 'other')]
-    pictures.append({'bland_altman': agreement_plots.bland_altman(*pair, agreement, names),
-                     'scatter': agreement_plots.scatter(*pair, agreement, names)})
+    first, second = ([case[of][i] for case in found.cases.values()]
+                     for of in ('reference', 'other'))
+    pictures.append({'bland_altman': agreement_plots.bland_altman(first, second, agreement, names),
+                     'scatter': agreement_plots.scatter(first, second, agreement, names)})
     suffix = f'_{i + 1}_{_file_name(column)}' if len(found.angles) > 1 else ''
     for kind, figure in pictures[-1].items():
       style.save_png(folder / f'{kind}{suffix}.png', figure)
@@ -187,10 +188,10 @@ def _run_figures(history: curves.History, evaluation: Evaluation, classes: Seque
     figures['dice'] = curves.case_dice_figure(result.cases, classes)
   if result.angles and result.angles.agreement.pairs:
     cases = [case.angle for case in result.cases.values() if case.angle]
-    pair = [case.reference_deg for case in cases], [case.angle_deg for case in cases]
+    true, measured = [case.reference_deg for case in cases], [case.angle_deg for case in cases]
     agreement, names = result.angles.agreement, ('true', 'measured')
-    figures['scatter'] = agreement_plots.scatter(*pair, agreement, names)
-    figures['bland_altman'] = agreement_plots.bland_altman(*pair, agreement, names)
+    figures['scatter'] = agreement_plots.scatter(true, measured, agreement, names)
+    figures['bland_altman'] = agreement_plots.bland_altman(true, measured, agreement, names)
   return figures
 
 

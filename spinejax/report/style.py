@@ -102,6 +102,6 @@ def write_message(axis: Axes, message: str) -> None:
 def save_png(path: str | os.PathLike, figure: Figure, *, tight: bool = False) -> None:
   """Writes a figure as PNG of 150 dots per inch, atomically; `tight` cuts the empty margin."""
   data = io.BytesIO()
-  options = {'bbox_inches': 'tight', 'pad_inches': 0.05} if tight else {}
-  figure.savefig(data, format='png', dpi=150, facecolor='white', **options)
+  figure.savefig(data, format='png', dpi=150, facecolor='white',
+                 bbox_inches='tight' if tight else None, pad_inches=0.05)
   runs.write_bytes(path, data.getvalue())

@@ -11,7 +11,10 @@ from tests import tiny
 
 
 def write_run(workdir, name, size, **overrides):
-  """Writes a run whose weights are spread enough to give sharp answers; returns its config."""
+  """Writes a run whose weights are spread enough to give sharp answers.
+
+  Returns the model and its variables.
+  """
   config = tiny.tiny_config(name, **{
       'data.image_size': size, 'data.patch_size': size, 'data.render_size': size,
       'eval_batch_size': 1, **overrides})
@@ -22,10 +25,10 @@ def write_run(workdir, name, size, **overrides):
   noise = [x + 0.2 * jax.random.normal(jax.random.fold_in(key, i), x.shape)
            for i, x in enumerate(leaves)]
   state = state.replace(params=jax.tree.unflatten(tree, noise), step=jnp.int32(7))
-  info = {'mean': [100.0], 'std': [50.0], 'classes': list(config.data.classes)}
+  info = {'mean': [100.0], 'std': [50.0]}
   runs.claim(workdir, 'config', config)
   runs.claim(workdir, 'dataset', info)
   manager = checkpoints.create_manager(str(workdir))
   checkpoints.save(manager, state, config=config.to_dict(), dataset=info, score=None)
   manager.close()
-  return config
+  return model, state.variables

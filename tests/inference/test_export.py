@@ -11,38 +11,14 @@ import zipfile
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
-from spinejax import checkpoints
 from spinejax.inference import export
 from spinejax.inference import load
 from spinejax.inference import predict
 from spinejax import runs
-from spinejax import steps
-from spinejax.models import create_model
 from tests import tiny
-
-
-def make_run(workdir, name, size, **overrides):
-  """A run folder with a checkpoint of random weights, spread enough to give sharp answers."""
-  config = tiny.tiny_config(name, **{
-      'data.image_size': size, 'data.patch_size': size, 'data.render_size': size,
-      'eval_batch_size': 1, **overrides})
-  model, key = create_model(config.model), jax.random.key(0)
-  state = steps.create_train_state(
-      key, model, optax.sgd(0.1), (1, *size, config.data.channels))
-  leaves, tree = jax.tree.flatten(state.params)
-  noise = [x + 0.2 * jax.random.normal(jax.random.fold_in(key, i), x.shape)
-           for i, x in enumerate(leaves)]
-  state = state.replace(params=jax.tree.unflatten(tree, noise), step=jnp.int32(7))
-  info = {'mean': [100.0], 'std': [50.0]}
-  runs.claim(workdir, 'config', config)
-  runs.claim(workdir, 'dataset', info)
-  manager = checkpoints.create_manager(str(workdir))
-  checkpoints.save(manager, state, config=config.to_dict(), dataset=info, score=None)
-  manager.close()
-  return model, state.variables
+from tests.inference import made
 
 
 def gray_levels(*shape):
@@ -64,7 +40,7 @@ def count_native_3d(program):
 @pytest.fixture(scope='module')
 def image_run(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
-  model, variables = make_run(workdir, 'rsn_unet:quick', (64, 40), **{
+  model, variables = made.write_run(workdir, 'rsn_unet:quick', (64, 40), **{
       'model.levels': 1, 'eval_batch_size': 2})
   return workdir, model, variables, load.load_predictor(str(workdir))
 
@@ -103,7 +79,7 @@ def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp
 
 
 def test_volumes_are_predicted_alike(tmp_path):
-  make_run(tmp_path, 'c_unet:centroid', (16, 8, 6), **{'model.levels': 1})
+  made.write_run(tmp_path, 'c_unet:centroid', (16, 8, 6), **{'model.levels': 1})
   metadata = export.export_run(str(tmp_path))
   exported = export.load_exported(tmp_path / 'model.zip')
   volumes = gray_levels(2, 16, 8, 6, 1)
@@ -131,7 +107,7 @@ def test_volumes_are_predicted_alike(tmp_path):
 def test_a_network_of_one_size_says_so(tmp_path):
   run = tmp_path / 'run'
   run.mkdir()
-  make_run(run, 'seam:ppmu', (16, 8), **{'model.levels': 1})
+  made.write_run(run, 'seam:ppmu', (16, 8), **{'model.levels': 1})
   metadata = export.export_run(run, tmp_path / 'ppmu.zip', checkpoint='last')
   assert not metadata['any_size'] and metadata['checkpoint'] == 'last'
   note, = metadata['notes']

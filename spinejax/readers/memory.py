@@ -1,4 +1,4 @@
-"""Memory that is left, so that what cannot fit is refused in a sentence."""
+"""Sizes of memory, and the refusal of what does not fit into it."""
 import re
 
 import psutil
@@ -8,9 +8,10 @@ _UNITS = {f'{letter}{infix}': base ** power
 
 
 def parse(text: str) -> int:
-  """Bytes of a size such as '4GB' (10^9), '1.5GiB' (2^30) or '800 MB'; the case does not matter.
+  """Bytes of a size such as '4GB' (10^9), '1.5GiB' (2^30) or '800 mb'.
 
-  Raises ValueError for anything else, zero included.
+  Raises:
+    ValueError: anything else, or zero.
   """
   match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([kmgt]i?)b', text.strip().lower())
   count = int(float(match[1]) * _UNITS[match[2]]) if match and len(text) < 32 else 0
@@ -20,13 +21,13 @@ def parse(text: str) -> int:
 
 
 def require(num_bytes: float, what: str, remedy: str, available: int | None = None) -> None:
-  """Raises ValueError where `what` needs more memory than is left.
+  """Raises ValueError if something needs more memory than is left.
 
   Args:
-    num_bytes: what it needs.
+    num_bytes: that it needs.
     what: subject of the sentence, such as 'predicting an image of (384, 96, 48) pixels'.
     remedy: what to do, such as 'give a smaller --tile'.
-    available: bytes that are left; None asks the operating system.
+    available: bytes; None asks the operating system.
   """
   available = psutil.virtual_memory().available if available is None else available
   if num_bytes > available:

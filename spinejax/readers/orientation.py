@@ -1,9 +1,8 @@
-"""The axes of a volume file and its place in space: turning arrays and points to ours and back.
+"""Converts arrays and points between the axes of a volume file and ours.
 
-Ours are (I, L, A): axis 0 of an array [D,H,W] grows towards inferior, axis 1 towards the patient's
-left, axis 2 from the skin of the back towards anterior. Positions are millimeters in LPS, the
-patient system of DICOM and ITK. Arrays are turned by permuting and flipping axes only; nothing is
-interpolated, so every voxel goes back to where it came from.
+Our axes are (I, L, A): axis 0 of an array [D,H,W] points to inferior, axis 1 to the patient's left,
+axis 2 from the skin of the back to anterior. Positions are mm in LPS, the patient system of DICOM
+and ITK. Arrays are turned by permuting and flipping axes. Nothing is interpolated.
 """
 import itertools
 import os
@@ -15,15 +14,15 @@ AXES = np.array([[0, 0, -1], [1, 0, 0], [0, -1, 0]], np.float64)  # rows I, L, A
 
 _LETTERS = {'L': (1, 0, 0), 'R': (-1, 0, 0), 'P': (0, 1, 0), 'A': (0, -1, 0), 'S': (0, 0, 1),
             'I': (0, 0, -1)}
-_SAME_GRID = 0.1  # voxels between the corners of an image and of its mask
+_SAME_GRID = 0.1  # voxels that a corner of an image and of its mask may differ by
 
 
 class Geometry(NamedTuple):
-  """How a file lies in space, and how its axes became ours.
+  """The place of a file in space, and how its axes map to ours.
 
   Attributes:
     shape: voxels along the axes (i, j, k) of the file, in the order of ITK.
-    order: axis of the file that became axis 0, 1 and 2 of the array.
+    order: axis of the file for axis 0, 1 and 2 of the array.
     flips: whether the array runs against that axis.
     spacing: float64 [3] mm along the axes of the file; NaN where unknown.
     origin: float64 [3] mm, LPS position of the file's first voxel.
@@ -38,7 +37,7 @@ class Geometry(NamedTuple):
 
 
 def directions(axes: str) -> np.ndarray:
-  """[3,3], columns are the LPS directions that three letters such as 'RAS' name."""
+  """LPS directions named by three letters such as 'RAS', as columns of a [3,3]."""
   letters = axes.upper()
   if len(letters) != 3 or any(len(set(letters) & set(pair)) != 1 for pair in ('LR', 'PA', 'SI')):
     raise ValueError('axes must be three letters, one of L or R, one of P or A and one of S or I, '
@@ -48,11 +47,11 @@ def directions(axes: str) -> np.ndarray:
 
 def orient(direction: np.ndarray, axes: np.ndarray = AXES
            ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-  """The order of the file's axes nearest to `axes` (rows), and which of them run against those.
+  """Order and flips of `Geometry` that bring the axes of a file nearest to `axes`.
 
   Args:
     direction: [3,3], columns are the LPS directions of the file's axes (i, j, k).
-    axes: [3,3], rows are the LPS directions wanted.
+    axes: [3,3], rows are the wanted LPS directions.
   """
   cosine = axes @ direction
   order = max(itertools.permutations(range(3)),
@@ -71,33 +70,33 @@ def spacing_of(geometry: Geometry) -> np.ndarray:
 
 
 def to_array(array: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """An array in the axes (i, j, k) of the file, turned to ours [D,H,W]."""
+  """Turns an array from the axes (i, j, k) of the file to ours [D,H,W]."""
   turned = array.transpose(geometry.order)
   return np.ascontiguousarray(turned[tuple(slice(None, None, -1 if flip else 1)
                                            for flip in geometry.flips)])
 
 
 def to_file(array: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """An array [D,H,W] in our axes, turned to the axes (i, j, k) of the file."""
+  """Turns an array [D,H,W] from our axes to the axes (i, j, k) of the file."""
   turned = array[tuple(slice(None, None, -1 if flip else 1) for flip in geometry.flips)]
   return np.ascontiguousarray(turned.transpose(np.argsort(geometry.order)))
 
 
 def to_index(points: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Voxels of the array [...,3] as indices (i, j, k) of the file, float64 [...,3]."""
+  """Converts voxels of the array [...,3] to indices (i, j, k) of the file, float64 [...,3]."""
   points = np.asarray(points, np.float64)
   last = np.subtract(shape_of(geometry), 1)
   return np.where(geometry.flips, last - points, points)[..., np.argsort(geometry.order)]
 
 
 def from_index(index: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Indices (i, j, k) of the file [...,3] as voxels of the array, float64 [...,3]."""
+  """Converts indices (i, j, k) of the file [...,3] to voxels of the array, float64 [...,3]."""
   points = np.asarray(index, np.float64)[..., list(geometry.order)]
   return np.where(geometry.flips, np.subtract(shape_of(geometry), 1) - points, points)
 
 
 def inside(points: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Whether voxels of the array [...,3] lie in the volume, boolean [...]."""
+  """Whether voxels of the array [...,3] lie in the volume, bool [...]."""
   last = np.subtract(shape_of(geometry), 1)
   return np.all((points >= -0.5) & (points <= last + 0.5), axis=-1)
 
@@ -109,8 +108,8 @@ def has_spacing(geometry: Geometry) -> bool:
 
 def _require_spacing(geometry: Geometry) -> None:
   if not has_spacing(geometry):
-    raise ValueError('the file of the volume has no spacing, so there are no positions in mm; '
-                     'write the spacing into the file, or work in voxels.')
+    raise ValueError('the volume has no spacing, so there are no positions in mm; write '
+                     'the spacing into its file, or work in voxels.')
 
 
 def to_physical(points: np.ndarray, geometry: Geometry) -> np.ndarray:
@@ -131,9 +130,9 @@ def to_physical(points: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def to_voxels(positions: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Voxels of the array in our axes, float64 [...,3], of LPS positions [...,3] in mm.
+  """Converts LPS positions [...,3] in mm to voxels of the array, float64 [...,3].
 
-  The inverse of `to_physical`, with its errors.
+  Inverse of `to_physical`, with its errors.
   """
   _require_spacing(geometry)
   moved = np.asarray(positions, np.float64) - geometry.origin
@@ -141,9 +140,9 @@ def to_voxels(positions: np.ndarray, geometry: Geometry) -> np.ndarray:
 
 
 def check_same_grid(path: str | os.PathLike, mask: Geometry, image: Geometry) -> None:
-  """Raises ValueError unless the arrays have one shape and their voxels lie in the same places.
+  """Raises ValueError unless an image and its mask have the same shape and place.
 
-  Places may differ by a tenth of a voxel; without a spacing on both sides they are not compared.
+  Places may differ by a tenth of a voxel. They are compared if both files have a spacing.
   """
   if shape_of(mask) != shape_of(image):
     raise ValueError(f'{path}: the mask has {shape_of(mask)} voxels (inferior, left, anterior), '

@@ -116,15 +116,12 @@ def test_result_table_is_the_result(full):
 
 
 def test_cases_are_sorted_by_dice(full):
-  cases = {name: case.overlap for name, case in make_result().cases.items()}
-  rows = Page(full[1]).tables['scores'][1:]
-  assert [row[0] for row in rows] == sorted(
-      cases, key=lambda name: -cases[name]['dice']['mean_foreground'])
-  for row in rows:
-    dice = cases[row[0]]['dice']
-    keys = ('rib', 'thoracic process', 'lump', 'mean_foreground', 'background', 'mean_all')
-    assert row[1:7] == [f'{dice[key]:.3f}' for key in keys]
-    assert row[7] == f'{cases[row[0]]["iou"]["mean_foreground"]:.3f}'
+  tables = {name: case.overlap for name, case in make_result().cases.items()}
+  keys = ('rib', 'thoracic process', 'lump', 'mean_foreground', 'background', 'mean_all')
+  assert Page(full[1]).tables['scores'][1:] == [
+      [name, *(f'{tables[name]["dice"][key]:.3f}' for key in keys),
+       f'{tables[name]["iou"]["mean_foreground"]:.3f}']
+      for name in sorted(tables, key=lambda name: -tables[name]['dice']['mean_foreground'])]
 
 
 def test_headline_and_notices(full, tmp_path):
@@ -157,7 +154,7 @@ def test_everything_given_is_text_never_markup(tmp_path):
 
 
 def test_undefined_values_are_dashes_with_a_note(tmp_path):
-  result = make_result()
+  result = make_result(at_network_size=NetworkScores(0.25, 0.9))
   for table in (result.per_image['dice'], result.per_image['dice_sd'], result.pooled['dice'],
                 result.auc):
     table['lump'] = None
@@ -168,6 +165,7 @@ def test_undefined_values_are_dashes_with_a_note(tmp_path):
   assert lump[1] == lump[6] == lump[11] == '–'
   assert page.tables['scores'][-1][:5] == ['case 2', '–', '–', '–', '–']
   assert '– means undefined: the class is absent' in page.text
+  assert "At the network's size: cross entropy 0.250, pixel accuracy 0.900." in page.text
   assert 'nan' not in page.text and 'None' not in page.text
 
 
@@ -273,11 +271,6 @@ def test_angles_stand_against_their_reference(tmp_path):
                 '1.8° mean absolute error of the largest angle, 2 of 3 cases'):
     assert words in page.text, words
   assert text.count('<svg') == 6  # Dice by case, two plots of angles, three pictures of the case
-
-
-def test_scores_at_the_network_size_are_told(tmp_path):
-  page = Page(write(tmp_path, make_result(at_network_size=NetworkScores(0.25, 0.9)))[1])
-  assert "At the network's size: cross entropy 0.250, pixel accuracy 0.900." in page.text
 
 
 def test_embedded_pictures_are_lossless():

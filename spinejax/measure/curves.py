@@ -18,6 +18,7 @@ LEVELS = tuple(f'T{i}' for i in range(1, 13)) + tuple(f'L{i}' for i in range(1, 
 # Heights of T1..L5 in mm, each with the disc below; means of adults.
 LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5,
                           34.5, 35, 35])
+FLOOR_DEG = 0.5  # degrees, error of the tilt of a level that the replicates do not show
 _CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
 

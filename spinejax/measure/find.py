@@ -63,9 +63,8 @@ def _split(pixels: np.ndarray, spacing: np.ndarray, largest: float) -> list[np.n
 def split_blob(pixels: np.ndarray, spacing: np.ndarray) -> list[np.ndarray]:
   """A blob [area, 2] cut in two at the peaks of its distance map; whole if it has one peak.
 
-  The second peak is the highest local maximum that has at least half the height of the first one
-  and lies at least 1.2 times that height from it. A pixel goes to the peak whose inscribed circle
-  is nearer.
+  The second peak is the highest local maximum with at least half the height of the first one, more
+  than 1.2 times that height away. A pixel goes to the peak whose inscribed circle is nearer.
   """
   low = pixels.min(0) - 1
   inside = np.zeros(pixels.max(0) - low + 2, bool)

@@ -79,14 +79,8 @@ def fit_joint(data: LevelData, *, smoothing: float = 10.0, num: int = 9,
         + sum w ((slope - B'(u) c / h') / tan slope_deg)^2
         + smoothing |third difference of c|^2,      h' = (y1 - y0) / scale,
 
-  with Huber weights w = min(1, 2 / |residual|) from `iterations` reweighted fits. The
-  specification calls `smoothing` lambda.
-
-  Args:
-    data: positions and slopes.
-    smoothing: see the equation.
-    num: number of coefficients.
-    iterations: of the reweighting.
+  with Huber weights w = min(1, 2 / |residual|) from `iterations` reweighted fits, and `num`
+  coefficients c.
   """
   rows, values, _ = _joint_equations(data, num)
   weights = np.ones(len(values))
@@ -98,13 +92,12 @@ def fit_joint(data: LevelData, *, smoothing: float = 10.0, num: int = 9,
 
 def resample_joint(data: LevelData, midline: Midline, *, smoothing: float = 10.0,
                    replicates: int = REPLICATES, seed: int = 0) -> Midline:
-  """Bootstrap replicates of `fit_joint`.
+  """Replicates of `fit_joint` by a wild bootstrap over levels.
 
-  This is a wild bootstrap over levels: the residuals of a level, of position and slope together,
-  change their sign at random and are smoothed again. Two steps keep the spread honest. The
-  residuals are divided by 1 - leverage (HC3), because a fit with half as many coefficients as
-  levels follows its data. They are taken from and smoothed by a fit with a tenth of the smoothing,
-  whose spread covers the bias of the fit (Hall, 1992).
+  The residuals of a level, of position and slope together, change their sign at random and are
+  smoothed again. They are divided by 1 - leverage (HC3), because a fit with half as many
+  coefficients as levels follows its data. They are taken from and smoothed by a fit with a tenth of
+  the smoothing, whose spread covers the bias of the fit (Hall, 1992).
   """
   rows, values, level = _joint_equations(data, midline.coefficients.shape[-1])
   smoother = _joint_smoother(rows, midline.weights, smoothing / _UNDERSMOOTHING)
@@ -145,7 +138,7 @@ def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float = 1e-4, num: in
 
   Args:
     y, x: [n] mm along a centerline.
-    smoothing: meant for 257 points and scaled by n / 257.
+    smoothing: for 257 points; it is scaled by n / 257.
     num: number of coefficients.
     order: of the penalized derivative. 2 straightens the ends; 3 lets them bend evenly.
     replicates, seed: of the bootstrap.

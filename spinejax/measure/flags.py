@@ -9,6 +9,7 @@ from spinejax.measure.results import BAND_LIMITS, BAND_NAMES, AngleResult, Curve
 from spinejax.measure.spacing import Numbers
 
 MIN_LEVELS = 6  # fewer levels give no angle
+GAP = 1.7  # level spacings between neighbors above which a level is missing
 SCATTER_DEG = 8.0  # degrees; robust standard deviation of the lines that is flagged
 NAIVE_DEG = 10.0  # degrees; difference of fitted and naive angle that is flagged
 _TRUNCATED = 'the largest curve reaches the first or last level found: at least this angle'
@@ -59,10 +60,10 @@ def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = 
       calibrated_deg=calibration.apply(major) if calibration else None, **entries)
 
 
-def flag_gaps(rows: np.ndarray, is_gap: np.ndarray) -> list[str]:
-  """Flags of missing levels between the rows [n], where `is_gap` [n - 1]."""
+def flag_gaps(rows: np.ndarray, spacings: np.ndarray) -> list[str]:
+  """Flags of missing levels between the rows [n], which are `spacings` [n - 1] apart."""
   return [f'a level seems to be missing between rows {rows[i]:.0f} and {rows[i + 1]:.0f}'
-          for i in np.flatnonzero(is_gap)]
+          for i in np.flatnonzero(spacings > GAP)]
 
 
 def flag_scatter(line_deg: np.ndarray, tilts: np.ndarray, naive: float,

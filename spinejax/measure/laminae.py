@@ -17,8 +17,6 @@ from spinejax.measure.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'center of lamina'
 WIDE_DEG = 6.0  # degrees; a wider interval of the largest angle is flagged
-_FLOOR_DEG = 0.5  # degrees, error of a tilt that the replicates do not show
-_GAP = 1.7  # level spacings without a level that are flagged
 _OTHER_SIDE = {'right': 'left', 'left': 'right'}
 
 
@@ -93,11 +91,11 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
   names, confidence = name_levels(spacings, is_pair)
   profile = curves.Profile(
       tilts, y / steps[0], names, draws.tilt(y),
-      region_names=curves.levels_by_height((y - y[0]) / np.ptp(y)), floor_deg=_FLOOR_DEG)
+      region_names=curves.levels_by_height((y - y[0]) / np.ptp(y)), floor_deg=curves.FLOOR_DEG)
   found = tuple(add_depth(curve, span, course, spine) for curve, span in zip(
       curves.find_curves(profile, options.min_deg), curves.find_spans(tilts, options.min_deg)))
   naive = float(np.ptp(line_deg[is_pair]))
-  notes = flags.flag_gaps(profile.rows, spacings > _GAP)
+  notes = flags.flag_gaps(profile.rows, spacings)
   notes += flag_number(len(y), len(points) - (course.pairs >= 0).sum())
   notes += flags.flag_scatter(line_deg[is_pair], tilts[is_pair], naive, found)
   notes += flag_width(found)
@@ -135,7 +133,7 @@ def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[list[str | N
   The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. `spacings`
   [n - 1] are in expected level spacings, and `is_pair` [n] tells where both laminae were found.
   """
-  steps = np.where(spacings > _GAP, np.rint(spacings), 1)
+  steps = np.where(spacings > flags.GAP, np.rint(spacings), 1)
   places = np.cumsum(np.append(0, steps)).astype(int)
   if places[-1] != 16:
     return [None] * len(places), 'low'

@@ -27,10 +27,10 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
     options: curves, bands and calibration.
 
   Returns:
-    The result with levels, rule and pt_mt_tl_deg: the major curve (MT) between the curve above it
-    (PT) and the one below it (TL), 0 where there is none. `ci95` is None. The result fails, with a
-    reason, if the spacing is unknown or the points are not finite, mirrored, upside down or out of
-    order.
+    The result with levels, rule and pt_mt_tl_deg: the largest angle (MT) between that of the curve
+    above it (PT) and that of the curve below it (TL), 0 without one. There are no intervals. The
+    result is a failed one with its reason if the spacing is unknown or the points are not finite or
+    not in order.
 
   Raises:
     ValueError: the points are not [68, 2], the spacing has another length, the rule is unknown, or

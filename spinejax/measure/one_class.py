@@ -27,16 +27,12 @@ class Rails:
 
 
 def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
-  """Processes and lumps of a mask.
+  """Processes and lumps of a mask [H,W] with a spacing (y, x) in mm.
 
-  A rough midline runs through the widest gap of every row. Blobs on it are lumps; all others lie
-  on a rail to its left or right and are ribs with their processes. Midline and rails are fitted
-  until no blob changes its rail. A process is the part of its blob that is nearest to the spine, as
-  wide as the inner edges of the rails are distant from the midline.
-
-  Args:
-    mask: bool [H,W].
-    spacing: (y, x) mm.
+  A rough midline runs through the widest gap of every row. Blobs on it are lumps. All others are
+  ribs with their processes and lie on a rail to its left or right. A process is the part of its
+  blob that is nearest to the spine, as wide as the inner edges of the rails are distant from the
+  midline.
 
   Returns:
     Centers [n, 2] (y, x) of the processes in mm and the pixels [area, 2] of each lump; None if the
@@ -95,15 +91,10 @@ def _fit_rails(centers: np.ndarray, midline: PositionAt) -> Rails | None:
 
 
 def rough_midline(mask: np.ndarray, spacing: np.ndarray, window: int) -> PositionAt:
-  """x = quartic(y) in mm with least absolute deviation from the widest gaps of the mask's rows.
+  """x = quartic(y) in mm with the least absolute deviation from the widest gaps of a mask's rows.
 
-  Args:
-    mask: bool [H,W], bones on both sides of a spine and on it, not empty.
-    spacing: (y, x) mm.
-    window: number of rows that are seen together.
-
-  Returns:
-    The function from y [n] to x [n], constant beyond the ends of the mask.
+  The mask [H,W] is not empty and shows bones on both sides of the spine. `window` rows are seen
+  together. The quartic is constant beyond the ends of the mask.
   """
   gaps = _widest_gaps(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)) * spacing
   filled = np.flatnonzero(mask.any(1)) * spacing[0]

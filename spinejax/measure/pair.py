@@ -50,9 +50,7 @@ def split_sides(points: np.ndarray,
                 middles: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
   """Tells left from right by x = quartic(y) + offset * side, fitted until no side changes.
 
-  Args:
-    points: [n, 2] (y, x) mm of blobs to the left or right of the spine.
-    middles: [m, 2] points on the spine.
+  The points [n, 2] (y, x) in mm lie on the left or right of the spine, the middles [m, 2] on it.
 
   Returns:
     side [n] of -1 and 1, slope [n] dx/dy of the midline at the points, and the separation of the
@@ -80,7 +78,7 @@ def split_sides(points: np.ndarray,
 
 def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray, gap: float,
           separation: float) -> list[tuple[int, int]]:
-  """Order-preserving pairing of two sides with the least total cost.
+  """Order-preserving pairs (i, j) of two sides with the least total cost, top to bottom.
 
   A pair costs |dy + slope dx|, its offset along the spine in mm, and 0.8 |s - separation| for its
   own separation s. A candidate without a partner costs `gap`.
@@ -89,9 +87,6 @@ def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray, gap: float,
     left, right: [n, 2] and [m, 2] (y, x) mm, each from top to bottom.
     slope: [n] dx/dy of the midline at the left candidates.
     gap, separation: mm.
-
-  Returns:
-    (i, j) from top to bottom.
   """
   n, m = len(left), len(right)
   dy, dx = np.moveaxis(right[None] - left[:, None], -1, 0)
@@ -117,15 +112,13 @@ def best_chain(points: np.ndarray, lone: Candidates | None = None,
                spacing: SpacingAt | None = None) -> np.ndarray:
   """The sequence of left and right pairs, top to bottom, that looks most like a spine.
 
-  Every pair is rewarded with 6 - ((s - median) / 5 mm)^2 / 2 for its separation s. Every step to
-  the next level is charged with `_step_costs`. A dynamic program finds the chain of the largest
-  sum, in O(n^2).
+  Every pair is rewarded with 6 - ((s - median) / 5 mm)^2 / 2 for its separation s, and every step
+  to the next level costs `_step_costs`. A dynamic program finds the best chain in O(n^2).
 
   Args:
     points: [n, 3] (down, right, deep) mm.
-    lone: further candidates, which consist of one point each.
-    spacing: level spacing by height. By default the mean spacing is the extent of the points over
-      16.5, and it grows from 0.72 of the mean at T1 to 1.28 at L5.
+    lone: further candidates of one point each.
+    spacing: level spacing by height; by default that of 17 levels in the extent of the points.
 
   Returns:
     Indices [k, 2] (left, right) of the points, -1 for none; empty without candidates.
@@ -156,11 +149,11 @@ def best_chain(points: np.ndarray, lone: Candidates | None = None,
 
 
 def _step_costs(levels: Candidates, spacing: SpacingAt) -> np.ndarray:
-  """Costs [m, m] of the steps from one candidate to another; infinite where impossible.
+  """Costs [m, m] of the steps from one candidate to another, infinite if impossible, at most 40.
 
-  A step is charged for its direction against the tilts of both levels, for changes of tilt,
-  separation and depth, for its length against the expected level spacing, and for the levels that
-  it jumps. It costs at most 40.
+  They grow with the angle between the step and the tilts of both levels, with changes of tilt,
+  separation and depth, with the difference from the expected level spacing, and with the levels
+  jumped.
   """
   middle, tilt, apart, pairs = levels.middle, levels.tilt, levels.apart, levels.pairs
   down, aside, deep = np.moveaxis(middle[None] - middle[:, None], -1, 0)

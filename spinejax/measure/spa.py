@@ -14,7 +14,6 @@ from spinejax.measure.spacing import NO_SPACING, Spacing, check_spacing
 METHOD = 'spa'
 _SMOOTHING = 3e-4
 _ROWS = 257  # of the resampled strip
-_FLOOR_DEG = 0.5  # degrees, error of a tilt that the replicates do not show
 _REACH, _STEP_COST = 2, 0.05  # of the path: columns per row, and cost of a column
 _OUTSIDE = 8.0  # cost of a pixel outside of the strip
 _CONTRAST = 0.35  # gray level of the column in its row, 0 to 1, above which it is flagged
@@ -41,13 +40,13 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
                 replicates: int = fit.REPLICATES, options: Options = Options()) -> AngleResult:
   """SPA of an image: least-cost path along the dark column, smoothing spline, extremes rule.
 
-  The angle is that between the tangents at the inflection points, where the tilt is extreme. It is
-  never converted to a Cobb angle.
+  The angle lies between the tangents at the inflection points. It is never converted to a Cobb
+  angle.
 
   Args:
     image: gray levels [H,W] or [H,W,1], 0 outside of the swept strip.
     spacing: mm per pixel (y, x). One number stands for square pixels.
-    mask: [H,W], bones where not 0, or None. Bones tell where the middle of the back is.
+    mask: [H,W], bones where not 0, which show the middle of the back; or None.
     replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
 
@@ -79,7 +78,8 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   column, shade = find_column(strip, light, find_middle(strip, bones, steps))
   midline, draws = fit.fit_smooth(strip.y, column, smoothing=_SMOOTHING, replicates=replicates)
   at = np.linspace(strip.y[0], strip.y[-1], 69)
-  profile = curves.profile_by_height(midline, draws, at, (at[0], at[-1]), steps[0], _FLOOR_DEG)
+  profile = curves.profile_by_height(midline, draws, at, (at[0], at[-1]), steps[0],
+                                     curves.FLOOR_DEG)
   notes = []
   if bones is not None and not bones.any():
     notes.append('the mask is empty: the column was sought near the middle of the strip')

@@ -16,9 +16,7 @@ PROCESS, LUMP = 2, 3  # classes
 SMOOTHING = 10.0
 _PROCESS_DEG, _LUMP_DEG = 4.5, 2.5  # degrees, standard deviations of the tilts of lines
 _PAIR_SD, _LONE_SD = 0.03, 0.06  # of positions, in separations
-_FLOOR_DEG = 0.5  # degrees, error of a tilt that the replicates do not show
 _MOST_PROCESSES, _MOST_LUMPS = 60, 12  # of a spine, with false ones
-_GAP = 1.7  # level spacings without a level that are flagged
 _RAIL = 0.08  # separations from its rail within which a lone process counts (3.5 mm of 44)
 _PASSES = 3  # of the search for lone processes
 
@@ -91,13 +89,13 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
   draws = fit.resample_joint(data, midline, smoothing=smoothing, replicates=replicates)
   tilts, line_deg = midline.tilt(data.y), np.degrees(np.arctan(data.slope))
   names, confidence = name_levels(levels.kind)
-  found = curves.find_curves(
-      curves.Profile(tilts, data.y / steps[0], names, draws.tilt(data.y), floor_deg=_FLOOR_DEG),
-      options.min_deg)
+  profile = curves.Profile(tilts, data.y / steps[0], names, draws.tilt(data.y),
+                           floor_deg=curves.FLOOR_DEG)
+  found = curves.find_curves(profile, options.min_deg)
   has_line = np.isfinite(line_deg)
   naive = curves.largest_swing(line_deg[has_line], options.min_deg)
   gaps = np.diff(data.y)
-  notes = flags.flag_gaps(data.y / steps[0], gaps > _GAP * np.median(gaps))
+  notes = flags.flag_gaps(profile.rows, gaps / np.median(gaps))
   if len(pairs.lone) > 3:
     notes.append(f'{len(pairs.lone)} processes have no partner on the other side')
   notes += flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, found)

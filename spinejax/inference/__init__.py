@@ -1,1 +1,1 @@
-"""A trained run applied to new images: load, predict, tiles, volumes, style, export."""
+"""Trained runs applied to new images: restore, compile, predict, measure, export."""

@@ -84,8 +84,8 @@ class LoadedRun:
     Args:
       image: gray levels 0 to 255 [H, W] or [H, W, C], or a volume [D, H, W] of any gray scale with
         axes to inferior, left and anterior.
-      spacing: mm per pixel along each axis, or one number for all axes; 1 is enough for an angle
-        if all that is known is that pixels are square. None: unknown, as config.angle.spacing says.
+      spacing: mm per pixel along each axis, or one number for all axes. 1 serves for square pixels
+        of unknown size. None takes config.angle.spacing; without that there is no angle.
 
     Raises:
       ValueError: an image with other axes or channels than the run, or a wrong spacing.

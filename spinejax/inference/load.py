@@ -58,8 +58,8 @@ def create_predictor(run: Run, *, style_transfer: bool | None = None,
       network up to date even without a transfer.
     tile: size of overlapping tiles to segment one at a time; () for whole images.
     memory_limit: bytes that the compiled network may need on each device, or on all devices of a
-      CPU together. Fewer images at a time are segmented if that is enough, else and without `tile`
-      the largest of `tiles.tile_sizes` that fit. None: the memory that is left, without tiles.
+      CPU together. The predictor takes fewer images at a time or, if one is too large and `tile`
+      is not given, the largest of `tiles.tile_sizes` that fits. None: no limit but the free memory.
 
   Raises:
     FileNotFoundError: no styles, and no training data to compute them from.

@@ -19,38 +19,47 @@ VOLUME = Geometry((40, 120, 360), (2, 1, 0), (True, False, True), np.array([0.9,
                   np.zeros(3), np.array([[0, 1, 0], [1, 0, 0], [0, 0, 1.0]]))
 
 
+# Types of the fields that markups-schema-v1.0.3 describes.
+MARKUP = {'type': str, 'name': str, 'coordinateSystem': str, 'coordinateUnits': str,
+          'locked': bool, 'fixedNumberOfControlPoints': bool, 'labelFormat': str,
+          'lastUsedControlPointNumber': int, 'controlPoints': list, 'measurements': list,
+          'display': dict}
+POINT = {'id': str, 'label': str, 'description': str, 'associatedNodeID': str, 'position': list,
+         'selected': bool, 'locked': bool, 'visibility': bool, 'positionStatus': str}
+DISPLAY = {'visibility': bool, 'opacity': float, 'color': list, 'selectedColor': list,
+           'activeColor': list, 'propertiesLabelVisibility': bool, 'pointLabelsVisibility': bool,
+           'textScale': float, 'glyphType': str, 'glyphScale': float, 'glyphSize': float,
+           'useGlyphScale': bool, 'lineThickness': float, 'snapMode': str}
+MEASUREMENT = {'name': str, 'enabled': bool, 'value': float, 'units': str, 'description': str,
+               'printFormat': str}
+
+
+def check(entries, schema):
+  assert {key: type(value) for key, value in entries.items()} == schema
+
+
 def make(result, geometry=GEOMETRY, **arguments):
-  """The markups of a result, checked against the constraints of markups-schema-v1.0.3."""
+  """The markups of a result, checked against the schema of 3D Slicer."""
   content = markups.make_markups(result, geometry, **arguments)
-  assert content['@schema'].endswith('markups-schema-v1.0.3.json#')
-  assert content['markups']
+  assert content['@schema'].endswith('markups-schema-v1.0.3.json#') and content['markups']
   for markup in content['markups']:
-    assert markup['type'] in ('Fiducial', 'Line', 'Angle', 'Curve', 'ClosedCurve', 'Plane', 'ROI')
-    assert markup['coordinateSystem'] in ('LPS', 'RAS')
-    assert markup['coordinateUnits'] in ('mm', 'um')
-    assert isinstance(markup['name'], str) and isinstance(markup['labelFormat'], str)
-    assert markup['locked'] is False and markup['fixedNumberOfControlPoints'] is False
-    assert len(markup['controlPoints']) == {'Line': 2, 'Angle': 3}.get(
-        markup['type'], len(markup['controlPoints']))
-    for point in markup['controlPoints']:
-      assert all(isinstance(point[key], str) for key in (
-          'id', 'label', 'description', 'associatedNodeID'))
-      assert all(isinstance(point[key], bool) for key in ('selected', 'locked', 'visibility'))
-      assert not point['locked'] and point['positionStatus'] in ('undefined', 'preview', 'defined')
-      assert len(point['position']) == 3 and all(map(math.isfinite, point['position']))
-    display = markup['display']
+    check(markup, MARKUP)
+    assert markup['type'] in ('Fiducial', 'Line', 'Angle', 'Curve')
+    assert (markup['coordinateSystem'], markup['coordinateUnits']) == ('LPS', 'mm')
+    assert not markup['locked'] and not markup['fixedNumberOfControlPoints']
+    points, display = markup['controlPoints'], markup['display']
+    assert len(points) == {'Line': 2, 'Angle': 3}.get(markup['type'], len(points))
+    for point in points:
+      check(point, POINT)
+      assert not point['locked'] and point['positionStatus'] == 'defined'
+    assert np.isfinite(positions(markup)).all()
+    check(display, DISPLAY)
     for color in ('color', 'selectedColor', 'activeColor'):
       assert len(display[color]) == 3 and all(0 <= x <= 1 for x in display[color])
-    for key in ('visibility', 'propertiesLabelVisibility', 'pointLabelsVisibility',
-                'useGlyphScale'):
-      assert isinstance(display[key], bool)
-    for key in ('textScale', 'glyphScale', 'glyphSize', 'lineThickness'):
-      assert display[key] >= 0
-    assert 0 <= display['opacity'] <= 1 and display['snapMode'] == 'unconstrained'
-    assert display['glyphType'] in ('Sphere3D', 'Vertex2D', 'Cross2D', 'Circle2D')
+    assert (display['glyphType'], display['snapMode']) == ('Sphere3D', 'unconstrained')
     for measurement in markup['measurements']:
-      assert isinstance(measurement['name'], str) and isinstance(measurement['enabled'], bool)
-      assert math.isfinite(measurement['value']) and isinstance(measurement['units'], str)
+      check(measurement, MEASUREMENT)
+      assert math.isfinite(measurement['value'])
   return content
 
 

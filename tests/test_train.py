@@ -14,12 +14,14 @@ from PIL import Image
 import pytest
 from rich.console import Console
 
-from spinejax.commands import cli
 from spinejax import evaluate
+from spinejax import interrupts
 from spinejax import logs
 from spinejax.inference import load
 from spinejax import runs
 from spinejax import train
+from spinejax.metrics.results import TestResult as Result
+from spinejax.report import pages
 from tests import tiny
 from tests.readers import folders
 
@@ -33,12 +35,20 @@ def folder_config(directory, **overrides):
       'data.num_train': 0, 'data.num_validation': 1, 'data.num_test': 2, **overrides})
 
 
+def train_and_test(config, workdir: str) -> dict:
+  """What the command does; the content of test_metrics.json."""
+  train.train(config, workdir)
+  evaluation = evaluate.evaluate(config, workdir)
+  pages.report_run(workdir, config, evaluation)
+  return json.loads(json.dumps(evaluation.result.to_json()))
+
+
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """One run to its end, and its test metrics."""
   workdir = tmp_path_factory.mktemp('run')
   config = tiny.tiny_config()
-  return config, workdir, train.train_and_evaluate(config, str(workdir))
+  return config, workdir, train_and_test(config, str(workdir))
 
 
 def assert_states_equal(a, b):
@@ -83,7 +93,7 @@ def test_the_test_table_is_that_of_the_written_masks(finished):
 
 def test_evaluating_again_gives_the_same(finished):
   config, workdir, results = finished
-  assert evaluate.evaluate(config, str(workdir)) == results
+  assert evaluate.evaluate(config, str(workdir)).result == Result.from_json(results)
   assert train.train(config, str(workdir)).step == 4  # nothing left to do
 
 
@@ -91,7 +101,7 @@ def test_resuming_is_bitwise(tmp_path, finished):
   config, _, _ = finished
   whole = train.train(tiny.tiny_config(ema_decay=0.5), str(tmp_path / 'whole'))
   # Stopped by a signal after step 2, in the middle of an evaluation period of its own.
-  original, calls = train._mean_of, []
+  original, calls = train._mean_of_finite, []
 
   def interrupt_at_step_2(window):
     calls.append(window)
@@ -101,9 +111,9 @@ def test_resuming_is_bitwise(tmp_path, finished):
     return original(window)
 
   patched = pytest.MonkeyPatch()
-  patched.setattr(train, '_mean_of', interrupt_at_step_2)
+  patched.setattr(train, '_mean_of_finite', interrupt_at_step_2)
   try:
-    with pytest.raises(cli.Interrupted, match='the same command resumes'):
+    with pytest.raises(interrupts.Interrupted, match='the same command resumes'):
       train.train(tiny.tiny_config(ema_decay=0.5), str(tmp_path / 'halves'))
   finally:
     patched.undo()
@@ -155,7 +165,7 @@ def test_background_only_masks_train_and_test_without_nan(tmp_path):
   folders.write_folder(tmp_path / 'data', 5, num_classes=2)
   for mask in (tmp_path / 'data' / 'masks').iterdir():
     Image.fromarray(np.zeros((64, 32), np.uint8)).save(mask)
-  results = train.train_and_evaluate(folder_config(tmp_path / 'data'), str(tmp_path / 'run'))
+  results = train_and_test(folder_config(tmp_path / 'data'), str(tmp_path / 'run'))
   losses = [row['loss'] for row in logs.read_metrics(tmp_path / 'run')]
   assert np.isfinite(losses).all()
   assert results['pooled']['recall']['bone'] is None
@@ -166,7 +176,7 @@ def test_a_folder_without_test_cases_trains_and_says_so(tmp_path, capsys):
   folders.write_folder(tmp_path / 'data', 3, num_classes=2)
   config = folder_config(tmp_path / 'data', num_steps=2, **{
       'data.num_test': 0, 'data.num_validation': 0})
-  results = train.train_and_evaluate(config, str(tmp_path / 'run'))
+  results = train_and_test(config, str(tmp_path / 'run'))
   assert results['cases'] == {} and 'no test cases' in capsys.readouterr().out
   assert (tmp_path / 'run' / 'report' / 'index.html').is_file()
 
@@ -179,7 +189,7 @@ def call(*arguments, module='spinejax.main'):
 def test_the_command_evaluates_a_run_without_its_config(finished):
   _, workdir, results = finished
   (workdir / 'test_metrics.json').unlink()
-  result = call('--mode=evaluate', f'--workdir={workdir}')
+  result = call('test', f'--workdir={workdir}', module='spinejax')
   assert result.returncode == 0, result.stderr
   assert 'mean of foreground' in result.stdout and 'Report: ' in result.stdout
   stored = json.loads((workdir / 'test_metrics.json').read_text())
@@ -187,8 +197,8 @@ def test_the_command_evaluates_a_run_without_its_config(finished):
 
 
 @pytest.mark.parametrize('module, arguments, sentence', [
-    ('spinejax.main', ['--mode=evaluate', '--workdir={tmp}/none'], 'holds no run'),
-    ('spinejax.main', ['--workdir={tmp}/none'], '--config=FILE is needed'),
+    ('spinejax', ['test', '--workdir={tmp}/none'], 'holds no run'),
+    ('spinejax.main', ['--workdir={tmp}/none'], '--config=CONFIG is needed'),
     ('spinejax.main', ['--config=configs/seam.py:quick', '--workdir=/proc/no/run'],
      'cannot be written'),
     ('spinejax.main', ['--config=configs/seam.py:quick', '--config.data.name=folder',
@@ -209,7 +219,7 @@ def test_wrong_input_is_one_sentence(tmp_path, module, arguments, sentence):
 def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
   workdir = tmp_path / 'run'
   command = [sys.executable, '-m', 'spinejax.main', '--config=configs/rsn_unet.py:quick',
-             f'--workdir={workdir}', '--mode=train', '--config.num_steps=100000',
+             f'--workdir={workdir}', '--notest', '--config.num_steps=100000',
              '--config.log_every=1', '--config.model.features=4', '--config.data.num_train=2',
              '--config.data.num_validation=0', '--config.data.num_test=0',
              '--config.data.image_size=(64,32)', '--config.data.patch_size=(32,32)',
@@ -225,7 +235,7 @@ def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
       if line.startswith('step ') and not any(old.startswith('step ') for old in lines[:-1]):
         process.send_signal(signal.SIGINT)
     killer.cancel()
-    assert process.wait() == cli.INTERRUPTED
+    assert process.wait() == interrupts.EXIT_STATUS
     assert 'the state is saved' in process.stderr.read()
   assert any(line.startswith('Resuming after step') for line in lines)
   steps = [row['step'] for row in logs.read_metrics(workdir)]
@@ -261,7 +271,7 @@ def write_torch_weights(path, variables) -> None:
 
 def test_imported_weights_are_tested_as_they_are_and_trained_on(finished, tmp_path):
   config, workdir, results = finished
-  predictor_variables = jax.device_get(train.create_run(config, Console(quiet=True)).state)
+  predictor_variables = jax.device_get(train.set_up(config, Console(quiet=True)).state)
   trained = train.train(config, str(workdir))  # at its last step: what it holds
   weights = tmp_path / 'weights.npz'
   write_torch_weights(weights, trained.variables)
@@ -271,7 +281,7 @@ def test_imported_weights_are_tested_as_they_are_and_trained_on(finished, tmp_pa
   assert_states_equal(imported.params, trained.params)
   assert int(imported.step) == 0
   last = evaluate.evaluate(config, str(workdir), checkpoint='last')
-  assert evaluate.evaluate(same, str(tmp_path / 'same'))['cases'] == last['cases']
+  assert evaluate.evaluate(same, str(tmp_path / 'same')).result.cases == last.result.cases
   moved = jax.tree.map(lambda a, b: bool(np.any(np.asarray(a) != b)),
                        trained.params, predictor_variables.params)
   assert any(jax.tree.leaves(moved))

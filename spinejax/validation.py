@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 import numpy as np
 
 from spinejax import steps
-from spinejax.data import batches
+from spinejax.data import examples
 from spinejax.data import datasets
 from spinejax.losses import needs_cells
 from spinejax.metrics import segmentation
@@ -40,22 +40,22 @@ def prepare_validation(config: ConfigDict, cases: datasets.Source, model: nn.Mod
     return None
   size = -(-config.eval_batch_size // jax.process_count()) * jax.process_count()
   mesh = steps.create_mesh(size, config.data.image_size)
-  examples = [batches.prepare_case(cases[i], config.data, cells=needs_cells(config.loss))
+  prepared = [examples.prepare_case(cases[i], config.data, cells=needs_cells(config.loss))
               for i in range(len(cases))]
   step = steps.parallelize_eval_step(functools.partial(
       steps.eval_step, model=model, loss_fn=loss_fn, normalize_fn=normalize_fn,
       num_classes=config.model.num_classes, mesh=mesh), mesh)
-  padded = tuple(_padded_batch(examples[start:start + size], size)
-                 for start in range(0, len(examples), size))
-  return Validation(len(examples), padded, step, mesh, tuple(config.data.classes))
+  padded = tuple(_padded_batch(prepared[start:start + size], size)
+                 for start in range(0, len(prepared), size))
+  return Validation(len(prepared), padded, step, mesh, tuple(config.data.classes))
 
 
-def _padded_batch(examples: list[dict[str, np.ndarray]], size: int) -> dict[str, np.ndarray]:
-  """Stacks the examples and repeats the first one up to `size`; `valid` is 0 for the repeats."""
-  rows = examples + examples[:1] * (size - len(examples))
+def _padded_batch(cases: list[dict[str, np.ndarray]], size: int) -> dict[str, np.ndarray]:
+  """Stacks the cases and repeats the first one up to `size`; `valid` is 0 for the repeats."""
+  rows = cases + cases[:1] * (size - len(cases))
   batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
   batch['label'] = batch['label'].astype(np.int32)
-  batch['valid'] = (np.arange(size) < len(examples)).astype(np.float32)
+  batch['valid'] = (np.arange(size) < len(cases)).astype(np.float32)
   return batch
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from spinejax import evaluate
 from spinejax import runs
 from spinejax import train
-from spinejax.data import batches
+from spinejax.data import examples
 from spinejax.data import datasets
 from spinejax.inference import files
 from spinejax.inference import load
@@ -55,7 +55,7 @@ def test_a_run_is_rated_as_in_the_paper_and_with_all_foreground_as_one(finished)
   for record in test:
     prediction, = predict.predict_images(predictor, [record.image])
     assert prediction.logits.shape == (32, 16, 3)  # 64x32 fitted into 48x16
-    label = batches.prepare_label(record.label, config.data)[:32]
+    label = examples.prepare_label(record.label, config.data)[:32]
     entropies.append(segmentation.cross_entropy(prediction.logits, label))
     right, seen = right + np.sum(prediction.logits.argmax(-1) == label), seen + label.size
   assert result.at_network_size.cross_entropy == pytest.approx(np.mean(entropies))
@@ -91,24 +91,24 @@ def test_predictions_lie_where_they_were_seen(finished, tmp_path):
     ((1, 1000), (1, 16))])
 def test_a_fitted_image_keeps_its_aspect_ratio(size, expected):
   config = {'image_size': (48, 16), 'preparation': ('fit',)}
-  assert batches.network_size(size, config) == expected
+  assert examples.network_size(size, config) == expected
   image = np.full((*size, 1), 7, np.uint8)
-  fitted = batches.prepare_image(image, config)
+  fitted = examples.prepare_image(image, config)
   assert fitted.shape == (48, 16, 1) and fitted.dtype == np.uint8
   assert (fitted[:expected[0], :expected[1]] == 7).all() and fitted.sum() == 7 * np.prod(expected)
-  label = batches.prepare_label(np.ones(size, np.uint8), config)
+  label = examples.prepare_label(np.ones(size, np.uint8), config)
   np.testing.assert_array_equal(label > 0, fitted[..., 0] > 0)
 
 
 def test_the_ways_to_resize():
   image = np.arange(4, dtype=np.uint8).reshape(4, 1, 1) * 50
-  resized = lambda *steps: batches.prepare_image(
+  resized = lambda *steps: examples.prepare_image(
       image, {'image_size': (2, 1), 'preparation': steps})[:, 0, 0]
   np.testing.assert_array_equal(resized('rescale_nearest'), [50, 150])
   assert resized('rescale')[0] not in (0, 50)
   np.testing.assert_allclose(resized('rescale_nearest', 'z_score'), [-1, 1])
   np.testing.assert_allclose(  # zeros around a fitted image are its mean
-      batches.prepare_image(image, {'image_size': (4, 2), 'preparation': ('fit', 'z_score')})[
+      examples.prepare_image(image, {'image_size': (4, 2), 'preparation': ('fit', 'z_score')})[
           :, 1, 0], 0)
   with pytest.raises(ValueError, match=r"\(4, 1\) pixels does not fit data.image_size \(2, 1\)"):
     resized('z_score')
@@ -125,5 +125,5 @@ def test_the_phantom_has_three_labels():
   record = datasets.load_dataset(config.data)['train'][0]
   assert set(np.unique(record.label)) == {0, 1} and record.image.shape == (64, 32, 3)
   config.data.label_map = ()
-  with pytest.raises(ValueError, match='the X-ray phantom has 3 labels'):
+  with pytest.raises(ValueError, match='the phantom has 3 labels'):
     datasets.load_dataset(config.data)

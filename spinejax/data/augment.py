@@ -1,4 +1,4 @@
-"""Random crops, flips and affine maps on the device, image, label, cells and landmarks together."""
+"""Random crops, flips and affine maps of image, label, cells and landmarks, on the device."""
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
@@ -10,12 +10,14 @@ from jax.scipy import ndimage
 
 Example = dict[str, jax.Array]
 
+_ARRAYS = ('image', 'label', 'cells')
+
 
 def normalize(
     image: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]) -> jax.Array:
-  """(image - mean) / std as float32; image [...,C] in gray levels, std floored at 1e-6.
+  """(image - mean) / std, float32; image [...,C] in gray levels, std at least 1e-6.
 
-  `mean` and `std` are numbers or have one entry, or one per channel.
+  `mean` and `std` are numbers, or have one entry, or one per channel.
   """
   mean, std = (jnp.asarray(value, jnp.float32).reshape((1,) * (image.ndim - 1) + (-1,))
                for value in (mean, std))
@@ -25,46 +27,46 @@ def normalize(
 def augment(
     key: jax.Array, batch: Example, config: Mapping[str, Any], patch_size: Sequence[int]
 ) -> Example:
-  """Cuts one random patch out of every example: x_in = A (x - c) + c + corner - shift.
+  """Cuts a random patch out of every example: x_in = A (x - c) + c + corner - shift.
 
-  x is a pixel of the patch, c its center, A = R F / zoom with a rotation R and flips F, so crop,
-  flips, rotation, scale and translation are one resampling: order 1 for the image, order 0 for the
-  label and the cells, 0 (background) outside. Pixels around the patch move in; nothing is lost to
-  black corners where the image goes on. Without rotation, scale and translation pixels are copied,
-  not resampled. Works in two dimensions and in three.
+  x is a pixel of the patch, c its center, and A = R F / zoom with a rotation R and flips F. Crop,
+  flips, rotation, scale and translation are one resampling, linear for the image and nearest for
+  the label and the cells, with 0 (background) outside of the image. Pixels around the patch move
+  into it. Without rotation, scale and translation pixels are copied. Works in two and three
+  dimensions.
 
-  What example i gets depends on `key`, its slot and nothing else, so neither the number of devices
-  nor that of processes changes a batch.
+  What an example gets depends only on `key` and its slot, so the numbers of devices and processes
+  do not change a batch.
 
   Args:
     key: of the step.
-    batch: image [N,H,W,C] in gray levels; label [N,H,W]; optional cells [N,H,W,K-1] (see
-      `regions.component_cells`); landmarks float32 [N,P,2], pixel coordinates (row, column), whole
-      at pixel centers; position int32 [N,2], first pixel of the patch, drawn uniformly if absent;
-      slot int32 [N], place of the example in the global batch, 0..N-1 if absent. In three
-      dimensions read [N,D,H,W,C] and so on. Other entries pass through.
-    config: flip_horizontal and flip_vertical, probabilities (axes 1 and 0 of the image); rotation,
-      degrees either way, in every plane; translation, fraction of the patch either way; scale,
-      (low, high) magnification.
+    batch: image [N,H,W,C] in gray levels; label [N,H,W]; optionally cells [N,H,W,K-1] (see
+      `regions.component_cells`); landmarks float32 [N,P,2], pixel coordinates (row, column) with
+      pixel centers at whole numbers; position int32 [N,2], first pixel of the patch, drawn
+      uniformly if absent; slot int32 [N], place of the example in the global batch, 0..N-1 if
+      absent. In three dimensions [N,D,H,W,C] and so on. Other entries do not change.
+    config: config.augment: flip_horizontal and flip_vertical, probabilities (axes 1 and 0 of the
+      image); rotation, degrees in both directions, in every plane; translation, fraction of the
+      patch in both directions; scale, (low, high) magnification.
     patch_size: (h, w), at most the size of the image.
 
   Returns:
-    batch without position and slot: image float32 [N,h,w,C]; label int32 [N,h,w]; cells
-    [N,h,w,K-1]; landmarks [N,P,2] in pixels of the patch, also where they fall outside of it.
+    The batch without position and slot: image float32 [N,h,w,C]; label int32 [N,h,w]; cells
+    [N,h,w,K-1]; landmarks [N,P,2] in pixels of the patch, also those outside of it.
   """
   batch = dict(batch)
   slot = batch.pop('slot', jnp.arange(len(batch['image']), dtype=jnp.int32))
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, slot)
-  moved: Example = {name: batch.pop(name) for name in
-           ('image', 'label', 'cells', 'landmarks', 'position') if name in batch}
-  patch = functools.partial(_patch, config=config, patch_size=tuple(patch_size))
+  moved: Example = {name: batch.pop(name) for name in (*_ARRAYS, 'landmarks', 'position')
+                    if name in batch}
+  patch = functools.partial(_cut_patch, config=config, patch_size=tuple(patch_size))
   return {**batch, **jax.vmap(patch)(keys, moved)}
 
 
-def _patch(
+def _cut_patch(
     key: jax.Array, example: Example, config: Mapping[str, Any], patch_size: tuple[int, ...]
 ) -> Example:
-  """`augment` of one example, arrays without the leading axis."""
+  """`augment` of one example; arrays have no leading axis."""
   size = example['image'].shape[:-1]
   dims = len(size)
   crop_key, flip_key, rotation_key, shift_key, zoom_key = jax.random.split(key, 5)
@@ -73,7 +75,7 @@ def _patch(
   chance = jnp.array([config['flip_vertical'], config['flip_horizontal']] + [0.0] * (dims - 2))
   flipped = jax.random.uniform(flip_key, (dims,)) < chance
   low, high = config['scale']
-  exact = config['rotation'] == 0 and config['translation'] == 0 and low == high == 1
+  is_exact = config['rotation'] == 0 and config['translation'] == 0 and low == high == 1
   rotation = _rotation(jnp.deg2rad(config['rotation']) * jax.random.uniform(
       rotation_key, (dims * (dims - 1) // 2,), minval=-1.0))
   shift = config['translation'] * jax.random.uniform(shift_key, (dims,), minval=-1.0)
@@ -83,18 +85,16 @@ def _patch(
   center = (extent - 1) / 2
   matrix = rotation * jnp.where(flipped, -1.0, 1.0)[None] / zoom
   offset = center + corner.astype(jnp.float32) - shift * extent
-  result: Example
-  if exact:
-    cut = functools.partial(_copy, corner=corner, flipped=flipped, patch_size=patch_size)
-    result = {name: cut(example[name]) for name in ('image', 'label', 'cells') if name in example}
-  else:
-    coordinates = _coordinates(matrix, center, offset, patch_size)
-    result = {name: _resample(example[name], coordinates, order=int(name == 'image'))
-              for name in ('image', 'label', 'cells') if name in example}
+  result: Example = {}
+  coordinates = [] if is_exact else _coordinates(matrix, center, offset, patch_size)
+  for name in _ARRAYS:
+    if name in example:
+      result[name] = (_copy(example[name], corner, flipped, patch_size) if is_exact else
+                      _resample(example[name], coordinates, order=int(name == 'image')))
   result['image'] = result['image'].astype(jnp.float32)
   result['label'] = result['label'].astype(jnp.int32)
   if 'landmarks' in example:
-    inverse = matrix.T * zoom**2  # R F / zoom is orthogonal but for the zoom
+    inverse = matrix.T * zoom**2  # R F is orthogonal
     moved = example['landmarks'] - offset[None]
     result['landmarks'] = jnp.sum(inverse[None] * moved[:, None], -1) + center[None]
   return result
@@ -114,7 +114,7 @@ def _rotation(angles: jax.Array) -> jax.Array:
 def _coordinates(
     matrix: jax.Array, center: jax.Array, offset: jax.Array, patch_size: tuple[int, ...]
 ) -> list[jax.Array]:
-  """matrix (x - center) + offset at every pixel x of the patch: d arrays of the patch's shape."""
+  """matrix (x - center) + offset at every pixel x of the patch: d arrays of its shape."""
   dims = len(patch_size)
   relative = [
       (jnp.arange(n, dtype=jnp.float32) - center[k]).reshape([-1 if j == k else 1

@@ -1,7 +1,7 @@
-"""Batches of training examples: what step k sees is a pure function of (seed, k).
+"""Batches of training examples. The batch of step k is a pure function of (seed, k).
 
-An example is a case and a position in it: small sets lie on the device and are gathered there,
-large ones are read by threads while the device works. Both give the same arrays to the bit.
+An example is a case and a position in it. Small sets are kept on the device and gathered there,
+large ones are read by threads while the device works. Both give bitwise equal arrays.
 """
 import functools
 import itertools
@@ -12,23 +12,26 @@ from typing import Any, NamedTuple
 import grain
 import numpy as np
 
-from spinejax.data import regions
-from spinejax.data import resize
-from spinejax.data.datasets import Record, Source
+from spinejax.data import examples
+from spinejax.data.datasets import Source
+from spinejax.data.examples import Arrays, Config
 
-Config = Mapping[str, Any]
-Arrays = dict[str, np.ndarray]
+_DEVICE_SHARE = 4  # the training set is kept on the device if it needs at most a 4th of its memory
+
+
+def _ignore() -> None:
+  """Default of `progress`."""
 
 
 class Feed(NamedTuple):
   """Training batches of a config; see `create_feed`.
 
   Attributes:
-    mean, std: gray levels to normalize with, one for all channels or one per channel: the
-      config's, or those of the training images.
+    mean, std: gray levels to normalize with, one for all channels or one per channel.
     steps_per_epoch: steps that show every example at least once.
-    batch_at: step (from 0) -> image [B,H,W,C], label uint8 [B,H,W], cells uint8 [B,H,W,K-1] where
-      asked for, slot int32 [B] and, of dense patches, position int32 [B,2]: `augment` takes it.
+    batch_at: step (from 0) -> image [B,*image_size,C], label uint8 [B,*image_size], cells uint8
+      [B,*image_size,K-1] if asked for, slot int32 [B] and, for dense patches, position int32 [B,d];
+      `augment` takes it.
     names_at: step -> names of the cases in its batch.
     cache: 'device' or 'stream'.
   """
@@ -40,16 +43,35 @@ class Feed(NamedTuple):
   cache: str
 
 
+class Order(NamedTuple):
+  """Which examples each step takes, and this process's part of them.
+
+  Attributes:
+    indices_at: of `train_indices`.
+    positions: of `patch_positions`.
+    process_index, process_count: this process makes its contiguous part of each batch.
+  """
+  indices_at: Callable[[int], np.ndarray]
+  positions: np.ndarray | None
+  process_index: int = 0
+  process_count: int = 1
+
+  def index_at(self, step: int) -> Arrays:
+    """`index_batch` of a step."""
+    return index_batch(self.indices_at(step), self.positions, self.process_index,
+                       self.process_count)
+
+
 def patch_positions(
     image_size: Sequence[int], patch_size: Sequence[int], patch_stride: Sequence[int]
 ) -> np.ndarray | None:
-  """First pixels of dense patches, int32 [P,d], the last ones flush with the border.
+  """First pixels of dense patches, int32 [P,d]; the last patches end at the border.
 
-  SEAM (Zhao et al., 2021, section 3.1) extracts them densely and gives no stride. A stride of all
-  zeros means random crops: None.
+  SEAM (Zhao et al., 2021, section 3.1) uses dense patches and gives no stride. A stride of zeros
+  means random crops: None.
 
   Raises:
-    ValueError: a patch larger than the image, a stride that is negative or only partly zero.
+    ValueError: a patch larger than the image, or a stride that is negative or partly zero.
   """
   sizes = tuple(zip(image_size, patch_size, patch_stride, strict=True))
   if any(not 0 < patch <= image for image, patch, _ in sizes):
@@ -65,13 +87,13 @@ def patch_positions(
   return np.array(list(itertools.product(*starts)), np.int32)
 
 
-def train_indices(
-    num_cases: int, num_positions: int, batch_size: int, seed: int
-) -> Callable[[int], np.ndarray]:
-  """Order of the examples: `batch_at(step)` -> int32 [B,2] (case, position), by random access.
+def train_indices(num_cases: int, num_positions: int, batch_size: int, seed: int
+                  ) -> Callable[[int], np.ndarray]:
+  """The order of the examples: step -> int32 [B,2] (case, position), by random access.
 
-  Every epoch is another permutation of all num_cases * num_positions examples, and batches go on
-  across its end, so none is partial; where a batch is larger than an epoch, examples repeat in it.
+  Every epoch is another permutation of all num_cases * num_positions examples. Batches continue
+  across the end of an epoch, so none is partial. If a batch is larger than an epoch, examples
+  repeat in it.
 
   Raises:
     ValueError: no case, or a batch size below 1.
@@ -82,31 +104,33 @@ def train_indices(
   num_examples = num_cases * num_positions
 
   @functools.lru_cache(maxsize=2)
-  def order(epoch):
+  def order(epoch: int) -> np.ndarray:
     return np.random.default_rng((seed % 2**63, epoch)).permutation(num_examples)
 
-  def batch_at(step):
+  def indices_at(step: int) -> np.ndarray:
     first, end = step * batch_size, (step + 1) * batch_size
     epochs = range(first // num_examples, (end - 1) // num_examples + 1)
     start = first % num_examples
     chosen = np.concatenate([order(epoch) for epoch in epochs])[start:start + batch_size]
     return np.stack(np.divmod(chosen, num_positions), axis=-1).astype(np.int32)
 
-  return batch_at
+  return indices_at
 
 
-def index_batch(
-    indices: np.ndarray, positions: np.ndarray | None, process_index: int = 0,
-    process_count: int = 1
-) -> Arrays:
-  """This process's contiguous part of a batch: case, slot int32 [b] and position int32 [b,d].
+def index_batch(indices: np.ndarray, positions: np.ndarray | None, process_index: int = 0,
+                process_count: int = 1) -> Arrays:
+  """The contiguous part of a batch that a process makes.
 
   Args:
     indices: int32 [B,2] of `train_indices`; B must be a multiple of process_count.
-    positions: int32 [P,d] of `patch_positions`, or None: then there is no position.
+    positions: int32 [P,d] of `patch_positions`.
+
+  Returns:
+    case int32 [b], slot int32 [b] (place in the global batch) and, with positions, position int32
+    [b,d].
 
   Raises:
-    ValueError: a batch that the processes cannot share.
+    ValueError: B is not a multiple of process_count.
   """
   size, rest = divmod(len(indices), process_count)
   if rest:
@@ -119,130 +143,42 @@ def index_batch(
 
 
 def gather(arrays: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
-  """The cases of `index_batch` out of arrays [M,...] and the rest of the index; NumPy or JAX."""
+  """The cases of `index_batch` from arrays [M,...], and the rest of the index; NumPy or JAX."""
   index = dict(index)
   case = index.pop('case')
   return {**{name: array[case] for name, array in arrays.items()}, **index}
 
 
-def prepare_case(record: Record, config: Config, cells: bool = False) -> Arrays:
-  """Brings a record to the size of the network.
-
-  The image is resized as `prepare_image`, the label to the nearest pixel; cells are computed at the
-  new size.
-
-  Args:
-    record: with image [H,W,C] and label [H,W], or None for an image to predict.
-    config: config.data: image_size and classes.
-    cells: add `regions.component_cells`.
-
-  Returns:
-    image uint8 or float32 [h,w,C] as `prepare_image`, label uint8 [h,w], cells uint8 [h,w,K-1];
-    with an axis more for volumes.
-  """
-  case = dict(image=prepare_image(record.image, config))
-  if record.label is not None:
-    case['label'] = prepare_label(record.label, config)
-    if cells:
-      case['cells'] = regions.component_cells(case['label'], len(config['classes']))
-  return case
-
-
-def prepare_image(image: np.ndarray, config: Config) -> np.ndarray:
-  """An image [*S,C] at the network's size, by the steps of config.data.preparation.
-
-  'rescale' brings it to image_size, linearly and with antialiasing where it shrinks;
-  'rescale_nearest' to the nearest pixel; 'fit' as 'rescale' with its aspect ratio kept, and zeros
-  after its last row or column. They keep the dtype. 'z_score' makes it float32 of mean 0 and
-  deviation 1, zero where it is constant, with zeros around a fitted image. What crops volumes is
-  done with them: see `datasets`.
-
-  Raises:
-    ValueError: an image of another size, not to be rescaled.
-  """
-  steps = config.get('preparation', ('rescale',))
-  size = network_size(image.shape[:-1], config)
-  scale = resize.resize_nearest if 'rescale_nearest' in steps else resize.resize_image
-  image = scale(image, size)
-  if 'z_score' in steps:
-    image = image.astype(np.float32)
-    image = (image - image.mean()) / max(image.std(), np.float32(1e-6))
-  return _fill(image, config)
-
-
-def prepare_label(label: np.ndarray, config: Config) -> np.ndarray:
-  """A label [*S] where `prepare_image` puts its image, to the nearest pixel; background around."""
-  return _fill(resize.resize_nearest(label, network_size(label.shape, config)), config)
-
-
-def network_size(size: Sequence[int], config: Config) -> tuple[int, ...]:
-  """Pixels that an image of `size` takes in the network's image: all, or fewer after a 'fit'.
-
-  Raises:
-    ValueError: another size than the network's, not to be rescaled.
-  """
-  steps, whole = config.get('preparation', ('rescale',)), tuple(config['image_size'])
-  if 'fit' in steps:
-    factor = min(new / old for new, old in zip(whole, size))
-    return tuple(min(max(round(factor * old), 1), new) for new, old in zip(whole, size))
-  if not {'rescale', 'rescale_nearest'} & set(steps) and tuple(size) != whole:
-    raise ValueError(f"an image of {tuple(size)} pixels does not fit data.image_size {whole}; "
-                     "add 'rescale' to data.preparation.")
-  return whole
-
-
-def _fill(array: np.ndarray, config: Config) -> np.ndarray:
-  """Zeros after the last row and column up to the network's size."""
-  missing = [new - old for new, old in zip(config['image_size'], array.shape)]
-  if not any(missing):
-    return array
-  return np.pad(array, [(0, n) for n in missing] + [(0, 0)] * (array.ndim - len(missing)))
-
-
-def image_batches(images: Iterable[np.ndarray], config: Config, batch_size: int
-                  ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
-  """Images [*S,C] of any sizes by the batch, and the same as `prepare_image` makes them.
-
-  The second of each pair is float32 [batch_size,*image_size,C], the last one filled up.
-  """
-  images = iter(images)
-  while chunk := list(itertools.islice(images, batch_size)):
-    batch = np.stack([prepare_image(image, config) for image in chunk])
-    filling = np.repeat(batch[:1], batch_size - len(batch), 0)
-    yield chunk, np.concatenate([batch, filling]).astype(np.float32)
-
-
-def _prepared(source: Source, config: Config, cells: bool) -> Iterator[Arrays]:
+def _read_cases(source: Source, config: Config, cells: bool) -> Iterator[Arrays]:
   """All cases of a source, prepared by one thread per core, in order and a few ahead."""
-  prepare = lambda index: prepare_case(source[index], config, cells)
-  dataset = grain.MapDataset.range(len(source)).map(prepare)
+
+  def read(index: int) -> Arrays:
+    return examples.prepare_case(source[index], config, cells)
+
   threads = os.cpu_count() or 1
-  return iter(dataset.to_iter_dataset(
+  return iter(grain.MapDataset.range(len(source)).map(read).to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
-def load_to_memory(
-    source: Source, config: Config, cells: bool = False,
-    progress: Callable[[], Any] = lambda: None
-) -> Arrays:
-  """Decodes and prepares every case once: arrays [M,...] of what `prepare_case` returns.
+def load_to_memory(source: Source, config: Config, cells: bool = False,
+                   progress: Callable[[], Any] = _ignore) -> Arrays:
+  """Reads every case once: arrays [M,...] of what `examples.prepare_case` returns.
 
   Args:
     source: of one or more records.
-    config, cells: as `prepare_case`.
-    progress: called once a case.
+    config, cells: see `examples.prepare_case`.
+    progress: called once per case.
   """
   cases = []
-  for case in _prepared(source, config, cells):
+  for case in _read_cases(source, config, cells):
     cases.append(case)
     progress()
   return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
 
 
-def image_statistics(
-    images: Iterable[np.ndarray], progress: Callable[[], Any] = lambda: None
-) -> tuple[float, float]:
-  """Mean and standard deviation of the gray levels of all pixels and channels; (0, 0) of none."""
+def image_statistics(images: Iterable[np.ndarray], progress: Callable[[], Any] = _ignore
+                     ) -> tuple[float, float]:
+  """Mean and standard deviation over all pixels and channels; (0, 0) without images."""
   count, total, squares = 0, 0.0, 0.0
   for image in images:
     pixels = image.astype(np.float64)
@@ -252,39 +188,35 @@ def image_statistics(
   return float(mean), float(max(squares / max(count, 1) - mean**2, 0.0) ** 0.5)
 
 
-def stream(
-    source: Source, config: Config, indices_at: Callable[[int], np.ndarray],
-    positions: np.ndarray | None, cells: bool = False, start_step: int = 0,
-    process_index: int = 0, process_count: int = 1
-) -> Iterator[Arrays]:
-  """Batches from start_step on, read ahead by threads; gathering from memory gives the same.
+def stream(source: Source, config: Config, order: Order, cells: bool = False, start_step: int = 0
+           ) -> Iterator[Arrays]:
+  """Batches from `start_step` on, read ahead by threads; equal to gathering from memory.
 
   Args:
-    source, config, cells: as `load_to_memory`.
-    indices_at: of `train_indices`.
-    positions: of `patch_positions`.
-    start_step: first step; nothing before it is read.
-    process_index, process_count: as `index_batch`.
+    source, config, cells: see `load_to_memory`.
+    order: of the examples.
+    start_step: first step; no earlier case is read.
   """
-  index_at = lambda step: index_batch(indices_at(step), positions, process_index, process_count)
-  size = len(indices_at(0)) // process_count
+  size = len(order.index_at(0)['case'])
 
-  def read(k):
+  def read(k: int) -> Arrays:
     step, slot = divmod(k, size)
-    return prepare_case(source[int(index_at(step)['case'][slot])], config, cells)
+    return examples.prepare_case(source[int(order.index_at(step)['case'][slot])], config, cells)
 
   threads = os.cpu_count() or 1
-  examples = iter(grain.MapDataset.range(start_step * size, 2**62).map(read).to_iter_dataset(
+  cases = iter(grain.MapDataset.range(start_step * size, 2**62).map(read).to_iter_dataset(
       grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * size)))
   for step in itertools.count(start_step):
-    cases = list(itertools.islice(examples, size))
-    arrays = {name: np.stack([case[name] for case in cases]) for name in cases[0]}
-    yield {**arrays, **{name: value for name, value in index_at(step).items() if name != 'case'}}
+    batch = list(itertools.islice(cases, size))
+    arrays = {name: np.stack([case[name] for case in batch]) for name in batch[0]}
+    index = order.index_at(step)
+    del index['case']
+    yield {**arrays, **index}
 
 
 def size_in_memory(source: Source, config: Config, cells: bool = False) -> int:
-  """Bytes of `load_to_memory`, from the first case."""
-  case = prepare_case(source[0], config, cells)
+  """Bytes of `load_to_memory`, estimated from the first case."""
+  case = examples.prepare_case(source[0], config, cells)
   return len(source) * sum(array.nbytes for array in case.values())
 
 
@@ -294,91 +226,87 @@ def _fits_on_device(num_bytes: int) -> bool:
 
   stats = jax.local_devices()[0].memory_stats() or {}
   physical = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  return num_bytes <= stats.get('bytes_limit', physical) // 4
+  return num_bytes <= stats.get('bytes_limit', physical) // _DEVICE_SHARE
 
 
 def create_feed(
     source: Source, config: Config, *, cells: bool = False,
-    progress: Callable[[], Any] = lambda: None, process_index: int = 0, process_count: int = 1
+    progress: Callable[[], Any] = _ignore, process_index: int = 0, process_count: int = 1
 ) -> Feed:
-  """Feeds the training step: data on the device if it fits there, else read ahead by threads.
+  """Creates the batches of a training set.
 
   Args:
     source: training set, not empty.
-    config: the whole config; used are seed, batch_size and of data: image_size, patch_size,
-      patch_stride, channels, classes, mean, std (a number, or a tuple of one or of one per channel;
-      None: of the training images at the network's size; std 0: both are) and cache ('auto':
-      'device' if the arrays take at most a quarter of its memory, else 'stream').
-    cells: add cells, see `regions.component_cells`.
-    progress: called once a case while loading.
+    config: the whole config. Used are seed, batch_size, and of data: image_size, patch_size,
+      patch_stride, channels, classes, preparation, mean, std (one number or one per channel; std 0:
+      both are computed from the training images at the network's size) and cache ('auto': 'device'
+      if the arrays need at most a quarter of its memory, else 'stream').
+    cells: whether to add `regions.component_cells`.
+    progress: called once per case while loading.
     process_index, process_count: this process makes its contiguous part of each batch.
 
   Raises:
-    ValueError: a field that does not fit, or a fault in a file.
+    ValueError: a field out of range, or a fault in a file.
   """
   data = config['data']
-  if data['cache'] not in ('auto', 'device', 'stream'):
-    raise ValueError(f"data.cache must be 'auto', 'device' or 'stream', not {data['cache']!r}.")
   positions = patch_positions(data['image_size'], data['patch_size'], data['patch_stride'])
   num_positions = 1 if positions is None else len(positions)
   indices_at = train_indices(len(source), num_positions, config['batch_size'], config['seed'])
-  index_batch(indices_at(0), positions, process_index, process_count)  # refuses early
+  order = Order(indices_at, positions, process_index, process_count)
+  order.index_at(0)  # raises early
   cache = data['cache']
   if cache == 'auto':
     fits = _fits_on_device(size_in_memory(source, data, cells))
     cache = 'device' if fits else 'stream'
-  given = _given_statistics(data)
+  statistics = _given_statistics(data)
   if cache == 'device':
     arrays = load_to_memory(source, data, cells, progress)
-    computed = given if None not in given else _as_tuples(image_statistics(arrays['image']))
-    batch_at = _from_device(arrays, indices_at, positions, process_index, process_count)
+    batch_at, images = _from_device(arrays, order), iter(arrays['image'])
+    progress = _ignore
   else:
-    images = (case['image'] for case in _prepared(source, data, False))
-    computed = given if None not in given else _as_tuples(image_statistics(images, progress))
-    batch_at = _from_stream(functools.partial(
-        stream, source, data, indices_at, positions, cells, process_index=process_index,
-        process_count=process_count))
-  mean, std = (new if old is None else old for old, new in zip(given, computed))
-  return Feed(
-      mean, std, -(-len(source) * num_positions // config['batch_size']), batch_at,
-      lambda step: [source.names[case] for case in indices_at(step)[:, 0]], cache)
+    batch_at = _from_stream(functools.partial(stream, source, data, order, cells))
+    images = (case['image'] for case in _read_cases(source, data, False))
+  if statistics is None:
+    mean, std = image_statistics(images, progress)
+    statistics = (mean,), (std,)
+
+  def names_at(step: int) -> list[str]:
+    return [source.names[case] for case in indices_at(step)[:, 0]]
+
+  num_steps = -(-len(source) * num_positions // config['batch_size'])
+  return Feed(*statistics, num_steps, batch_at, names_at, cache)
 
 
-def _as_tuples(statistics: Iterable[float | None]) -> tuple[Any, ...]:
-  return tuple(None if value is None else tuple(map(float, np.ravel(value)))
-               for value in statistics)
-
-
-def _given_statistics(data: Config) -> tuple[Any, ...]:
-  """data.mean and data.std as tuples, None where they are to be computed."""
-  given = _as_tuples((data['mean'], data['std']))
-  for name, values in zip(('mean', 'std'), given):
-    if values is not None and len(values) not in (1, data['channels']):
+def _given_statistics(data: Config) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+  """data.mean and data.std as tuples; None if they are to be computed."""
+  mean, std = (tuple(map(float, np.ravel(data[name]))) for name in ('mean', 'std'))
+  for name, values in (('mean', mean), ('std', std)):
+    if len(values) not in (1, data['channels']):
       raise ValueError(f"data.{name} must have one value, or one for each of {data['channels']} "
                        f'channels, not {len(values)}.')
-  return (None, None) if given[1] is not None and not all(given[1]) else given
+  return (mean, std) if all(std) else None
 
 
-def _from_device(
-    arrays: Arrays, indices_at: Callable[[int], np.ndarray], positions: np.ndarray | None,
-    process_index: int, process_count: int
-) -> Callable[[int], dict[str, Any]]:
-  """batch_at(step) that gathers from arrays on the default device."""
+def _from_device(arrays: Arrays, order: Order) -> Callable[[int], dict[str, Any]]:
+  """step -> batch, gathered from arrays on the default device."""
   import jax
   import jax.numpy as jnp
 
   resident = jax.tree.map(jnp.asarray, arrays)
   take = jax.jit(gather)
-  return lambda step: take(
-      resident, index_batch(indices_at(step), positions, process_index, process_count))
+
+  def batch_at(step: int) -> dict[str, Any]:
+    return take(resident, order.index_at(step))
+
+  return batch_at
 
 
-def _from_stream(
-    start_at: Callable[..., Iterator[Arrays]]) -> Callable[[int], dict[str, Any]]:
-  """batch_at(step) of a stream that goes on while steps follow each other, and else starts anew."""
-  batches, next_step = iter(()), None
+def _from_stream(start_at: Callable[..., Iterator[Arrays]]) -> Callable[[int], dict[str, Any]]:
+  """step -> batch of a stream that continues while steps are consecutive, and else restarts."""
+  batches: Iterator[Arrays] = iter(())
+  next_step = None
 
-  def batch_at(step):
+  def batch_at(step: int) -> dict[str, Any]:
     nonlocal batches, next_step
     if step != next_step:
       batches = start_at(start_step=step)

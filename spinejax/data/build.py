@@ -1,27 +1,4 @@
-"""Checks a folder of images or volumes and turns it into a dataset (TFDS, array_record).
-
-  python -m spinejax.data.build --input=DIR --classes=background,nerve,vessel [--output=DIR]
-
-DIR holds images/NAME.png and masks/NAME.png, or dataset/{train,test}/NAME.png and
-groundtruth/{train,test}/NAME_bone_3.png; PNG, JPEG or TIFF of 8 or 16 bits. Masks hold class
-indices, 0 and 255 for two classes, or colors (--palette). An optional DIR/cases.csv with the
-columns name,patient,spacing_y_mm,spacing_x_mm says which images share a patient and the size of
-their pixels. Every file is decoded first; each fault is one line and nothing is written unless
-there is none. What reading changed (colors snapped, gray scale inverted) is said file by file.
-Without --output the folder is only checked.
-
-X-rays may be DICOM too, and lie beside their trimaps, NAME.jpg with NAME-mask-trimap.png:
-
-  python -m spinejax.data.build --input=DIR --classes=background,spine,border \\
-    --palette=red,green,blue
-
---palette=2,1,3 reads trimaps of 1 core, 2 background, 3 border. Trimaps are made of corners of
-vertebrae (landmarks/NAME.csv or .mat, or the folders data and labels of AASCE), and with
---labels=trimap of masks of vertebral bodies; --border is the width of their border.
-
-Volumes are images/NAME.nii.gz (or .nii, .nrrd, .mha, .npz) with a mask masks/NAME.nii.gz or a table
-of landmarks landmarks/NAME.csv or NAME.mrk.json, --classes=background,lamina.
-"""
+"""Checks a folder of images or volumes and writes it as a dataset (TFDS, array_record)."""
 import collections
 import contextlib
 import functools
@@ -36,62 +13,49 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from absl import flags
 import numpy as np
-from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
-from spinejax.commands import cli
+from spinejax import logs
 from spinejax.data import datasets
+from spinejax.data import splits
 from spinejax.readers import checks
 from spinejax.readers import layouts
 from spinejax.readers import masks
 from spinejax.readers import pairs as pairs_lib
-from spinejax.readers import records as records_lib
+from spinejax.readers import records
+from spinejax.readers import trimaps
 from spinejax.readers import volumes
 from spinejax.readers.records import Pair, ReadOptions, Record
-from spinejax.data import splits
-from spinejax.readers import trimaps
 
 SPLITS_FILE = 'splits.json'
 
+Members = dict[str, list[Pair]]  # pairs of each set that is not empty
 
-def build(
-    directory: str | os.PathLike,
-    output: str | os.PathLike,
-    classes: Sequence[str],
-    *,
-    palette: masks.Palette = (),
-    channels: int = 1,
-    axes: str = '',
-    labels: str = '',
-    border: float = trimaps.BORDER_WIDTH,
-    split_file: str = '',
-    num_validation: float = 0.1,
-    num_test: float = 0.2,
-    split_seed: int = 0,
-    overwrite: bool = False,
-    console: Console | None = None,
-) -> None:
-  """Builds the dataset `datasets.load_built` reads, or nothing at all.
 
-  The images are stored at their original size with the source labels of the masks (a label_map is
-  applied when loading), volumes in the axes of `orientation`. The sets are those of
-  `splits.make_split`, stored in splits.json, itself a split file. Every record is read back and
+def build(directory: str | os.PathLike, output: str | os.PathLike, classes: Sequence[str], *,
+          split_file: str = '', num_validation: float = 0.1, num_test: float = 0.2,
+          split_seed: int = 0, overwrite: bool = False, console: Console | None = None,
+          **options: Any) -> None:
+  """Builds the dataset that `datasets.load_built` reads, or nothing at all.
+
+  Images are stored at their original size with the source labels of the masks; a label_map is
+  applied when loading. Volumes are stored in the axes of `orientation`. The sets are those of
+  `splits.make_split`, stored in splits.json, which is a split file. Every record is read back and
   compared before the folder appears under its name.
 
   Args:
     directory: folder of images and masks, or of volumes, see `layouts.find_pairs`.
     output: folder to make; '' only checks.
     classes: names of the source labels, background first.
-    palette, channels, axes, labels, border: as `files.read_pair`.
-    split_file, num_validation, num_test, split_seed: as `splits.make_split`.
-    overwrite: replace an existing dataset.
-    console: where the summary goes; standard output if None.
+    split_file, num_validation, num_test, split_seed: see `splits.make_split`.
+    overwrite: whether to replace an existing dataset.
+    console: for the summary; None is standard output.
+    **options: palette, channels, axes, labels and border of `ReadOptions`.
 
   Raises:
-    FileNotFoundError, ValueError: an unsound folder, one line a fault; an output that exists.
+    FileNotFoundError, ValueError: faults in the folder, one line each; an output that exists.
     OSError: the output cannot be written.
   """
   console = console or Console()
@@ -99,22 +63,13 @@ def build(
   if len(classes) < 2 or len(set(classes)) < len(classes) or not all(classes):
     raise ValueError(f'classes must be two or more different names, background first, not '
                      f'{tuple(classes)}.')
-  masks.check_palette(palette, len(palette) if labels in trimaps.DRAWN else len(classes))
-  trimaps.check_labels(labels, border)
-  output = pathlib.Path(output).expanduser().absolute() if output else None
-  if output:
-    _check_output(output, directory, overwrite)
-  pairs, faults = layouts.find_pairs(directory)
-  are_volumes = any(volumes.is_volume(pair.image) for pair in pairs)
-  if are_volumes:
-    checks.check_volume_settings(len(classes), channels, ())
-  options = ReadOptions(channels, palette, (), len(classes), axes, labels, border)
-  with _progress('checking', len(pairs)) as advance:
-    pairs, found = checks.check_pairs(pairs, options, advance)
-  faults += found
-  if faults:
-    count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
-    raise ValueError(f'{count} in {directory}, nothing was written:\n' + '\n'.join(faults))
+  read_options = ReadOptions(**options, num_classes=len(classes))
+  palette, are_drawn = read_options.palette, read_options.labels in trimaps.DRAWN
+  masks.check_palette(palette, len(palette) if are_drawn else len(classes))
+  target = pathlib.Path(output).expanduser().absolute() if output else None
+  if target:
+    _check_output(target, directory, overwrite)
+  pairs = _check_folder(directory, read_options)
   names, patients, own = zip(*((pair.name, pair.patient, pair.split) for pair in pairs))
   split = splits.make_split(
       names, patients, own, split_file=split_file, num_validation=num_validation,
@@ -123,27 +78,38 @@ def build(
   for note in _notes(pairs):
     console.print(note, soft_wrap=True, highlight=False, markup=False)
   console.print(_summary(members, classes))
-  if not output:
+  if not target:
     console.print(f'{directory} is sound. Give --output to build the dataset.', soft_wrap=True)
     return
-  with _progress('writing', 2 * sum(map(len, members.values()))) as advance:
-    read = functools.partial(pairs_lib.read_pair, options=options)
-    _write(output, members, splits.patients_of(split, patients), classes, channels, are_volumes,
-           read, advance)
-  command = _train_command(output, classes, channels, are_volumes)
+  _write(target, members, splits.patients_of(split, patients), classes, read_options)
+  command = train_command(target, classes, read_options.channels, volumes.is_volume(pairs[0].image))
   console.print('Train on it:', command, sep='\n  ', soft_wrap=True, highlight=False, markup=False)
 
 
+def _check_folder(directory: pathlib.Path, options: ReadOptions) -> list[Pair]:
+  """The pairs of a folder with all facts. Raises ValueError with every fault."""
+  pairs, faults = layouts.find_pairs(directory)
+  if any(volumes.is_volume(pair.image) for pair in pairs):
+    checks.check_volume_settings(options.num_classes or 0, options.channels, ())
+  with _progress('checking', len(pairs)) as advance:
+    pairs, found = checks.check_pairs(pairs, options, advance)
+  faults += found
+  if faults:
+    count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
+    raise ValueError(f'{count} in {directory}, nothing was written:\n' + '\n'.join(faults))
+  return pairs
+
+
 def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool) -> None:
-  """Raises ValueError where building would destroy something."""
+  """Raises ValueError if building would delete something else than a dataset."""
   if not output.exists():
     return
   if not output.is_dir():
     raise ValueError(f'{output} is a file; name a new folder with --output.')
   if not any(output.iterdir()):
     return
-  built = all((output / name).is_file() for name in (datasets.INFO_FILE, datasets.METADATA_FILE))
-  if not built or directory.resolve().is_relative_to(output.resolve()):
+  is_built = all((output / name).is_file() for name in (datasets.INFO_FILE, datasets.METADATA_FILE))
+  if not is_built or directory.resolve().is_relative_to(output.resolve()):
     raise ValueError(f'{output} is not empty and not a built dataset; name a new folder with '
                      '--output.')
   if not overwrite:
@@ -151,47 +117,38 @@ def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool
                      'folder with --output.')
 
 
-def _write(
-    output: pathlib.Path,
-    members: dict[str, list[Pair]],
-    patients: dict[str, list[str]],
-    classes: Sequence[str],
-    channels: int,
-    are_volumes: bool,
-    read: Callable[[Pair], Record],
-    advance: Callable[[], None],
-) -> None:
+def _write(output: pathlib.Path, members: Members, patients: dict[str, list[str]],
+           classes: Sequence[str], options: ReadOptions) -> None:
   """Writes and verifies the dataset beside `output`, then renames it."""
-  import tensorflow_datasets as tfds  # late, so that --help is immediate
+  import tensorflow_datasets as tfds  # late, because it is slow to import
 
   from spinejax.data import builder
 
-  mixed = any(pair.is_float for pairs in members.values() for pair in pairs)
-  dtype = np.dtype(np.float32 if mixed else np.uint8)
+  pairs = [pair for pairs in members.values() for pair in pairs]
+  dtype = np.dtype(np.float32 if any(pair.is_float for pair in pairs) else np.uint8)
 
-  def records(pairs):
-    for pair in pairs:
-      record = read(pair)
-      yield {**{name: value for name, value in vars(record).items()
-                if name not in ('true_angles', 'notes') and value is not None},
-             'image': record.image.astype(dtype)}
+  def read(chosen: Sequence[Pair], advance: Callable[[], None]) -> Iterator[dict[str, Any]]:
+    for pair in chosen:
+      record = pairs_lib.read_pair(pair, options)
+      yield builder.to_features(record, dtype)
       advance()
 
   metadata = dict(
-      classes=list(classes), channels=channels,
+      classes=list(classes), channels=options.channels,
       cases={split: [dict(name=pair.name, patient=pair.patient, digest=pair.digest)
-                     for pair in pairs] for split, pairs in members.items()})
-  with _sibling_folder(output) as folder:
+                     for pair in chosen] for split, chosen in members.items()})
+  with (_progress('writing', 2 * len(pairs)) as advance, _sibling_folder(output) as folder):
     dataset = builder.SpinePairs(
-        folder, {split: records(pairs) for split, pairs in members.items()}, channels=channels,
-        image_dtype=dtype, are_volumes=are_volumes, metadata=metadata)
+        folder, {split: read(chosen, advance) for split, chosen in members.items()},
+        channels=options.channels, image_dtype=dtype,
+        are_volumes=volumes.is_volume(pairs[0].image), metadata=metadata)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
       dataset.download_and_prepare()
-    for split, pairs in members.items():
-      for pair, record in zip(pairs, dataset.as_data_source(split), strict=True):
-        stored = Record(**{**record, 'name': pair.name, 'patient': pair.patient})
-        if records_lib.digest(stored) != pair.digest:
+    for split, chosen in members.items():
+      for pair, stored in zip(chosen, dataset.as_data_source(split), strict=True):
+        record = Record(**{**stored, 'name': pair.name, 'patient': pair.patient})
+        if records.digest(record) != pair.digest:
           raise OSError(f'{output} cannot be written: {pair.name} was not read back as it was '
                         'written; is its file changing, or the disk failing?')
         advance()
@@ -204,7 +161,7 @@ def _write(
 
 @contextlib.contextmanager
 def _sibling_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A temporary folder beside `output`, gone afterwards; OSError is one sentence."""
+  """A temporary folder beside `output`, deleted at the end; an OSError becomes one sentence."""
   folder = None
   try:
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -215,7 +172,7 @@ def _sibling_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
       raise
     raise OSError(f'{output} cannot be written ({error.strerror}); nothing was left there.'
                   ) from error
-  except RuntimeError as error:  # array_record's own
+  except RuntimeError as error:  # of array_record
     raise OSError(f'{output} cannot be written, perhaps the disk is full; nothing was left there.'
                   ) from error
   finally:
@@ -225,15 +182,14 @@ def _sibling_folder(output: pathlib.Path) -> Iterator[pathlib.Path]:
 
 @contextlib.contextmanager
 def _progress(what: str, total: int) -> Iterator[Callable[[], None]]:
-  """Yields advance(); a bar on a terminal, nothing elsewhere."""
+  """Yields `advance`, which moves a bar on a terminal."""
   console = Console(stderr=True)
-  with rich_progress.Progress(console=console, transient=True,
-                              disable=not console.is_terminal) as bar:
-    task = bar.add_task(what, total=total)
-    yield lambda: bar.advance(task)
+  console.quiet = not console.is_terminal
+  with logs.progress_of(what, total, console) as bar:
+    yield functools.partial(bar.advance, 1)
 
 
-def _summary(members: dict[str, list[Pair]], classes: Sequence[str]) -> Table:
+def _summary(members: Members, classes: Sequence[str]) -> Table:
   """Cases, patients, sizes and share of pixels of every class by set."""
   axes = {2: 'height x width', 3: 'voxels down x across x deep'}
   dimensions = len(next(iter(members.values()))[0].size)
@@ -249,62 +205,23 @@ def _summary(members: dict[str, list[Pair]], classes: Sequence[str]) -> Table:
 
 
 def _notes(pairs: Sequence[Pair]) -> list[str]:
-  """What was said of each file; what was said of more than one alike, at the end as a count."""
+  """Notes on single files, then notes that several files share, with their number."""
   said = [note for pair in pairs for note in pair.notes]
   counts = collections.Counter(note.partition(': ')[2] for note in said)
-  single = [note for note in said if counts[note.partition(': ')[2]] == 1
-            or 'snapped' in note]
-  return single + [f'{count} files: {words}' for words, count in counts.items()
-                   if count > 1 and 'snapped' not in words]
+  shared = {words: count for words, count in counts.items() if count > 1 and 'snapped' not in words}
+  return ([note for note in said if note.partition(': ')[2] not in shared]
+          + [f'{count} files: {words}' for words, count in shared.items()])
 
 
-def _train_command(output: pathlib.Path, classes: Sequence[str], channels: int,
-                   are_volumes: bool = False) -> str:
-  """The command as one would type it: classes in double quotes, paths quoted where needed."""
+def train_command(output: pathlib.Path, classes: Sequence[str], channels: int,
+                  are_volumes: bool) -> str:
+  """The command that trains on a dataset, quoted for a shell."""
   literal = re.sub(r'(["$`\\])', r'\\\1', str(tuple(classes)))
   settings = [shlex.quote(f'--workdir=runs/{output.name}'), '--config.data.name=built',
               shlex.quote(f'--config.data.directory={output}'),
               f'--config.data.classes="{literal}"']
   settings += [] if are_volumes else [f'--config.model.num_classes={len(classes)}']
   settings += [f'--config.data.channels={channels}'] if channels != 1 else []
-  trimap = tuple(classes) == ('background', 'spine', 'border')
-  config = 'c_unet' if are_volumes else 'xray_unet' if trimap else 'seam'
-  return ' '.join([f'python -m spinejax.main --config=configs/{config}.py', *settings])
-
-
-def _define_flags() -> None:
-  """Flags of the command; not at import, where they would meet those of other commands."""
-  flags.DEFINE_string('input', None, 'Folder of images and masks, or of volumes.', required=True)
-  flags.DEFINE_string('output', '', 'Folder of the dataset; empty: only check.')
-  flags.DEFINE_list('classes', None, 'Names of the labels in order, background first.',
-                    required=True)
-  flags.DEFINE_string('palette', '', "Colors of the labels in colored masks: '000000,ff0000,...' "
-                      "or 'red,green,blue'; or their gray values: '2,1,3'.")
-  flags.DEFINE_integer('channels', 1, 'Channels to keep: 1 gray, 3 color.')
-  flags.DEFINE_string('axes', '', 'Where the axes of volumes point, such as RAS; empty: as their '
-                      'files say.')
-  flags.DEFINE_string('labels', '', f'What masks or corners of vertebrae become: '
-                      f'{", ".join(trimaps.LABELS)}; empty: masks as they are, corners by the '
-                      'number of classes.')
-  flags.DEFINE_float('border', trimaps.BORDER_WIDTH, 'Width of the border of such a trimap, as a '
-                     'fraction of the width of the image.')
-  flags.DEFINE_string('split_file', '', 'JSON file {"train": [ids], "validation": [], "test": []}.')
-  flags.DEFINE_float('num_validation', 0.1, 'Patients for validation: a number, or a fraction.')
-  flags.DEFINE_float('num_test', 0.2, 'Patients for test: a number, or a fraction.')
-  flags.DEFINE_integer('split_seed', 0, 'Seed of the split.')
-  flags.DEFINE_bool('overwrite', False, 'Replace the dataset in --output.')
-
-
-def main(argv: Sequence[str]) -> None:
-  del argv
-  args = flags.FLAGS
-  build(args.input, args.output, [name.strip() for name in args.classes],
-        palette=masks.parse_palette(args.palette), channels=args.channels,
-        axes=args.axes, labels=args.labels, border=args.border, split_file=args.split_file,
-        num_validation=args.num_validation, num_test=args.num_test, split_seed=args.split_seed,
-        overwrite=args.overwrite)
-
-
-if __name__ == '__main__':
-  _define_flags()
-  cli.run(main)
+  is_trimap = tuple(classes) == ('background', 'spine', 'border')
+  config = 'c_unet' if are_volumes else 'xray_unet' if is_trimap else 'seam'
+  return ' '.join([f'spinejax train --config={config}', *settings])

@@ -1,4 +1,4 @@
-"""The TFDS builder of pairs of images and masks; needs no TensorFlow."""
+"""The TFDS builder of records; it needs no TensorFlow."""
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -6,24 +6,34 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-Records = Iterable[dict[str, Any]]
+from spinejax.readers.records import Record
+
+_ARRAYS = ('image', 'label', 'spacing', 'landmarks', 'region')
+
+
+def to_features(record: Record, image_dtype: np.dtype) -> dict[str, Any]:
+  """The record as `SpinePairs` stores it; landmarks and region only if it has them."""
+  arrays = {name: getattr(record, name) for name in _ARRAYS if getattr(record, name) is not None}
+  return {'name': record.name, 'patient': record.patient, **arrays,
+          'image': record.image.astype(image_dtype)}
 
 
 class SpinePairs(tfds.core.GeneratorBasedBuilder):
-  """Records of `spinejax.readers.pairs` at their original size, one array_record file a split.
+  """Records at their original size, one array_record file per split.
 
   Features: name and patient, text; image [H,W,channels] uint8, or float32 if any file has 16 bits;
-  label uint8 [H,W], source labels before any label_map; spacing float32 [2] mm per pixel, NaN where
+  label uint8 [H,W], source labels before any label_map; spacing float32 [2] mm per pixel, NaN if
   unknown. Of volumes: image float32 [D,H,W,1], label uint8 [D,H,W], spacing float32 [3], landmarks
   float32 [P,3] and region int8 [P].
   """
 
-  code_path = None  # nothing is downloaded: TFDS need not look for checksums beside this file
+  code_path = None  # nothing is downloaded, so TFDS need not look for checksums beside this file
   VERSION = tfds.core.Version('1.0.0')
 
-  def __init__(self, data_dir: str | os.PathLike, splits: Mapping[str, Records], *, channels: int,
+  def __init__(self, data_dir: str | os.PathLike,
+               splits: Mapping[str, Iterable[dict[str, Any]]], *, channels: int,
                image_dtype: np.dtype, are_volumes: bool, metadata: Mapping[str, Any]):
-    """Takes the records of every split (none of them empty) and JSON-safe metadata."""
+    """`splits` are `to_features` of the records of every split; none of them is empty."""
     self._splits = splits
     axes = (None,) * (2 + are_volumes)
     arrays = dict(image=((*axes, channels), image_dtype), label=(axes, np.uint8),
@@ -54,4 +64,4 @@ class SpinePairs(tfds.core.GeneratorBasedBuilder):
     return {name: enumerate(records) for name, records in self._splits.items()}
 
   def _generate_examples(self):
-    raise NotImplementedError('the records are handed to the constructor')
+    raise NotImplementedError('the records are passed to the constructor')

@@ -1,13 +1,7 @@
-"""Datasets by name: sequences of records for training, validation and test, apart by patient.
+"""Datasets by name: sequences of records for training, validation and test, split by patient.
 
-A record is a dict: name, patient (str); image uint8 or float32 [H,W,C] in 0..255; label uint8
-[H,W], classes from 0 (background); spacing float32 [2] mm per pixel, NaN where unknown. Sizes may
-differ from record to record, the dtype may not. The record of a phantom also has true_angles
-{method of `spinejax.measure`: degrees of the largest true curve}.
-
-The record of a volume is prepared to the size of the network (see `preparation`): image float32
-[D,H,W,1], any gray scale; label uint8 [D,H,W], 1 = lamina; spacing float32 [3]; and landmarks
-float32 [P,3] voxels with their region int8 [P] (0 thoracic, 1 lumbar, -1 unknown).
+Images of a dataset may differ in size but not in dtype. Records of volume files are prepared to the
+size of the network, see `preparation`; other records have their original size.
 """
 import dataclasses
 import functools
@@ -15,38 +9,40 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinejax import phantoms
+from spinejax.data import examples
+from spinejax.data import preparation
+from spinejax.data import splits
 from spinejax.readers import checks
 from spinejax.readers import images
 from spinejax.readers import layouts
 from spinejax.readers import masks
 from spinejax.readers import pairs as pairs_lib
 from spinejax.readers import records
+from spinejax.readers import trimaps
 from spinejax.readers import volumes
 from spinejax.readers.records import ReadOptions, Record
-from spinejax.data import preparation
-from spinejax.data import splits
-from spinejax.readers import trimaps
 
 Config = Mapping[str, Any]
 
 INFO_FILE = 'dataset_info.json'  # written by TFDS
-METADATA_FILE = 'metadata.json'  # written by TFDS from what build gives it
-# The truth of a phantom that a method of `spinejax.measure` is to find.
+METADATA_FILE = 'metadata.json'  # written by TFDS from what `build` passes to it
+_PHANTOM_SEEDS = 1_000_000  # seeds of each set; a split seed has three times as many
+# Attribute of a phantom's truth that a method of `spinejax.measure` should find.
 _TRUE_ANGLES = {'uca': 'cobb', 'center_of_lamina': 'cobb', 'centerline_cobb': 'centerline_cobb'}
-_PHANTOM_SEEDS = 1_000_000  # of each set; a split seed has three times as many
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A sequence of records that are read when asked for.
+  """A sequence of records that are read when accessed.
 
   Attributes:
     names, patients: of every case.
-    read: record of an index; safe to call from several threads.
+    read: index -> record; may be called from several threads.
     fingerprint: hexadecimal; changes with any name, patient, pixel, landmark or spacing.
   """
   names: tuple[str, ...]
@@ -61,59 +57,79 @@ class Source:
     return self.read(range(len(self))[index])
 
 
-Dataset = dict[str, Source]
+Dataset = dict[str, Source]  # train, validation, test
 
 
 def load_dataset(config: Config) -> Dataset:
-  """The sets of `config.data`: dict(train=..., validation=..., test=...) of sources.
+  """The sets of config.data: dict(train=..., validation=..., test=...).
 
-  The sets share no patient and are the same on every machine; validation and test may be empty.
-
-  Args:
-    config: config.data: name (see DATASETS), directory, classes, label_map (class of each source
-      label, () for none), palette (RGB tuples or 'RRGGBB,...'), channels, split_file, split_seed,
-      num_train, num_validation, num_test (see `splits.make_split`), image_size; for phantoms also
-      render_size and difficulty; for X-rays of files labels and border (see `files.read_pair`;
-      labels='cubes' is taken as ''); for volumes of files also axes (see `volumes.read_volume`),
-      preparation, top_layer, column_width and labels (see `preparation.prepare_record`).
+  The sets share no patient and are the same on every machine. Validation and test may be empty.
 
   Raises:
     FileNotFoundError: the directory or the split file is missing.
-    ValueError: an unknown name, faults in the files, sizes that do not fit, no training case,
-      volumes where image_size is that of images or the other way around.
+    ValueError: an unknown name, faults in the files, fields that do not fit the data, or no
+      training case.
   """
   if config['name'] not in DATASETS:
     raise ValueError(f'data.name must be one of {", ".join(DATASETS)}, not {config["name"]!r}.')
-  num_classes, label_map = len(config['classes']), _label_map(config)
-  if label_map and not all(0 <= label < num_classes for label in label_map):
-    raise ValueError(f'data.label_map {label_map} leads outside the {num_classes} classes '
-                     f'{tuple(config["classes"])}.')
+  known = preparation.STEPS if is_volumetric(config) else examples.STEPS
+  if not set(config['preparation']) <= set(known):
+    raise ValueError(f'data.preparation must name steps out of {", ".join(known)}, not '
+                     f'{tuple(config["preparation"])}.')
   dataset = DATASETS[config['name']](config)
   if not len(dataset['train']):
-    raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} has no training '
-                     'case; look at its split.')
+    raise ValueError(f'the dataset {config["name"]} {config["directory"]} has no training case; '
+                     'check its split.')
   return dataset
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
-  """JSON-safe identity of a dataset: its patients and cases by set, and the hash of its data."""
+  """What dataset.json holds: cases and patients of each set, and the hash of its data."""
   return dict(
       split={name: list(source.names) for name, source in dataset.items()},
       patients={name: sorted(set(source.patients)) for name, source in dataset.items()},
       fingerprint={name: source.fingerprint for name, source in dataset.items()})
 
 
-def _label_map(config: Config) -> tuple[int, ...]:
-  return tuple(config.get('label_map') or ())
+# ------------------------------------------------------------------------------- fields of a config
 
 
-def _palette(config: Config) -> masks.Palette:
-  palette = config.get('palette') or ()
-  return masks.parse_palette(palette) if isinstance(palette, str) else tuple(palette)
+def is_volumetric(config: Config) -> bool:
+  """Whether config.data is of volumes."""
+  return len(config['image_size']) == 3
 
 
-def _fingerprint(parts: Iterable[Any]) -> str:
-  return hashlib.blake2b(repr(list(parts)).encode(), digest_size=16).hexdigest()
+def label_map_of(config: Config) -> tuple[int, ...]:
+  """config.data.label_map; volumes have none.
+
+  Raises:
+    ValueError: a class that does not exist.
+  """
+  label_map = () if is_volumetric(config) else tuple(config['label_map'])
+  if not all(0 <= label < len(config['classes']) for label in label_map):
+    raise ValueError(f'data.label_map {label_map} has a class outside of the '
+                     f'{len(config["classes"])} classes {tuple(config["classes"])}.')
+  return label_map
+
+
+def read_options(config: Config) -> ReadOptions:
+  """How the files of config.data are read, by the fields that its kind of data has.
+
+  Raises:
+    ValueError: a value that does not fit.
+  """
+  channels, num_classes = config['channels'], len(config['classes'])
+  if is_volumetric(config):
+    return ReadOptions(channels, num_classes=num_classes, axes=config['axes'])
+  palette = config['palette']
+  palette = masks.parse_palette(palette) if isinstance(palette, str) else tuple(palette)
+  options = ReadOptions(channels, palette, label_map_of(config), num_classes)
+  if 'border' in config:  # X-rays
+    options = dataclasses.replace(options, labels=config['labels'], border=config['border'])
+  # A mask from which labels are drawn has colors of its own.
+  are_drawn = options.labels in trimaps.DRAWN
+  masks.check_palette(palette, len(palette) if are_drawn else options.num_labels or num_classes)
+  return options
 
 
 def _directory(config: Config) -> pathlib.Path:
@@ -122,98 +138,99 @@ def _directory(config: Config) -> pathlib.Path:
   return pathlib.Path(config['directory']).expanduser()
 
 
-def _check_axes(config: Config, are_volumes: bool) -> None:
-  """Raises ValueError unless the network takes what the dataset holds."""
-  size = tuple(config['image_size'])
-  if len(size) != 2 + are_volumes:
+def _check_kind(config: Config, are_volumes: bool) -> None:
+  """Raises ValueError if the config is of another kind of data than the dataset."""
+  if are_volumes != is_volumetric(config):
     held, other = ('volumes', 'images') if are_volumes else ('images', 'volumes')
-    raise ValueError(f'the dataset {config["name"]} {config.get("directory", "")} holds {held}, '
-                     f'but data.image_size {size} is that of {other}; choose a config for {held}.')
-  known = preparation.STEPS if are_volumes else ('rescale', 'rescale_nearest', 'fit', 'z_score')
-  if not set(config.get('preparation', ())) <= set(known):
-    raise ValueError(f'data.preparation {tuple(config["preparation"])} must name steps out of '
-                     f'{", ".join(known)}.')
+    raise ValueError(f'the dataset {config["name"]} {config["directory"]} holds {held}, but '
+                     f'data.image_size {tuple(config["image_size"])} is that of {other}; choose a '
+                     f'config for {held}.')
   if are_volumes:
-    checks.check_volume_settings(len(config['classes']), config['channels'], _label_map(config))
+    checks.check_volume_settings(len(config['classes']), config['channels'], ())
 
 
-def make_sources(
-    cases: Sequence[tuple[str, str, str, str]], read: Callable[[int], Record], config: Config,
-    are_volumes: bool) -> Dataset:
+# ---------------------------------------------------------------------------------------- sources
+
+
+def _fingerprint(parts: Iterable[Any]) -> str:
+  return hashlib.blake2b(repr(list(parts)).encode(), digest_size=16).hexdigest()
+
+
+def make_sources(cases: Sequence[tuple[str, str, str, str]], read: Callable[[int], Record],
+                 config: Config) -> Dataset:
   """Sources of cases (name, patient, own split, digest); `read` takes an index into them."""
   names, patients, own, digests = zip(*cases)
   split = splits.make_split(
-      names, patients, own, split_file=config.get('split_file', ''),
-      num_train=config['num_train'], num_validation=config['num_validation'],
-      num_test=config['num_test'], seed=config.get('split_seed', 0))
-  options = _label_map(config), config['channels']
-  if are_volumes:
+      names, patients, own, split_file=config['split_file'], num_train=config['num_train'],
+      num_validation=config['num_validation'], num_test=config['num_test'],
+      seed=config['split_seed'])
+  options: tuple[Any, ...] = label_map_of(config), config['channels']
+  if is_volumetric(config):
     prepared = preparation.options_of(config)
-    options += tuple(sorted(prepared.items())),
+    options += tuple(sorted(vars(prepared).items())),
     read = functools.partial(_read_prepared, read, prepared)
   return {
       name: Source(
           names=tuple(names[i] for i in indices), patients=tuple(patients[i] for i in indices),
-          read=functools.partial(lambda chosen, i: read(chosen[i]), indices),
+          read=functools.partial(_read_chosen, read, indices),
           fingerprint=_fingerprint([options, *(digests[i] for i in indices)]))
       for name, indices in split.items()}
 
 
-def _read_prepared(
-    read: Callable[[int], Record], options: Mapping[str, Any], index: int) -> Record:
+def _read_chosen(read: Callable[[int], Record], indices: Sequence[int], index: int) -> Record:
+  return read(indices[index])
+
+
+def _read_prepared(read: Callable[[int], Record], options: preparation.Options, index: int
+                   ) -> Record:
   """The record of a volume at the size of the network."""
   record = read(index)
   try:
-    return preparation.prepare_record(record, **options)[0]
+    return preparation.prepare_record(record, options)[0]
   except ValueError as error:
     raise ValueError(f'{record.name}: {error}') from None
 
 
+def _convert(record: Record, config: Config) -> Record:
+  """The record with the channels and the classes of the config."""
+  label_map, label = label_map_of(config), record.label
+  return dataclasses.replace(
+      record, image=images.set_channels(record.image, config['channels']),
+      label=np.asarray(label_map, np.uint8)[label] if label_map else label)
+
+
 def load_folder(config: Config) -> Dataset:
-  """The user's own folder (see `files.find_pairs`); every file is decoded and checked first.
+  """A folder of the user (see `layouts.find_pairs`). Every file is decoded and checked first.
 
   Raises:
-    FileNotFoundError, ValueError: faults in the folder; the first one, and how to see them all.
+    FileNotFoundError, ValueError: faults in the folder; the first one, and how to list all.
   """
-  directory = _directory(config)
-  num_classes = len(config['classes'])
-  options = dict(channels=config['channels'], num_classes=num_classes, palette=_palette(config),
-                 label_map=_label_map(config), axes=config.get('axes', ''),
-                 border=config.get('border', trimaps.BORDER_WIDTH))
+  directory, options = _directory(config), read_options(config)
   pairs, faults = layouts.find_pairs(directory)
-  are_volumes = any(volumes.is_volume(pair.image) for pair in pairs)
-  labels = config.get('labels', '')
-  if not are_volumes and labels != 'cubes':  # those are of volumes, and the default
-    options['labels'] = labels
-  num_labels = len(options['label_map']) or num_classes
-  if options.get('labels', '') in trimaps.DRAWN:  # of masks that have colors of their own
-    num_labels = len(options['palette'])
-  masks.check_palette(options['palette'], num_labels)
   if not faults:
-    _check_axes(config, are_volumes)
-    pairs, faults = checks.check_pairs(pairs, ReadOptions(**options))
+    _check_kind(config, any(volumes.is_volume(pair.image) for pair in pairs))
+    pairs, faults = checks.check_pairs(pairs, options)
   if faults:
-    more = (f' There are {len(faults) - 1} more faults; python -m spinejax.data.build '
-            f'--input={directory} --classes=... lists them.')
+    more = (f' There are {len(faults) - 1} more faults; spinejax build --input={directory} '
+            '--classes=... lists them.')
     raise ValueError(faults[0] + more * (len(faults) > 1))
-  promote = any(pair.is_float for pair in pairs)
+  is_float = any(pair.is_float for pair in pairs)
 
-  def read(index):
-    record = pairs_lib.read_pair(pairs[index], ReadOptions(**options))
-    return dataclasses.replace(record, image=record.image.astype(np.float32)) if promote else record
+  def read(index: int) -> Record:
+    record = pairs_lib.read_pair(pairs[index], options)
+    return dataclasses.replace(record, image=record.image.astype(np.float32)) if is_float else record
 
-  return make_sources(
-      [(p.name, p.patient, p.split, p.digest) for p in pairs], read, config, are_volumes)
+  return make_sources([(p.name, p.patient, p.split, p.digest) for p in pairs], read, config)
 
 
 def load_built(config: Config) -> Dataset:
-  """A dataset of `python -m spinejax.data.build`; it keeps its own sets unless split_file is given.
+  """A dataset of `spinejax build`. It keeps its own sets unless split_file is given.
 
   Raises:
     FileNotFoundError: there is no such folder.
-    ValueError: not such a dataset, other classes, a damaged file.
+    ValueError: not such a dataset, other classes, or a damaged file.
   """
-  import tensorflow_datasets as tfds  # half a second that other datasets need not spend
+  import tensorflow_datasets as tfds  # takes half a second, which other datasets do not need
 
   directory = _directory(config)
   if not directory.exists():
@@ -226,122 +243,88 @@ def load_built(config: Config) -> Dataset:
     built = tfds.builder_from_directory(directory)
     are_volumes = built.info.features['spacing'].shape == (3,)
     stored = {split: built.as_data_source(split) for split in metadata['cases']}
-  except Exception:  # whatever a foreign or damaged folder makes of it
-    raise ValueError(f'{directory}: this is not a dataset of python -m spinejax.data.build; build '
-                     'it (again), or set data.name=folder for a folder of images.') from None
-  _check_axes(config, are_volumes)
-  label_map, asked = _label_map(config), tuple(config['classes'])
+  except Exception:  # a foreign or damaged folder raises errors of many kinds
+    raise ValueError(f'{directory}: this is not a dataset of spinejax build; build it again, or '
+                     'set data.name=folder for a folder of images.') from None
+  _check_kind(config, are_volumes)
+  label_map, asked = label_map_of(config), tuple(config['classes'])
   if (len(label_map) != len(classes)) if label_map else (asked != classes):
-    raise ValueError(f'{directory} has the classes {classes}, the config asks for {asked}'
-                     + (f' with data.label_map={label_map}' if label_map else '')
-                     + f'; set --config.data.classes="{classes}", or a label_map of '
+    mapped = f' with data.label_map={label_map}' if label_map else ''
+    raise ValueError(f'{directory} has the classes {classes}, but the config asks for {asked}'
+                     f'{mapped}; set --config.data.classes="{classes}", or a label_map of '
                      f'{len(classes)} entries.')
   places = [(split, i) for split, members in metadata['cases'].items()
             for i in range(len(members))]
 
-  def read(index):
+  def read(index: int) -> Record:
     split, i = places[index]
+    name, patient, *_ = cases[index]
     try:
-      record = stored[split][i]
+      fields = stored[split][i]
     except Exception:
-      raise ValueError(f'{directory}: the {split} set is damaged at {cases[index][0]}; build it '
+      raise ValueError(f'{directory}: the {split} set is damaged at {name}; build it '
                        'again.') from None
-    label = record['label']
-    return Record(**dict(record, name=cases[index][0], patient=cases[index][1],
-                image=images.set_channels(record['image'], config['channels']),
-                label=np.asarray(label_map, np.uint8)[label] if label_map else label))
+    return _convert(Record(**{**fields, 'name': name, 'patient': patient}), config)
 
-  return make_sources(cases, read, config, are_volumes)
+  return make_sources(cases, read, config)
 
 
-def load_vpi_phantom(config: Config) -> Dataset:
-  """Phantom VPI images (see `spinejax.phantoms.vpi`); as `_load_phantoms`.
-
-  Raises:
-    ValueError: num_* are not whole numbers; classes that do not fit.
-  """
-  from spinejax.phantoms import vpi
-
-  _check_axes(config, are_volumes=False)
-  label_map, num_classes = _label_map(config), len(config['classes'])
-  if (label_map and len(label_map) != 4) or not (label_map or num_classes == 4):
-    raise ValueError('the phantom has 4 labels (background, rib, thoracic process, lump): give 4 '
-                     'classes, or a label_map of 4 entries such as (0, 1, 1, 1).')
-  return _load_phantoms(config, vpi)
+class _Phantom(NamedTuple):
+  draw: str  # function of `spinejax.phantoms`
+  labels: tuple[str, ...]
 
 
-def load_xray_phantom(config: Config) -> Dataset:
-  """Phantom spine X-rays (see `spinejax.phantoms.xray`); as `_load_phantoms`.
+_PHANTOMS = {
+    'vpi_phantom': _Phantom('vpi', ('background', 'rib', 'thoracic process', 'lump')),
+    'volume_phantom': _Phantom('volume', ('background', 'lamina')),
+    'xray_phantom': _Phantom('xray', ('background', 'spine', 'border')),
+}
+
+
+def load_phantoms(config: Config) -> Dataset:
+  """Phantoms at render_size, one patient each, drawn when accessed and then kept in memory.
+
+  The seed of a case depends on its set and its number only, so the test set does not depend on the
+  size of the training set. Phantom volumes are not prepared.
 
   Raises:
-    ValueError: num_* are not whole numbers; classes that do not fit.
+    ValueError: num_* are not whole numbers, or the classes do not fit.
   """
-  from spinejax.phantoms import xray
-
-  _check_axes(config, are_volumes=False)
-  label_map = _label_map(config)
-  if len(label_map or config['classes']) != 3:
-    raise ValueError('the X-ray phantom has 3 labels (background, spine, border): give 3 classes, '
-                     'or a label_map of 3 entries such as (0, 1, 1).')
-  return _load_phantoms(config, xray)
-
-
-def load_volume_phantom(config: Config) -> Dataset:
-  """Phantom 3-D ultrasound volumes (see `spinejax.phantoms.volume`); as `_load_phantoms`.
-
-  Records are as rendered, at render_size; nothing is prepared.
-
-  Raises:
-    ValueError: num_* are not whole numbers; classes that do not fit.
-  """
-  from spinejax.phantoms import volume
-
-  _check_axes(config, are_volumes=True)
-  return _load_phantoms(config, volume)
-
-
-def _load_phantoms(config: Config, render: Callable[..., dict[str, Any]]) -> Dataset:
-  """Phantoms of `render(seed, shape=..., difficulty=...)`, one patient each, drawn when asked.
-
-  The set and the number of a case make its seed, so the test set does not depend on the size of the
-  training set. Rendered cases stay in memory.
-  """
-  label_map = _label_map(config)
+  draw, labels = _PHANTOMS[config['name']]
+  _check_kind(config, draw == 'volume')
+  if len(label_map_of(config) or config['classes']) != len(labels):
+    raise ValueError(f'the phantom has {len(labels)} labels ({", ".join(labels)}): give '
+                     f'{len(labels)} classes, or a label_map of {len(labels)} entries such as '
+                     f'{(0, *(1 for _ in labels[1:]))}.')
   sizes = {name: config[f'num_{name}'] for name in splits.SPLITS}
   for name, size in sizes.items():
     if size < 0 or size != int(size) or size > _PHANTOM_SEEDS:
       raise ValueError(f'data.num_{name} must be a whole number of phantoms, not {size}.')
+  first = config['split_seed'] * len(splits.SPLITS) * _PHANTOM_SEEDS
+  return {name: _phantom_source(config, draw, first + i * _PHANTOM_SEEDS, int(sizes[name]))
+          for i, name in enumerate(splits.SPLITS)}
+
+
+def _phantom_source(config: Config, draw: str, first: int, count: int) -> Source:
+  """Phantoms of the seeds from `first` on."""
+  names = tuple(f'phantom_{seed:07d}' for seed in range(first, first + count))
   shape, difficulty = tuple(config['render_size']), config['difficulty']
 
-  def source(part, name):
-    first = (config['split_seed'] * len(splits.SPLITS) + part) * _PHANTOM_SEEDS
-    seeds = range(first, first + int(sizes[name]))
-    names = tuple(f'phantom_{seed:07d}' for seed in seeds)
+  @functools.cache
+  def read(index: int) -> Record:
+    case = getattr(phantoms, draw)(first + index, shape=shape, difficulty=difficulty)
+    true_angles = {
+        method: max((abs(curve.angle) for curve in getattr(case.truth, name)), default=0)
+        for method, name in _TRUE_ANGLES.items() if hasattr(case.truth, name)}
+    record = Record(names[index], names[index], case.image[..., None], case.label,
+                    np.asarray(case.truth.spacing, np.float32), true_angles=true_angles)
+    if draw == 'volume':
+      record = dataclasses.replace(record, landmarks=case.landmarks, region=case.region)
+    return _convert(record, config)
 
-    @functools.cache
-    def read(index):
-      phantom = render(seeds[index], shape=shape, difficulty=difficulty)
-      truth, label = phantom.truth, phantom.label
-      points = {key: getattr(phantom, key) for key in ('landmarks', 'region')
-                if hasattr(phantom, key)}
-      return Record(name=names[index], patient=names[index],
-                  image=images.set_channels(phantom.image[..., None], config['channels']),
-                  label=np.asarray(label_map, np.uint8)[label] if label_map else label,
-                  spacing=np.asarray(truth.spacing, np.float32),
-                  true_angles={
-                      method: max((abs(curve.angle) for curve in getattr(truth, key)), default=0)
-                      for method, key in _TRUE_ANGLES.items() if hasattr(truth, key)}, **points)
-
-    probe = records.digest(read(0)) if names else ''
-    return Source(names, names, read, _fingerprint([names, shape, difficulty, probe]))
-
-  return {name: source(part, name) for part, name in enumerate(splits.SPLITS)}
+  probe = records.digest(read(0)) if names else ''
+  return Source(names, names, read, _fingerprint([names, shape, difficulty, probe]))
 
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {
-    'vpi_phantom': load_vpi_phantom,
-    'volume_phantom': load_volume_phantom,
-    'xray_phantom': load_xray_phantom,
-    'folder': load_folder,
-    'built': load_built,
-}
+    **dict.fromkeys(_PHANTOMS, load_phantoms), 'folder': load_folder, 'built': load_built}

@@ -1,10 +1,9 @@
-"""The preparation of C-U-net (Wong et al., 2021, section II) as named steps, and the way back.
+"""The preparation of volumes by C-U-net (Wong et al., 2021, section II), and the way back.
 
-A volume loses its top layer (skin, muscle and fat), is narrowed to the region about the dark column
-of the spinous processes, scaled to the grid of the network and normalized. Each step returns what
-it did as a `Step`, so that masks and points made on the grid return to the volume they belong to.
-The paper names the steps without their parameters: what is bright and what is dark enough, how
-wide the region is and where the layer ends are choices made here.
+A volume loses its top layer (skin, muscle and fat), is cropped to the region around the dark column
+of the spinous processes, scaled to the grid of the network, and normalized. Each step returns what
+it did as a `Step`, so that masks and points on the grid can be mapped back to the volume. The paper
+gives no parameters; the thresholds and widths below are our choice.
 """
 import dataclasses
 import math
@@ -14,33 +13,34 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from spinejax.readers import landmarks as points_lib
-from spinejax.readers.records import Record
 from spinejax.data import resize
-from spinejax.measure.find import cheapest_path
+from spinejax.measure import find
 from spinejax.measure.spacing import Numbers
+from spinejax.readers import landmarks as landmark_tables
+from spinejax.readers.records import Record
 
 STEPS = ('crop_top_layer', 'crop_to_column', 'rescale', 'z_score')
+LABELS = ('cubes', 'mask')
 
-_MOST_LAYER = 0.15  # of the depth that a detected layer may take
-_LAYER_DROP = 0.25  # of its brightness that must be lost behind it
-_COLUMN = (8.0, 2.5)  # mm, Gaussian that finds the column, down and across
-_FLANKS = 10.0  # mm, Gaussian across that it must be darker than
-_EDGE = 8.0  # mm beside the sweep without a column: no room for a lamina
-_COLUMN_CONTRAST = 0.42  # standard deviations of the projection
-_BEND = 0.05  # of a standard deviation, cost of one voxel sideways
+_MOST_LAYER = 0.15  # largest fraction of the depth that a detected layer may take
+_LAYER_DROP = 0.25  # smallest fraction of its brightness that is lost behind the layer
+_COLUMN = (8.0, 2.5)  # mm, standard deviations down and across of the filter for the column
+_FLANKS = 10.0  # mm, standard deviation across of the filter for its surroundings
+_EDGE = 8.0  # mm next to the border of the sweep in which no column is sought
+_COLUMN_CONTRAST = 0.42  # smallest contrast of a column, standard deviations of the projection
+_BEND = 0.05  # cost of moving one voxel sideways, standard deviations of the projection
 
 
 class Step(NamedTuple):
   """What a step did to the grid and to the gray values.
 
   Attributes:
-    name: of STEPS.
+    name: one of STEPS.
     shape: (D, H, W) before.
     start, size: first voxel and extent of the part that was kept.
     grid: (D, H, W) after; the kept part was scaled to it.
-    mean, std: subtracted from, and then divided out of, the gray values.
-    note: what the step could not do, one sentence; '' if all went well.
+    mean, std: subtracted from the gray values, and divided out of them.
+    note: one sentence about what the step could not do; '' if it succeeded.
   """
   name: str
   shape: tuple[int, ...]
@@ -58,12 +58,49 @@ class Preparation(NamedTuple):
   spacing: np.ndarray
 
 
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How a volume is prepared.
+
+  Attributes:
+    steps: some of STEPS, in order.
+    shape: (D, H, W) of the prepared volume.
+    top_layer: of `crop_top_layer`.
+    column_width: of `crop_to_column`.
+    labels: 'cubes' of 3x3x3 voxels around the landmarks, as in the paper, or 'mask', the label
+      resized to the nearest voxel.
+
+  Raises:
+    ValueError: an unknown step, a step twice, or other labels.
+  """
+  steps: tuple[str, ...]
+  shape: tuple[int, ...]
+  top_layer: float | str = 'interface'
+  column_width: float = 60.0
+  labels: str = 'cubes'
+
+  def __post_init__(self) -> None:
+    if not set(self.steps) <= set(STEPS) or len(set(self.steps)) != len(self.steps):
+      raise ValueError(f'data.preparation must name steps out of {", ".join(STEPS)}, each once at '
+                       f'most, not {", ".join(map(str, self.steps))}.')
+    if self.labels not in LABELS:
+      raise ValueError(f"data.labels must be 'cubes' or 'mask', not {self.labels!r}.")
+
+
+def options_of(config: Mapping[str, Any]) -> Options:
+  """The options in config.data of volumes, without 'z_score', which `examples` applies."""
+  return Options(
+      steps=tuple(step for step in config['preparation'] if step != 'z_score'),
+      shape=tuple(config['image_size']), top_layer=config['top_layer'],
+      column_width=config['column_width'], labels=config['labels'])
+
+
 # ------------------------------------------------------------------------------------------ steps
 
 
 def _crop(image: np.ndarray, name: str, axis: int, start: int, stop: int, note: str = ''
           ) -> tuple[np.ndarray, Step]:
-  """Keeps start..stop-1 of one axis."""
+  """Keeps start to stop - 1 of one axis."""
   starts, size = [0, 0, 0], list(image.shape)
   starts[axis], size[axis] = start, stop - start
   kept = image[tuple(slice(a, a + n) for a, n in zip(starts, size))]
@@ -72,23 +109,23 @@ def _crop(image: np.ndarray, name: str, axis: int, start: int, stop: int, note: 
 
 def crop_top_layer(image: np.ndarray, spacing: Numbers, layer: float | str = 'interface'
                    ) -> tuple[np.ndarray, Step]:
-  """Removes the layer next to the skin, equally thick everywhere.
+  """Removes a layer of constant thickness next to the skin.
 
-  'interface' takes the mean gray value of the swept (nonzero) voxels at each depth, finds its first
-  maximum, and cuts where it has fallen halfway to its minimum within 15 % of the depth. Where it
-  loses less than a quarter of its brightness there is no such layer: the volume stays whole, and
-  the step says so.
+  'interface' detects the layer. It takes the mean gray value of the swept (nonzero) voxels at each
+  depth and finds its first maximum. It cuts where the gray value has fallen halfway to its minimum
+  within 15 % of the depth. If the fall is less than a quarter of the brightness there is no such
+  layer: the volume stays whole and the step has a note.
 
   Args:
     image: [D,H,W], the skin at the start of the last axis.
-    spacing: [3] mm; needed for a layer in mm only.
+    spacing: [3] mm; only required for a layer in mm.
     layer: 'interface', or mm from the start; 0 removes nothing.
 
   Returns:
     The cropped image [D,H,W-n] and the step.
 
   Raises:
-    ValueError: a layer in mm of unknown spacing, or of more than the volume has.
+    ValueError: a layer in mm without spacing, or thicker than the volume.
   """
   depth = image.shape[2]
   if layer != 'interface':
@@ -116,19 +153,19 @@ def crop_top_layer(image: np.ndarray, spacing: Numbers, layer: float | str = 'in
 
 
 def find_column(image: np.ndarray, spacing: Numbers) -> tuple[np.ndarray, float]:
-  """The dark column of the spinous processes in the coronal projection, max over the depth.
+  """The dark column of the spinous processes in the coronal projection, the maximum over the depth.
 
-  A smooth path from top to bottom along which the projection, averaged over 8 mm down and 2.5 mm
-  across, is darkest against its surroundings (10 mm across); voxels outside of the sweep (zeros)
-  count neither as dark nor as bright, and 8 mm beside them are left out. By dynamic programming.
+  The column is a smooth least-cost path from top to bottom. The cost is the projection, smoothed by
+  8 mm down and 2.5 mm across, minus its surroundings, smoothed by 10 mm across. Voxels outside of
+  the sweep (zeros) do not count, and 8 mm next to them are left out.
 
   Args:
     image: [D,H,W].
     spacing: [3] mm, known.
 
   Returns:
-    Position across at each row, int [D], and the contrast: how much darker the path is than its
-    surroundings, in standard deviations of the projection (0 if there is nothing to see).
+    Position across at each row, int [D]; and the contrast, by which the path is darker than its
+    surroundings, in standard deviations of the projection (0 for a constant image).
   """
   projection = image.max(2).astype(np.float64)
   swept = (image != 0).any(2)
@@ -144,29 +181,29 @@ def find_column(image: np.ndarray, spacing: Numbers) -> tuple[np.ndarray, float]
 
   inner = ndimage.binary_erosion(swept, np.ones((1, 2 * round(_EDGE / float(spacing[1])) + 1)))
   response = np.where(inner, smooth(_COLUMN[1]) - smooth(_FLANKS), 0.0)
-  path = cheapest_path(response, max(1, math.ceil(spacing[0] / spacing[1])), _BEND)
+  path = find.cheapest_path(response, max(1, math.ceil(spacing[0] / spacing[1])), _BEND)
   on_path = np.arange(len(path)), path
   return path, float(-response[on_path].sum() / max(inner[on_path].sum(), 1))
 
 
 def crop_to_column(
     image: np.ndarray, spacing: Numbers, width: float = 60.0) -> tuple[np.ndarray, Step]:
-  """Narrows the volume to the region about the dark spinous column; a rectangle, not bent.
+  """Crops the volume to a box around the dark spinous column.
 
-  The region reaches from half a width beside the leftmost to half a width beside the rightmost
-  point of the column, so a curved spine gets a wider one. Where no column stands out the whole
-  width is kept, and the step says so.
+  The box reaches half a width beyond the leftmost and the rightmost point of the column, so it is
+  wider for a curved spine. If no column stands out, the whole width is kept and the step has a
+  note.
 
   Args:
     image: [D,H,W].
     spacing: [3] mm.
-    width: mm about a straight column.
+    width: mm around a straight column.
 
   Returns:
     The cropped image [D,h,W] and the step.
 
   Raises:
-    ValueError: a width in mm of unknown spacing; a width that is not positive.
+    ValueError: an unknown spacing, or a width that is not positive.
   """
   across = image.shape[1]
   if not np.isfinite(spacing[:2]).all():
@@ -186,15 +223,7 @@ def crop_to_column(
 
 
 def rescale(image: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, Step]:
-  """Scales a volume to a grid linearly, with half-voxel centers and no filter, as C-U-net does.
-
-  Args:
-    image: [D,H,W].
-    shape: of the grid.
-
-  Returns:
-    float32 [*shape] and the step.
-  """
+  """Scales a volume [D,H,W] to a grid linearly, without a filter, as C-U-net does: float32."""
   shape = tuple(int(n) for n in shape)
   if len(shape) != 3 or min(shape) < 1:
     raise ValueError(f'the grid must be three positive numbers of voxels, not {shape}.')
@@ -203,7 +232,7 @@ def rescale(image: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, Step]:
 
 
 def z_score(image: np.ndarray) -> tuple[np.ndarray, Step]:
-  """(image - mean) / std over the volume, float32 [D,H,W]; the step keeps both.
+  """(image - mean) / std of the whole volume, float32 [D,H,W]; the step keeps both.
 
   Raises:
     ValueError: a constant volume, or voxels that are not finite.
@@ -222,103 +251,80 @@ def _number(name: str, value: Any) -> float:
   except (TypeError, ValueError):
     number = math.nan
   if not (math.isfinite(number) and number >= 0):
-    raise ValueError(f'{name} must be a number from 0, not {value!r}.')
+    raise ValueError(f'{name} must be a number of at least 0, not {value!r}.')
   return number
 
 
-def prepare(
-    image: np.ndarray, spacing: Numbers, steps: Sequence[str], *, shape: Sequence[int],
-    top_layer: float | str = 'interface', column_width: float = 60.0
-) -> tuple[np.ndarray, Preparation]:
-  """Runs the named steps in the order given.
+def prepare(image: np.ndarray, spacing: Numbers, options: Options
+            ) -> tuple[np.ndarray, Preparation]:
+  """Runs the steps of the options in order.
 
   Args:
     image: [D,H,W] gray values.
     spacing: [3] mm; NaN where unknown.
-    steps: some of STEPS.
-    shape: of `rescale`; without it the volume must come out with this shape.
-    top_layer: of `crop_top_layer`.
-    column_width: of `crop_to_column`.
+    options: steps and their settings.
 
   Returns:
-    float32 [*shape] and the preparation.
+    float32 [*options.shape] and the preparation.
 
   Raises:
-    ValueError: an unknown step; another shape; as the steps.
+    ValueError: the volume does not come out with this shape; see the steps.
   """
-  if not set(steps) <= set(STEPS) or len(set(steps)) != len(steps):
-    raise ValueError(f'data.preparation names steps out of {", ".join(STEPS)}, each once at most, '
-                     f'not {", ".join(map(str, steps))}.')
   image, spacing, done = np.asarray(image), np.asarray(spacing, np.float32), []
-  run = {
-      'crop_top_layer': lambda: crop_top_layer(image, spacing, top_layer),
-      'crop_to_column': lambda: crop_to_column(image, spacing, column_width),
-      'rescale': lambda: rescale(image, shape),
-      'z_score': lambda: z_score(image),
-  }
-  for name in steps:
-    image, step = run[name]()
+  for name in options.steps:
+    if name == 'crop_top_layer':
+      image, step = crop_top_layer(image, spacing, options.top_layer)
+    elif name == 'crop_to_column':
+      image, step = crop_to_column(image, spacing, options.column_width)
+    elif name == 'rescale':
+      image, step = rescale(image, options.shape)
+    else:
+      image, step = z_score(image)
     spacing = spacing * np.asarray(step.size, np.float32) / np.asarray(step.grid, np.float32)
     done.append(step)
-  if image.shape != tuple(shape):
-    raise ValueError(f'the volume has {image.shape} voxels and the network takes {tuple(shape)}; '
-                     "add 'rescale' to data.preparation.")
+  if image.shape != tuple(options.shape):
+    raise ValueError(f'the volume has {image.shape} voxels, but the network takes '
+                     f"{tuple(options.shape)}; add 'rescale' to data.preparation.")
   return np.ascontiguousarray(image, np.float32), Preparation(tuple(done), spacing)
 
 
-def options_of(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The arguments of `prepare_record` that config.data asks for, a z-score left to `batches`."""
-  steps = config.get('preparation', ('rescale',))
-  return dict(
-      steps=tuple(step for step in steps if step != 'z_score'), shape=tuple(config['image_size']),
-      top_layer=config.get('top_layer', 'interface'),
-      column_width=config.get('column_width', 60.0), labels=config.get('labels', 'cubes'))
+def prepare_record(record: Record, options: Options) -> tuple[Record, Preparation]:
+  """The record of a volume with image float32, label, landmarks and spacing of the prepared grid.
 
-
-def prepare_record(record: Record, steps: Sequence[str], *, labels: str = 'cubes',
-                   **options: Any) -> tuple[Record, Preparation]:
-  """The record of a volume, prepared.
-
-  Args:
-    record: image [D,H,W,1] and spacing [3]; of a volume with laminae also landmarks [P,3] and, for
-      labels='mask', label [D,H,W].
-    steps, options: of `prepare`.
-    labels: 'cubes' of 3x3x3 voxels about the landmarks, as the paper, or 'mask': the label to the
-      nearest voxel.
-
-  Returns:
-    The record with image float32 [d,h,w,1], label uint8 [d,h,w], landmarks and spacing of the new
-    grid, and the preparation. A landmark outside of the crop stays, with no cube.
+  A landmark outside of the crop stays, without a cube. A record without landmarks keeps its label.
 
   Raises:
-    ValueError: as `prepare`; labels of another name; no lamina is left.
+    ValueError: see `prepare`; no lamina is left.
   """
-  if labels not in ('cubes', 'mask'):
-    raise ValueError(f"data.labels must be 'cubes' or 'mask', not {labels!r}.")
-  image, preparation = prepare(record.image[..., 0], record.spacing, steps, **options)
-  record = dataclasses.replace(record, image=image[..., None], spacing=preparation.spacing)
+  image, preparation = prepare(record.image[..., 0], record.spacing, options)
+  prepared = dataclasses.replace(record, image=image[..., None], spacing=preparation.spacing)
   if record.landmarks is not None:
     points = points_to_grid(record.landmarks, preparation)
-    label = (points_lib.cubes(points, image.shape) if labels == 'cubes' else
-             to_grid(record.label, preparation))
+    if options.labels == 'cubes':
+      label = landmark_tables.cubes(points, image.shape)
+    else:
+      assert record.label is not None  # records with landmarks have a label
+      label = to_grid(record.label, preparation)
     if not label.any():
-      raise ValueError(f'none of the {len(points)} laminae is left after {", ".join(steps)}; '
-                       'look at data.preparation and at the orientation of the volume.')
-    record = dataclasses.replace(record, landmarks=points.astype(np.float32), label=label)
-  return record, preparation
+      raise ValueError(f'none of the {len(points)} laminae is left after '
+                       f'{", ".join(options.steps)}; check data.preparation and the orientation of '
+                       'the volume.')
+    prepared = dataclasses.replace(prepared, landmarks=points.astype(np.float32), label=label)
+  return prepared, preparation
 
 
 # --------------------------------------------------------------------------------- there and back
 
 
 def _scale(array: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+  """Scales scores (floats) linearly and masks (integers) to the nearest voxel."""
   if array.dtype.kind == 'f':
     return resize.resize_bilinear(array, shape)
   return resize.resize_nearest(array, shape)
 
 
 def to_grid(array: np.ndarray, preparation: Preparation) -> np.ndarray:
-  """A mask (integers, nearest) or scores (floats, linear) [D,H,W] brought to the prepared grid."""
+  """A mask (integers, nearest) or scores (floats, linear) [D,H,W] on the prepared grid."""
   for step in preparation.steps:
     array = array[tuple(slice(a, a + n) for a, n in zip(step.start, step.size))]
     array = _scale(array, step.grid)
@@ -326,14 +332,14 @@ def to_grid(array: np.ndarray, preparation: Preparation) -> np.ndarray:
 
 
 def from_grid(array: np.ndarray, preparation: Preparation, fill: float = 0) -> np.ndarray:
-  """A prediction on the prepared grid, brought back to the grid of the volume.
+  """A prediction on the prepared grid, mapped back to the grid of the volume.
 
   Args:
-    array: [d,h,w], a mask (integers, to the nearest voxel) or scores (floats, linear).
+    array: [d,h,w], a mask (integers, nearest) or scores (floats, linear).
     fill: value of what was cropped.
 
   Returns:
-    [D,H,W] of the same dtype (scores float32).
+    [D,H,W] of the same dtype; scores are float32.
   """
   array = np.asarray(array)
   for step in reversed(preparation.steps):

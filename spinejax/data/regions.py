@@ -1,24 +1,24 @@
-"""Cells of the connected components of a label, computed once per case on the host."""
+"""Cells of the connected components of a label, computed on the host once per case."""
 import numpy as np
 from scipy import ndimage
 
-MAX_COMPONENTS = 255
+MAX_COMPONENTS = 255  # of a class; cells are uint8
 
 
 def component_cells(label: np.ndarray, num_classes: int) -> np.ndarray:
   """The nearest component of each class at every pixel: R_m of SEAM (Zhao et al., 2021, eq. 7).
 
-  Components are connected over faces, edges and corners (8 neighbours in two dimensions), numbered
-  from 1 in scan order; nearest is Euclidean in pixels. Component m of class n itself is
-  `(label == n) & (cells[..., n - 1] == m)`. Beyond 255 components of a class the smallest ones are
-  not numbered; their pixels fall to the nearest numbered one.
+  Components are connected over faces, edges and corners (8 neighbors in two dimensions) and
+  numbered from 1 in scan order. Nearest is by Euclidean distance in pixels. Component m of class n
+  is `(label == n) & (cells[..., n - 1] == m)`. If a class has more than 255 components, the
+  smallest ones get no number and their pixels belong to the nearest numbered one.
 
   Args:
     label: integers [...] of two or more dimensions, classes 0 (background) to num_classes - 1.
     num_classes: K, background included.
 
   Returns:
-    uint8 [...,K-1]: cells[...,n-1] belongs to class n and is 0 everywhere if the class is absent.
+    uint8 [...,K-1]: cells[..., n - 1] belongs to class n and is 0 everywhere if it is absent.
   """
   label = np.asarray(label)
   cells = np.zeros((*label.shape, num_classes - 1), np.uint8)

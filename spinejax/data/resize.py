@@ -1,4 +1,8 @@
-"""Resizing on the host, with half-pixel centers: position p of the output is (p + 1/2) s - 1/2."""
+"""Resizing of arrays on the host.
+
+Pixels are squares with their centers at whole numbers: output pixel p lies at (p + 1/2) s - 1/2 of
+the input, where s = old size / new size.
+"""
 import math
 from collections.abc import Sequence
 
@@ -6,7 +10,7 @@ import numpy as np
 
 
 def _taps(old: int, new: int, antialias: bool) -> tuple[np.ndarray, np.ndarray]:
-  """Input indices int [new,T] and weights float32 [new,T] of a triangle filter, rows sum to 1."""
+  """Input indices int [new,T] and weights float32 [new,T] of a triangle filter; rows sum to 1."""
   scale = old / new
   support = max(scale, 1.0) if antialias else 1.0
   center = (np.arange(new) + 0.5) * scale - 0.5
@@ -19,18 +23,18 @@ def _taps(old: int, new: int, antialias: bool) -> tuple[np.ndarray, np.ndarray]:
 
 def resize_bilinear(
     array: np.ndarray, size: Sequence[int], antialias: bool = False) -> np.ndarray:
-  """Resizes the first axes by linear interpolation, as many as `size` names.
+  """Resizes the first axes by linear interpolation.
 
-  Equal to PyTorch's interpolate(mode='bilinear', align_corners=False) and jax.image.resize; with
-  antialias, an axis that shrinks is filtered by a triangle as wide as the scale, as pillow does.
+  Equals PyTorch's interpolate(mode='bilinear', align_corners=False) and jax.image.resize.
 
   Args:
-    array: [H,W,...] of integers or floats, or [D,H,W,...].
-    size: (height, width) of the result, or (depth, height, width).
-    antialias: filter where shrinking.
+    array: [H,W,...] or [D,H,W,...], integers or floats.
+    size: (height, width) or (depth, height, width) of the result.
+    antialias: whether an axis that shrinks is filtered by a triangle as wide as the scale, as
+      pillow does.
 
   Returns:
-    [*size,...]: float32, or uint8 rounded half up if the input is uint8.
+    [*size,...] float32; uint8, rounded half up, if the input is uint8.
   """
   array = np.asarray(array)
   result = array.astype(np.float32)
@@ -45,7 +49,7 @@ def resize_bilinear(
 
 
 def resize_nearest(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Resizes [H,W,...] or [D,H,W,...] to [*size,...] by the pixel under each new center.
+  """Resizes [H,W,...] or [D,H,W,...] to [*size,...] by the pixel at each new center.
 
   Keeps the dtype.
   """
@@ -55,5 +59,5 @@ def resize_nearest(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Brings an image [*S,C] to the network's size, linear and antialiased; keeps its dtype."""
+  """Resizes an image [*S,C] to the network's size, linearly with antialiasing; keeps its dtype."""
   return resize_bilinear(image, size, antialias=True)

@@ -3,36 +3,29 @@ import hashlib
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 SPLITS = ('train', 'validation', 'test')
 
-Split = dict[str, list[int]]
+Split = dict[str, list[int]]  # indices of the cases of each set, in order
 
 
 def patients_of(split: Split, patients: Sequence[str]) -> dict[str, list[str]]:
-  """The patients of each set in order: what a split file holds."""
+  """The patients of each set in alphabetical order, as a split file holds them."""
   return {name: sorted({patients[i] for i in split[name]}) for name in SPLITS}
 
 
-def _shuffled(patients: Iterable[str], seed: int) -> list[str]:
-  """Patients in an order that depends on the seed and each id alone, on every platform."""
-  return sorted(set(patients),
-                key=lambda patient: hashlib.sha256(f'{seed}/{patient}'.encode()).digest())
-
-
 def _count(amount: float, total: int, field: str) -> int:
-  """Number of patients of a count (whole) or a fraction of the total (below 1)."""
+  """A number of patients, given as a whole number or as a fraction of the total below 1."""
   if 0 < amount < 1:
     return max(1, round(amount * total))
   if amount < 0 or amount != int(amount):
-    raise ValueError(f'{field} must be a number of patients or a fraction below 1, '
-                     f'not {amount}.')
+    raise ValueError(f'{field} must be a number of patients or a fraction below 1, not {amount}.')
   return int(amount)
 
 
 def _check_disjoint(split: Split, patients: Sequence[str], where: str) -> Split:
-  """Returns the split, or names the patients that are in two sets."""
+  """Returns the split. Raises ValueError if a patient is in two sets."""
   seen: dict[str, str] = {}
   for name in SPLITS:
     for index in split[name]:
@@ -44,21 +37,18 @@ def _check_disjoint(split: Split, patients: Sequence[str], where: str) -> Split:
 
 
 def read_split(path: str | os.PathLike, names: Sequence[str], patients: Sequence[str]) -> Split:
-  """Reads {"train": [ids], "validation": [ids], "test": [ids]}; a set left out is empty.
+  """Reads a JSON file {"train": [ids], "validation": [ids], "test": [ids]}.
 
-  An id is a patient (all of its cases) or else the name of a case. Cases that no set names are not
-  used.
+  An id is a patient, which stands for all of its cases, or else the name of a case. A missing set
+  is empty. Cases in no set are not used.
 
   Args:
-    path: JSON file.
+    path: file.
     names, patients: of every case.
-
-  Returns:
-    Indices of the cases of each set, in order.
 
   Raises:
     FileNotFoundError: there is no such file.
-    ValueError: not such a file, unknown ids, a patient in two sets.
+    ValueError: the file has another form, an id is unknown, or a patient is in two sets.
   """
   path = pathlib.Path(path)
   if not path.is_file():
@@ -76,34 +66,31 @@ def read_split(path: str | os.PathLike, names: Sequence[str], patients: Sequence
     cases[patient] = [index for index, other in enumerate(patients) if other == patient]
   unknown = [i for name in SPLITS for i in ids[name] if i not in cases]
   if unknown:
+    rest = f' (and {len(unknown) - 5} more)' if len(unknown) > 5 else ''
     raise ValueError(f'{path}: no patient or case is called '
-                     f'{", ".join(i[:80] for i in unknown[:5])}'
-                     + (f' (and {len(unknown) - 5} more).' if len(unknown) > 5 else '.'))
+                     f'{", ".join(i[:80] for i in unknown[:5])}{rest}.')
   split = {name: sorted({index for i in ids[name] for index in cases[i]}) for name in SPLITS}
   return _check_disjoint(split, patients, str(path))
 
 
-def split_patients(
-    patients: Sequence[str], num_train: float, num_validation: float, num_test: float,
-    seed: int) -> Split:
+def split_patients(patients: Sequence[str], num_train: float, num_validation: float,
+                   num_test: float, seed: int) -> Split:
   """Draws the sets by patient.
 
-  The test set is drawn first, then validation, then training, so that the size of one never changes
-  the sets before it.
+  The order of the patients depends on the seed and their ids only, so it is the same on every
+  machine. The test set is drawn first, then validation, then training, so the size of a set never
+  changes the sets before it.
 
   Args:
     patients: patient of every case.
-    num_train, num_validation, num_test: numbers of patients, or fractions below 1 of all (at least
-      one patient); num_train = 0 takes all that are left.
+    num_train, num_validation, num_test: numbers of patients, or fractions of all below 1, which
+      give at least one patient. num_train = 0 takes all that are left.
     seed: of the draw.
 
-  Returns:
-    Indices of the cases of each set, in order.
-
   Raises:
-    ValueError: fewer patients than asked for.
+    ValueError: there are fewer patients than asked for.
   """
-  order = _shuffled(patients, seed)
+  order = sorted(set(patients), key=lambda p: hashlib.sha256(f'{seed}/{p}'.encode()).digest())
   test = _count(num_test, len(order), 'num_test')
   validation = _count(num_validation, len(order), 'num_validation')
   train = _count(num_train, len(order), 'num_train')
@@ -119,22 +106,14 @@ def split_patients(
           for name in SPLITS}
 
 
-def make_split(
-    names: Sequence[str],
-    patients: Sequence[str],
-    own: Sequence[str] = (),
-    *,
-    split_file: str = '',
-    num_train: float = 0,
-    num_validation: float = 0,
-    num_test: float = 0,
-    seed: int = 0,
-) -> Split:
-  """The sets of a dataset, by the first of these that applies.
+def make_split(names: Sequence[str], patients: Sequence[str], own: Sequence[str] = (), *,
+               split_file: str = '', num_train: float = 0, num_validation: float = 0,
+               num_test: float = 0, seed: int = 0) -> Split:
+  """The sets of a dataset, by the first of these rules that applies.
 
   1. `split_file`, see `read_split`.
-  2. The dataset's own sets: `own` names the set of every case. num_train and num_test are not
-     looked at; without a validation set of its own, num_validation patients leave training for it.
+  2. The sets of the dataset itself: `own` names the set of every case. num_train and num_test are
+     ignored. If there is no validation set, num_validation patients are drawn from training.
   3. A seeded draw, see `split_patients`.
 
   Args:
@@ -142,11 +121,8 @@ def make_split(
     own: 'train', 'validation' or 'test' for every case, or empty.
     split_file, num_train, num_validation, num_test, seed: fields of config.data.
 
-  Returns:
-    Indices of the cases of each set, in order; no patient is in two sets.
-
   Raises:
-    FileNotFoundError, ValueError: sizes that do not fit, a faulty file, a patient in two sets.
+    FileNotFoundError, ValueError: see `read_split` and `split_patients`; a patient is in two sets.
   """
   if split_file:
     return read_split(split_file, names, patients)

@@ -38,7 +38,7 @@ def built(tmp_path, classes=CLASSES, fields=None, **options):
 
 def command(*arguments):
   return subprocess.run(
-      [sys.executable, '-m', 'spinejax.data.build', *map(str, arguments)], cwd=ROOT, text=True,
+      [sys.executable, '-m', 'spinejax', 'build', *map(str, arguments)], cwd=ROOT, text=True,
       capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT), 'COLUMNS': '120'})
 
 
@@ -184,7 +184,7 @@ def test_damaged_and_foreign_datasets_are_refused(tmp_path):
       folders.data_config(directory, name='built', **fields))
   with pytest.raises(FileNotFoundError, match='no such folder'):
     load(tmp_path / 'absent')
-  with pytest.raises(ValueError, match='not a dataset of python -m spinejax.data.build'):
+  with pytest.raises(ValueError, match='not a dataset of spinejax build'):
     load(tmp_path / 'in')
   with pytest.raises(ValueError, match=r'has the classes .* set --config.data.classes='):
     load(tmp_path / 'out', classes=('background', 'x', 'y', 'z'))
@@ -207,7 +207,7 @@ def test_command_needs_no_tensorflow_and_ends_with_how_to_train(tmp_path):
                  '--classes=background, a,b,c', '--num_validation=1', '--num_test=1')
   assert done.returncode == 0, done.stderr
   assert re.search(r'validation +│ 1 +│ 1 +│ 64 x 32', done.stdout)
-  line, = [line for line in done.stdout.split('\n') if 'spinejax.main' in line]
+  line, = [line for line in done.stdout.split('\n') if 'spinejax train' in line]
   words = shlex.split(line)
   assert f'--config.data.directory={tmp_path / "out"}' in words
   assert "--config.data.classes=('background', 'a', 'b', 'c')" in words
@@ -238,10 +238,10 @@ def test_command_errors_are_lines_and_a_status(tmp_path):
       f'{tmp_path / "in/images/case_00.png"}: the file is empty.\n')
 
 
-def test_command_line_quotes_awkward_names():
-  line = build._train_command(pathlib.Path('/a b/o$t'), ('back"ground', "a'b$c"), 3)
-  words = subprocess.run(['bash', '-c', f'printf "%s\\n" {line.removeprefix("python -m ")}'],
-                         text=True, capture_output=True, check=True).stdout.split('\n')
+def test_the_train_command_quotes_awkward_names():
+  line = build.train_command(pathlib.Path('/a b/o$t'), ('back"ground', "a'b$c"), 3, False)
+  words = subprocess.run(['bash', '-c', f'printf "%s\\n" {line}'], text=True, capture_output=True,
+                         check=True).stdout.split('\n')
   assert '--config.data.directory=/a b/o$t' in words
   assert f'--config.data.classes={("back" + chr(34) + "ground", "a" + chr(39) + "b$c")}' in words
   assert '--config.data.channels=3' in words

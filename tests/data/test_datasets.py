@@ -1,4 +1,6 @@
 """Datasets by name: own folders, phantoms, and what is refused."""
+import types
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -114,8 +116,8 @@ def test_description_is_json_of_plain_values(tmp_path):
     (dict(directory=''), ValueError, 'needs data.directory'),
     (dict(directory='absent'), FileNotFoundError, 'absent: there is no such folder'),
     (dict(classes=('a', 'b')), ValueError, 'values 2, 3, but the labels are 0 to 1. There are 2 '
-     'more faults; python -m spinejax.data.build'),
-    (dict(label_map=(0, 1, 2, 9)), ValueError, 'leads outside the 4 classes'),
+     'more faults; spinejax build'),
+    (dict(label_map=(0, 1, 2, 9)), ValueError, 'has a class outside of the 4 classes'),
     (dict(palette='000000'), ValueError, '1 colors for 4 labels'),
     (dict(palette='zz'), ValueError, 'hexadecimal'),
     (dict(channels=2), ValueError, 'must be 1'),
@@ -141,8 +143,8 @@ def rendered(monkeypatch):
     seeds.append(seed)
     rng = np.random.default_rng(seed)
     image, label = folders.draw_case(rng, shape, 4)
-    return dict(image=image, clean=image, label=label, fov=label >= 0,
-                truth={'spacing': (0.2 * difficulty, 0.4)})
+    truth = types.SimpleNamespace(spacing=(0.2 * difficulty, 0.4))
+    return types.SimpleNamespace(image=image, label=label, truth=truth)
 
   monkeypatch.setattr(phantoms, 'vpi', vpi)
   return seeds
@@ -174,12 +176,6 @@ def test_test_phantoms_do_not_depend_on_the_training_set(rendered):
   assert sources[0]['test'].fingerprint != phantom(difficulty=2.0)['test'].fingerprint
 
 
-def test_binary_phantoms(rendered):
-  dataset = phantom(classes=('background', 'bone'), label_map=(0, 1, 1, 1), channels=3)
-  assert np.unique(dataset['test'][0].label).tolist() == [0, 1]
-  assert dataset['test'][0].image.shape == (128, 32, 3)
-
-
 @pytest.mark.parametrize('fields, words', [
     (dict(num_train=0.5), 'num_train must be a whole number of phantoms'),
     (dict(num_test=-1), 'num_test must be'), (dict(num_train=0), 'has no training case'),
@@ -190,7 +186,17 @@ def test_phantoms_that_do_not_fit(rendered, fields, words):
     phantom(**fields)
 
 
-def test_the_real_phantom():
-  record = load('', name='vpi_phantom', num_train=1)['train'][0]
-  assert record.image.shape == (128, 32, 1) and record.label.shape == (128, 32)
-  assert record.spacing.shape == (2,) and np.all(record.spacing > 0)
+@pytest.mark.parametrize('name, size, angle', [
+    ('vpi_phantom', (128, 32), 'uca'), ('xray_phantom', (128, 32), 'centerline_cobb'),
+    ('volume_phantom', (48, 16, 8), 'center_of_lamina')])
+def test_records_of_phantoms(name, size, angle):
+  config = folders.volume_config if len(size) == 3 else folders.data_config
+  fields = dict(classes=('background', 'bone'), label_map=(0, 1, 1, 1)[:3 + (name[0] == 'v')],
+                channels=3) if len(size) == 2 else {}
+  record = datasets.load_dataset(config(
+      '', name=name, num_train=1, render_size=size, **fields))['train'][0]
+  assert record.image.shape == (*size, fields.get('channels', 1)) and record.label.shape == size
+  assert np.unique(record.label).tolist() == [0, 1]
+  assert record.spacing.shape == (len(size),) and (record.spacing > 0).all()
+  assert record.true_angles[angle] >= 0
+  assert (record.landmarks is None) == (record.region is None) == (len(size) == 2)

@@ -5,6 +5,7 @@ import pytest
 from spinejax import phantoms
 from spinejax.data import preparation
 from spinejax.data import resize
+from spinejax.data.preparation import Options
 from spinejax.readers import volumes
 from spinejax.readers.records import Record
 
@@ -54,8 +55,8 @@ def test_the_interface_is_cut_halfway_down():
 @pytest.mark.parametrize('layer, spacing, words', [
     (3.0, np.nan, "the spacing of the volume is unknown, so a layer in mm"),
     (19.0, 1.0, 'a top layer of 19 mm leaves nothing of a volume of 20 mm'),
-    ('skin', 1.0, "data.top_layer must be a number from 0, not 'skin'"),
-    (-1, 1.0, 'must be a number from 0')])
+    ('skin', 1.0, "data.top_layer must be a number of at least 0, not 'skin'"),
+    (-1, 1.0, 'must be a number of at least 0')])
 def test_top_layers_that_are_refused(layer, spacing, words):
   with pytest.raises(ValueError, match=words):
     preparation.crop_top_layer(np.ones((4, 5, 20)), [1, 1, spacing], layer)
@@ -99,7 +100,7 @@ def test_speckle_has_no_column():
 
 @pytest.mark.parametrize('width, spacing, words', [
     (60.0, np.nan, 'the spacing of the volume is unknown, so a region cannot be given in mm'),
-    (0, 1.0, 'data.column_width must be positive'), (None, 1.0, 'must be a number from 0')])
+    (0, 1.0, 'data.column_width must be positive'), (None, 1.0, 'must be a number of at least 0')])
 def test_widths_that_are_refused(width, spacing, words):
   with pytest.raises(ValueError, match=words):
     preparation.crop_to_column(column_volume(), (1, spacing, 1), width)
@@ -115,13 +116,13 @@ def test_z_score():
 
 
 @pytest.mark.parametrize('steps, shape, words', [
-    (('crop',), (4, 4, 4), 'names steps out of crop_top_layer, crop_to_column, rescale, z_score'),
+    (('crop',), (4, 4, 4), 'must name steps out of crop_top_layer, crop_to_column, rescale, z_score'),
     (('rescale', 'rescale'), (4, 4, 4), 'each once at most'),
     ((), (4, 4, 5), r"takes \(4, 4, 5\); add 'rescale' to data.preparation"),
     (('rescale',), (4, 4), 'must be three positive numbers')])
 def test_steps_that_are_refused(steps, shape, words):
   with pytest.raises(ValueError, match=words):
-    preparation.prepare(np.ones((4, 4, 4)), UNKNOWN, steps, shape=shape)
+    preparation.prepare(np.ones((4, 4, 4)), UNKNOWN, Options(steps, shape))
 
 
 # ----------------------------------------------------------------------------------- there and back
@@ -131,7 +132,7 @@ def test_points_by_hand():
   """Crop 4 of 20 in depth, then 16 -> 8: voxel z becomes (z - 4 + 1/2) / 2 - 1/2."""
   image = np.random.default_rng(0).uniform(size=(6, 10, 20)).astype(np.float32)
   prepared, done = preparation.prepare(
-      image, (1, 2, 0.5), ('crop_top_layer', 'rescale'), shape=(12, 5, 8), top_layer=2.0)
+      image, (1, 2, 0.5), Options(('crop_top_layer', 'rescale'), (12, 5, 8), top_layer=2.0))
   np.testing.assert_array_equal(
       prepared, resize.resize_bilinear(image[:, :, 4:], (12, 5, 8)))
   np.testing.assert_allclose(done.spacing, [0.5, 4, 1])
@@ -145,7 +146,8 @@ def test_points_by_hand():
 def test_a_mask_there_and_back():
   image = column_volume(18)
   mask = np.random.default_rng(0).integers(0, 3, image.shape).astype(np.uint8)
-  _, done = preparation.prepare(image, (1, 1, 1), CROPS, shape=(120, 22, 16), column_width=11.0)
+  _, done = preparation.prepare(
+      image, (1, 1, 1), Options(CROPS, (120, 22, 16), column_width=11.0))
   start, size = done.steps[1].start[1], done.steps[1].size[1]
   assert (start, size) == (13, 11)  # twice as fine: the way back is exact
   grid = preparation.to_grid(mask, done)
@@ -174,7 +176,7 @@ def test_cubes_on_the_scaled_grid_by_hand():
   """9 -> 6 voxels an axis: voxel 4 goes to 2.5 and so to voxel 3, 0 to -1/6, 8 to 5 1/6."""
   image = np.random.default_rng(0).uniform(size=(9, 9, 9))
   record, _ = preparation.prepare_record(
-      record_of(image, [[4, 4, 4], [0, 8, 0]], (1, 2, 3)), ('rescale',), shape=(6, 6, 6))
+      record_of(image, [[4, 4, 4], [0, 8, 0]], (1, 2, 3)), Options(('rescale',), (6, 6, 6)))
   expected = np.zeros((6, 6, 6), np.uint8)
   expected[2:5, 2:5, 2:5] = 1
   expected[0:2, 4:6, 0:2] = 1
@@ -189,39 +191,35 @@ def test_masks_on_the_scaled_grid():
   label = np.zeros((4, 4, 4), np.uint8)
   label[:2, :2, 2:] = 1
   record, _ = preparation.prepare_record(
-      record_of(np.ones((4, 4, 4)), [[0.5, 0.5, 2.5]], label=label), ('rescale',), shape=(2, 2, 2),
-      labels='mask')
+      record_of(np.ones((4, 4, 4)), [[0.5, 0.5, 2.5]], label=label),
+      Options(('rescale',), (2, 2, 2), labels='mask'))
   assert np.argwhere(record.label).tolist() == [[0, 0, 1]]
 
 
 def test_a_lamina_outside_of_the_crop_has_no_cube():
   image = np.random.default_rng(0).uniform(size=(8, 8, 8))
-  options = dict(steps=('crop_top_layer', 'rescale'), shape=(8, 8, 4), top_layer=4)
-  record, _ = preparation.prepare_record(record_of(image, [[4, 4, 1], [4, 4, 6]]), **options)
+  options = Options(('crop_top_layer', 'rescale'), (8, 8, 4), top_layer=4)
+  record, _ = preparation.prepare_record(record_of(image, [[4, 4, 1], [4, 4, 6]]), options)
   np.testing.assert_array_equal(record.landmarks, [[4, 4, -3], [4, 4, 2]])
   assert record.label.sum() == 27
   with pytest.raises(ValueError, match='none of the 1 laminae is left after crop_top_layer, resc'):
-    preparation.prepare_record(record_of(image, [[4, 4, 1]]), **options)
+    preparation.prepare_record(record_of(image, [[4, 4, 1]]), options)
   with pytest.raises(ValueError, match="data.labels must be 'cubes' or 'mask', not 'points'"):
-    preparation.prepare_record(record_of(image, [[4, 4, 1]]), labels='points', **options)
+    Options(('rescale',), (8, 8, 4), labels='points')
 
 
 def test_a_volume_to_predict_has_no_label():
   image = np.random.default_rng(0).uniform(size=(4, 4, 4))
   record, _ = preparation.prepare_record(
-      Record('a', 'b', image[..., None], None, UNKNOWN), ('rescale',), shape=(2, 2, 2))
+      Record('a', 'b', image[..., None], None, UNKNOWN), Options(('rescale',), (2, 2, 2)))
   assert record.label is None and record.image.shape == (2, 2, 2, 1)
   assert np.isnan(record.spacing).all()
 
 
 def test_options_of_a_config():
-  config = dict(image_size=[4, 5, 6])
-  assert preparation.options_of(config) == dict(
-      steps=('rescale',), shape=(4, 5, 6), top_layer='interface', column_width=60.0,
-      labels='cubes')
-  config.update(preparation=preparation.STEPS, top_layer=3.0, labels='mask')
-  found = preparation.options_of(config)
-  assert found['steps'] == CROPS and (found['top_layer'], found['labels']) == (3.0, 'mask')
+  config = dict(image_size=[4, 5, 6], preparation=preparation.STEPS, top_layer=3.0,
+                column_width=50.0, labels='mask')
+  assert preparation.options_of(config) == Options(CROPS, (4, 5, 6), 3.0, 50.0, 'mask')
 
 
 # ------------------------------------------------------------------------------- phantoms and real
@@ -230,7 +228,7 @@ def test_options_of_a_config():
 def test_the_phantom_keeps_its_laminae(case):
   spacing, points = np.float32(case.truth.spacing), case.landmarks
   record, done = preparation.prepare_record(
-      record_of(case.image, points, spacing), CROPS, shape=(48, 24, 12), column_width=50.0)
+      record_of(case.image, points, spacing), Options(CROPS, (48, 24, 12), column_width=50.0))
   top, column, _ = done.steps
   assert top.start[2] * spacing[2] < points[:, 2].min() * spacing[2]
   assert not column.note and column.size[1] < case.image.shape[1]
@@ -250,8 +248,8 @@ def test_the_real_volume(tmp_path, shared):
   path = shared / 'data/plus_spine_phantom_us/SpinePhantomFreehandReconstructed.mha'
   volume = volumes.read_volume(path, 'RIA')
   prepared, done = preparation.prepare(
-      volume.array, volume.spacing, preparation.STEPS, shape=(48, 24, 16), top_layer=18.0,
-      column_width=25.0)
+      volume.array, volume.spacing,
+      Options(preparation.STEPS, (48, 24, 16), top_layer=18.0, column_width=25.0))
   top, column, *_ = done.steps
   assert top.start == (0, 0, 36) and not column.note
   assert column.start[1] in range(50, 57) and column.size[1] in range(50, 56)

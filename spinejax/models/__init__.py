@@ -1,4 +1,4 @@
-"""Networks: pure Linen modules from a normalized image to a dict with `logits`."""
+"""Networks: Linen modules that map a normalized image to a dict with `logits`."""
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
@@ -6,11 +6,16 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from spinejax.models.baselines import CCNet, EMANet, NonLocalNet, PPMU, PSANet, UNetS5D16
+from spinejax.models.ccnet import CCNet
+from spinejax.models.emanet import EMANet
 from spinejax.models.fpn import FPN
+from spinejax.models.nonlocal_net import NonLocalNet
+from spinejax.models.ppmu import PPMU
+from spinejax.models.psanet import PSANet
 from spinejax.models.sadanet import DANet, SADANet
 from spinejax.models.seam import SEAM
 from spinejax.models.unet import UNet
+from spinejax.models.unet_s5d16 import UNetS5D16
 from spinejax.models.wave_ct import WaveCT
 from spinejax.models.xception_unet import XceptionUNet
 
@@ -29,16 +34,15 @@ MODELS = {
     'wave_ct': WaveCT,
     'xception_unet': XceptionUNet,
 }
-# Modules whose parameters stay as initialized: they have no gradient, and optimizers do not decay
-# them.
+# Modules without a gradient. Their parameters stay as initialized, and optimizers do not decay them.
 FROZEN = ('ema_mid_conv',)
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 
 
 def create_model(config: Mapping[str, Any]) -> nn.Module:
-  """The network `config['name']` with the other entries as its fields; None keeps its default.
+  """Creates the network `config['name']` with the other entries as its fields.
 
-  `init({'params': key, 'dropout': key}, image, train=True)` makes every parameter;
+  `init({'params': key, 'dropout': key}, image, train=True)` creates all parameters.
   `apply(variables, image, train=False)` uses the running statistics. Both take images [N,H,W,C] of
   any size.
 
@@ -46,20 +50,22 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
     config: name, num_classes, dtype ('float32' or 'bfloat16') and the fields of the module.
 
   Raises:
-    ValueError: an unknown name, field or dtype; the sentence names what exists.
+    ValueError: the name, a field or the dtype is unknown.
   """
-  fields = {name: value for name, value in dict(config).items() if value is not None}
+  fields = dict(config)
   name = fields.pop('name', None)
   if name not in MODELS:
     raise ValueError(f'config.model.name must be one of {", ".join(MODELS)}, not {name!r}.')
   known = {field.name for field in dataclasses.fields(MODELS[name])} - {'parent', 'name'}
   unknown = sorted(fields.keys() - known)
   if unknown:
-    raise ValueError(f'config.model.{unknown[0]}: {name} has no such field; it has '
+    raise ValueError(f'config.model.{unknown[0]}: {name} has no such field. Its fields are '
                      f'{", ".join(sorted(known))}.')
   dtype = fields.get('dtype', 'float32')
   if dtype not in DTYPES:
     raise ValueError(f'config.model.dtype must be one of {", ".join(DTYPES)}, not {dtype!r}.')
-  if fields.get('num_classes', 0) < 1:
-    raise ValueError('config.model.num_classes must be the number of logits, at least 1.')
+  num_classes = fields.get('num_classes')
+  if not isinstance(num_classes, int) or num_classes < 1:
+    raise ValueError('config.model.num_classes must be the number of logits, at least 1, '
+                     f'not {num_classes!r}.')
   return MODELS[name](**{**fields, 'dtype': DTYPES[dtype]})

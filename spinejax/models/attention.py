@@ -1,10 +1,11 @@
 """Attention modules of SADANet, SEAM and their baselines, on maps [N,H,W,C].
 
-Maps of any size pass, single rows, columns and pixels too. Parameters carry the names of
+Maps may have any size, also a single row, column or pixel. Parameters have the names of
 MMSegmentation's modules. Energies, softmaxes and the products with them are float32; `dtype` is
-that of the convolutions, and results have the dtype of the map that came in.
+that of the convolutions. Results have the dtype of the input.
 """
 from collections.abc import Sequence
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -12,15 +13,16 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
+from spinejax.models import cpu_kernels
 from spinejax.models import layers
 
 Array = jax.Array
 Dtype = Any
 
-# Up to so many weights an example, `attend` keeps the whole matrix; above, it works through so many
-# queries at a time, which on CPU stay in the cache.
+# Attention with more weights than this per example is computed in chunks of queries. The limit is
+# set by memory, and on CPU by the size of the cache.
 _MAX_WEIGHTS, _MAX_WEIGHTS_ON_CPU = 2 ** 24, 2 ** 21
-_CHUNK = 512
+_CHUNK = 512  # queries in a chunk
 
 
 def attend(query: Array, key: Array, value: Array, *, scale: float = 1.0,
@@ -32,23 +34,29 @@ def attend(query: Array, key: Array, value: Array, *, scale: float = 1.0,
     key: [N,Q,C].
     value: [N,Q,D].
     scale: of the energies.
-    chunk: so many queries at a time, whose weights are computed again in the backward pass, so
-      that none of the P x Q weights are kept. None chooses 512 if P Q > 2^24, on CPU 2^21, else
-      P, the whole matrix at once. Values and gradients are the same for any chunk.
+    chunk: number of queries to process at a time. The backward pass computes their weights again,
+      so the P x Q weights are not stored. None chooses 512 if P Q > 2^24, on CPU 2^21, and
+      otherwise P. Values and gradients are the same for any chunk.
 
   Returns:
     float32 [N,P,D].
   """
   query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
+  n, positions, channels = query.shape
+  if chunk is None:
+    num_weights = positions * key.shape[1]
+    whole = functools.partial(attend, scale=scale, chunk=positions)
+    chunked = functools.partial(attend, scale=scale, chunk=_CHUNK)
+    if num_weights > _MAX_WEIGHTS:
+      return chunked(query, key, value)
+    if num_weights > _MAX_WEIGHTS_ON_CPU:
+      return cpu_kernels.dispatch(cpu=chunked, default=whole)(query, key, value)
+    return whole(query, key, value)
 
-  def attend_chunk(query):
+  def attend_chunk(query: Array) -> Array:
     weights = nn.softmax(scale * jnp.einsum('npc,nqc->npq', query, key))
     return jnp.einsum('npq,nqd->npd', weights, value)
 
-  n, positions, channels = query.shape
-  if chunk is None:
-    most = _MAX_WEIGHTS_ON_CPU if jax.default_backend() == 'cpu' else _MAX_WEIGHTS
-    chunk = _CHUNK if positions * key.shape[1] > most else positions
   if chunk >= positions:
     return attend_chunk(query)
   count = -(-positions // chunk)
@@ -210,7 +218,7 @@ class StructureAffinity(nn.Module):
     rebuilt = jnp.einsum('nck,npk->npc', weights, structure).reshape(n, h, w, -1)
     rebuilt = layers.Conv(channels, 1, dtype=self.dtype, name='delta')(rebuilt)
     z = layers.ConvNorm(channels, axis_name=self.axis_name, dtype=self.dtype, name='rho')(
-        [rebuilt, v], train=train)
+        jnp.concatenate([rebuilt, v.astype(rebuilt.dtype)], -1), train=train)
     return z, key
 
 

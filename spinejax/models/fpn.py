@@ -1,13 +1,14 @@
 """Panoptic FPN: a feature pyramid on a ResNet and its semantic head."""
 from collections.abc import Sequence
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from spinejax.models import layers
+from spinejax.models import resizing
 from spinejax.models import resnet
 
 
@@ -22,22 +23,20 @@ class FPNNeck(nn.Module):
 
   @nn.compact
   def __call__(self, inputs: Sequence[jax.Array]) -> list[jax.Array]:
-    init = nn.initializers.xavier_uniform()
-    laterals = [
-        layers.Conv(self.features, 1, kernel_init=init, dtype=self.dtype,
-                    name=f'lateral_convs_{i}')(x) for i, x in enumerate(inputs)]
+    conv = functools.partial(layers.Conv, self.features, dtype=self.dtype,
+                             kernel_init=nn.initializers.xavier_uniform())
+    laterals = [conv(kernel_size=1, name=f'lateral_convs_{i}')(x) for i, x in enumerate(inputs)]
     for i in range(len(laterals) - 1, 0, -1):
       factor = laterals[i - 1].shape[1] // laterals[i].shape[1]
-      laterals[i - 1] += layers.upsample_nearest(laterals[i], factor)
-    return [layers.Conv(self.features, 3, kernel_init=init, dtype=self.dtype,
-                        name=f'fpn_convs_{i}')(x) for i, x in enumerate(laterals)]
+      laterals[i - 1] += resizing.upsample_nearest(laterals[i], factor)
+    return [conv(name=f'fpn_convs_{i}')(x) for i, x in enumerate(laterals)]
 
 
 class FPNHead(nn.Module):
-  """Semantic head of panoptic FPN (Kirillov et al., 2019): every level to stride 4, summed.
+  """Semantic head of panoptic FPN (Kirillov et al., 2019): every level at stride 4, summed.
 
-  Level i is convolved (3x3, batch norm, ReLU) and doubled bilinearly as often as its size asks,
-  once without doubling at the finest. Takes [N,h_i,w_i,C], fine to coarse; returns
+  Each level is convolved (3x3, batch norm, ReLU) and doubled bilinearly until it has the size of
+  the finest. The finest is convolved once. Takes [N,h_i,w_i,C], fine to coarse; returns
   [N,h_0,w_0,features].
   """
   features: int = 128
@@ -53,7 +52,7 @@ class FPNHead(nn.Module):
         x = layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype,
                             name=f'scale_heads_{level}_{2 * step}')(x, train=train)
         if doublings:
-          x = layers.upsample_bilinear(x)
+          x = resizing.upsample_bilinear(x)
       levels.append(x)
     return functools.reduce(jnp.add, levels)
 
@@ -64,7 +63,7 @@ class FPN(nn.Module):
   ResNet, `FPNNeck`, `FPNHead`, dropout of whole channels and a 1x1 classifier, as in
   MMSegmentation. Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]}, resized
   bilinearly from stride 4. An image whose size is not a multiple of 32 is extended by its last row
-  and column and the logits are cropped.
+  and column, and the logits are cropped.
   """
   num_classes: int
   backbone: str = 'resnet50_v1c'
@@ -75,21 +74,14 @@ class FPN(nn.Module):
   dropout: float = 0.1
   axis_name: str | None = None
   dtype: Any = jnp.float32
+  size_multiple: ClassVar[int] = 32
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-    return self._classify(self._features(image, train), image, train)
-
-  def _features(self, image: jax.Array, train: bool) -> jax.Array:
-    """The fused map [N,h,w,head_features] at stride 4 of the padded image."""
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
     stages = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
-                           name='backbone')(layers.pad_to_multiple(image, 32), train=train)
+                           name='backbone')(resizing.pad_to_multiple(image, self.size_multiple), train=train)
     levels = FPNNeck(self.neck_features, self.dtype, name='neck')(stages)
-    return FPNHead(self.head_features, **shared, name='decode_head')(levels, train=train)
-
-  def _classify(self, x: jax.Array, image: jax.Array, train: bool) -> dict[str, jax.Array]:
-    """Logits of the fused map, at the size of the image."""
+    x = FPNHead(self.head_features, **shared, name='decode_head')(levels, train=train)
     logits = layers.classify(x, self.num_classes, self.dropout, train=train, name='classifier')
-    logits = layers.upsample_bilinear(logits, 4)
-    return {'logits': layers.crop(logits, image.shape[1:-1])}
+    return {'logits': resizing.crop(resizing.upsample_bilinear(logits, 4), image.shape[1:-1])}

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from spinejax.models import layers
+from spinejax.models import resizing
 
-# (blocks of each stage, deep stem)
+# Blocks of each stage, and whether the stem is deep.
 BACKBONES = {
     'resnet50_v1c': ((3, 4, 6, 3), True),
     'resnet101_v1c': ((3, 4, 23, 3), True),
@@ -23,10 +24,10 @@ _STAGES = {
 
 
 class Bottleneck(nn.Module):
-  """relu(x + conv1x1(conv3x3(conv1x1(x)))), the stride on the 3x3 ("pytorch style").
+  """relu(x + conv1x1(conv3x3(conv1x1(x)))) with the stride in the 3x3, as in PyTorch.
 
-  [N,H,W,C] -> [N,H/stride,W/stride,4 width]; the shortcut is a 1x1 convolution and batch norm
-  where the shape changes.
+  [N,H,W,C] -> [N,H/stride,W/stride,4 width]. Where the shape changes, the shortcut is a 1x1
+  convolution with batch norm.
   """
   width: int
   stride: int = 1
@@ -36,8 +37,8 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    def conv_norm(y, features, window, stride, dilation, conv_name, norm_name):
-      y = layers.Conv(features, window, stride, dilation, use_bias=False, dtype=self.dtype,
+    def conv_norm(y, features, kernel_size, stride, dilation, conv_name, norm_name):
+      y = layers.Conv(features, kernel_size, stride, dilation, use_bias=False, dtype=self.dtype,
                       name=conv_name)(y)
       return layers.BatchNorm(self.axis_name, dtype=self.dtype, name=norm_name)(y, train=train)
 
@@ -52,9 +53,10 @@ class Bottleneck(nn.Module):
 class ResNet(nn.Module):
   """ResNet (He et al., 2016) of bottlenecks, as MMSegmentation's ResNet and ResNetV1c.
 
-  A "V1c" stem is three 3x3 convolutions (width/2, width/2, width channels; the first at stride 2),
-  a plain one a 7x7 at stride 2; a 3x3 max-pool at stride 2 follows. At output stride 16 or 8 the
-  last stages are dilated instead of strided, the first block of a dilated stage by half.
+  A "V1c" stem is three 3x3 convolutions (width/2, width/2, width channels; the first at stride 2).
+  A plain stem is a 7x7 convolution at stride 2. A 3x3 max-pooling at stride 2 follows. At output
+  stride 16 or 8 the last stages are dilated instead of strided, and the first block of a dilated
+  stage has half its dilation.
 
   Takes image [N,H,W,C]; returns the four stages' features: [N,H/4,W/4,4 width] and twice the
   channels each time, at strides 4, 8, 16 and 32 or at most `output_stride`.
@@ -76,8 +78,8 @@ class ResNet(nn.Module):
     blocks, deep_stem = BACKBONES[self.backbone]
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
 
-    def stem(x, features, window, stride, conv_name, norm_name):
-      x = layers.Conv(features, window, stride, use_bias=False, dtype=self.dtype,
+    def stem(x, features, kernel_size, stride, conv_name, norm_name):
+      x = layers.Conv(features, kernel_size, stride, use_bias=False, dtype=self.dtype,
                       name=conv_name)(x)
       return nn.relu(layers.BatchNorm(**shared, name=norm_name)(x, train=train))
 
@@ -87,7 +89,7 @@ class ResNet(nn.Module):
       x = stem(x, self.width, 3, 1, 'stem_6', 'stem_7')
     else:
       x = stem(image, self.width, 7, 2, 'conv1', 'bn1')
-    x = layers.max_pool(x, window=3, stride=2, pad=1)
+    x = resizing.max_pool(x, kernel_size=3, stride=2, padding=1)
     features = []
     for stage, (count, stride, dilation) in enumerate(zip(blocks, *_STAGES[self.output_stride])):
       for block in range(count):

@@ -1,4 +1,4 @@
-"""SADANet and DANet: two kinds of attention side by side on a dilated ResNet."""
+"""SADANet and DANet: spatial and channel attention side by side on a dilated ResNet."""
 from typing import Any
 
 import flax.linen as nn
@@ -6,11 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from spinejax.models import attention
-from spinejax.models import baselines
+from spinejax.models import dilated
 from spinejax.models import layers
-
-Array = jax.Array
-Dtype = Any
+from spinejax.models import resnet
 
 
 class DAHead(nn.Module):
@@ -29,10 +27,10 @@ class DAHead(nn.Module):
   branch_losses: bool = False
   dropout: float = 0.1
   axis_name: str | None = None
-  dtype: Dtype = jnp.float32
+  dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
+  def __call__(self, x: jax.Array, *, train: bool) -> dilated.Outputs:
     def conv(x, name):
       return layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype, name=name)(
           x, train=train)
@@ -43,7 +41,8 @@ class DAHead(nn.Module):
     position = self._attend_to_positions(conv(x, 'pam_in_conv'))
     position = conv(position, 'pam_out_conv')
     if self.wide:
-      position = conv(conv([x, position], 'pam_conv_cat'), 'pam_last_conv')
+      position = conv(jnp.concatenate([x, position], -1), 'pam_conv_cat')
+      position = conv(position, 'pam_last_conv')
     channel = self._attend_to_channels(conv(x, 'cam_in_conv'))
     channel = conv(channel, 'cam_out_conv')
     outputs = {'logits': classify(position + channel, 'conv_seg')}
@@ -52,7 +51,7 @@ class DAHead(nn.Module):
       outputs['channel_logits'] = classify(channel, 'cam_conv_seg')
     return outputs
 
-  def _attend_to_positions(self, x: Array) -> Array:
+  def _attend_to_positions(self, x: jax.Array) -> jax.Array:
     if self.spatial == 'criss_cross':
       attend = attention.CrissCrossAttention(self.query_features, self.dtype, name='pam')
       return attend(attend(x))
@@ -61,7 +60,7 @@ class DAHead(nn.Module):
     raise ValueError("config.model.spatial must be 'criss_cross' or 'position', "
                      f'not {self.spatial!r}.')
 
-  def _attend_to_channels(self, x: Array) -> Array:
+  def _attend_to_channels(self, x: jax.Array) -> jax.Array:
     if self.channel == 'global':
       return attention.GlobalChannelAttention(name='cam')(x)
     if self.channel == 'danet':
@@ -73,7 +72,7 @@ class SAAHead(nn.Module):
   """Structure-affinity attention as an auxiliary head (SADANet, section III.B, eq. 1 and 2).
 
   A 3x3 convolution with batch norm and ReLU, `StructureAffinity` and a classifier. Takes [N,h,w,C];
-  returns {'logits': float32 [N,h,w,K]}. Its key map is supervised through these alone.
+  returns {'logits': float32 [N,h,w,K]}. The key map is supervised through these alone.
   """
   num_classes: int
   features: int = 256
@@ -81,10 +80,10 @@ class SAAHead(nn.Module):
   attention_scale: str = 'sum'
   dropout: float = 0.1
   axis_name: str | None = None
-  dtype: Dtype = jnp.float32
+  dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, x: Array, *, train: bool) -> dict[str, Array]:
+  def __call__(self, x: jax.Array, *, train: bool) -> dilated.Outputs:
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
     x = layers.ConvNorm(self.features, **shared, name='reduce')(x, train=train)
     x, _ = attention.StructureAffinity(self.num_classes, self.query_features, self.attention_scale,
@@ -93,31 +92,36 @@ class SAAHead(nn.Module):
                                       name='conv_seg')}
 
 
-class SADANet(baselines.DilatedFCN):
+class SADANet(nn.Module):
   """Structure-affinity dual attention network (SADANet, Xie et al., 2023, section III).
 
   On the last stage of a ResNet at stride 8, criss-cross attention applied twice with shared
-  parameters (eq. 4 and 5) beside global channel attention (eq. 3), summed and classified; on the
-  stage before, in training alone, structure-affinity attention (eq. 1 and 2) as an auxiliary head.
+  parameters (eq. 4 and 5) beside global channel attention (eq. 3), summed and classified. On the
+  stage before, in training, structure-affinity attention (eq. 1 and 2) as an auxiliary head.
 
   Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]} and in training, of the
   same shape, 'aux_logits' and with `branch_losses` or `wide` 'position_logits' and
-  'channel_logits'. Any size is padded and cropped as in `DilatedFCN`.
+  'channel_logits'; see `dilated.segment`.
 
   Fields that name the rows of table II and III:
     spatial: 'criss_cross', or 'position' for DANet's attention ("w/o SCA").
     channel: 'global', the plain softmax of eq. 3, or 'danet' for the softmax of distances that
-      DANet computes; neither stands in for the other.
+      DANet computes.
     affinity: False for an FCN auxiliary head ("w/o SAA").
     wide: the 65.19 M parameters that table III prints: the spatial branch joins its input by a 3x3
       convolution as CCNet does, one more follows, and each branch has its classifier.
     branch_losses: a classifier and a loss on each branch too, as in DANet.
     attention_scale: 'sum' or 'mean' of `StructureAffinity`.
 
-  The parameters of the decode head are named after MMSegmentation's DAHead whatever attention they
+  The parameters of the decode head are named after MMSegmentation's DAHead, whatever attention they
   hold. Deviations: the paper prints 2048 channels in the attention and does not say where they are
-  reduced; here the first 3x3 convolution of each branch reduces to `head_features`, as in DANet.
+  reduced. Here the first 3x3 convolution of each branch reduces to `head_features`, as in DANet.
   """
+  num_classes: int
+  backbone: str = 'resnet50_v1c'
+  backbone_width: int = 64
+  output_stride: int = 8
+  head_features: int = 512
   query_features: int = 64
   spatial: str = 'criss_cross'
   channel: str = 'global'
@@ -125,21 +129,69 @@ class SADANet(baselines.DilatedFCN):
   wide: bool = False
   branch_losses: bool = False
   attention_scale: str = 'sum'
+  auxiliary: bool = True
+  auxiliary_features: int = 256
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
 
-  def _decode_head(self, **fields) -> nn.Module:
-    return DAHead(query_features=self.query_features, spatial=self.spatial, channel=self.channel,
-                  wide=self.wide, branch_losses=self.branch_losses, **fields)
+  @property
+  def size_multiple(self) -> int:
+    return self.output_stride
 
-  def _auxiliary_head(self, **fields) -> nn.Module:
+  @nn.compact
+  def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
+    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
+    backbone = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
+                             name='backbone')
+    shared |= dict(num_classes=self.num_classes, dropout=self.dropout)
+    decode_head = DAHead(
+        features=self.head_features, query_features=self.query_features, spatial=self.spatial,
+        channel=self.channel, wide=self.wide, branch_losses=self.branch_losses, **shared,
+        name='decode_head')
+    shared |= dict(features=self.auxiliary_features, name='auxiliary_head')
     if self.affinity:
-      return SAAHead(query_features=self.query_features, attention_scale=self.attention_scale,
-                     **fields)
-    return super()._auxiliary_head(**fields)
+      auxiliary_head = SAAHead(query_features=self.query_features,
+                               attention_scale=self.attention_scale, **shared)
+    else:
+      auxiliary_head = dilated.FCNHead(**shared)
+    return dilated.segment(image, backbone, decode_head,
+                           auxiliary_head if self.auxiliary else None, train=train)
 
 
-class DANet(SADANet):
-  """DANet (Fu et al., 2019): position and channel attention, a loss on each branch and the sum."""
-  spatial: str = 'position'
-  channel: str = 'danet'
-  affinity: bool = False
-  branch_losses: bool = True
+class DANet(nn.Module):
+  """DANet (Fu et al., 2019): position and channel attention, a loss on each branch and the sum.
+
+  Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]} and in training, of the
+  same shape, 'position_logits', 'channel_logits' and with `auxiliary` 'aux_logits'; see
+  `dilated.segment`.
+  """
+  num_classes: int
+  backbone: str = 'resnet50_v1c'
+  backbone_width: int = 64
+  output_stride: int = 8
+  head_features: int = 512
+  query_features: int = 64
+  auxiliary: bool = True
+  auxiliary_features: int = 256
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @property
+  def size_multiple(self) -> int:
+    return self.output_stride
+
+  @nn.compact
+  def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
+    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
+    backbone = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
+                             name='backbone')
+    shared |= dict(num_classes=self.num_classes, dropout=self.dropout)
+    decode_head = DAHead(
+        features=self.head_features, query_features=self.query_features, spatial='position',
+        channel='danet', branch_losses=True, **shared, name='decode_head')
+    auxiliary_head = dilated.FCNHead(
+        features=self.auxiliary_features, **shared, name='auxiliary_head')
+    return dilated.segment(image, backbone, decode_head,
+                           auxiliary_head if self.auxiliary else None, train=train)

@@ -1,6 +1,6 @@
 """Panoptic FPN behind a style transfer in a wavelet autoencoder."""
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from spinejax.models import fpn
 from spinejax.models import layers
+from spinejax.models import resizing
 
 Array = jax.Array
 # Of every level, the mean and the standard deviation of each channel: float32 [N,2,C_l].
@@ -17,38 +18,55 @@ _EPSILON = 1e-5  # added to variances
 _CONSTANT = 1e-6  # a statistic that varies less over the styles does not tell them apart
 
 
-class WaveCT(fpn.FPN):
+class WaveCT(nn.Module):
   """WaveCT-style network: a wavelet autoencoder brings an image to a known style, an FPN segments.
 
   Named after the network of Liu et al. (ISBI 2020) in SEAM (Zhao et al., 2021, table 1), which
-  takes the shift of appearance between scanners out of a test image by giving it the style of a
+  removes the shift of appearance between scanners from a test image by giving it the style of a
   training image. `autoencoder`, a `WaveletAutoencoder`, learns to reconstruct the training images
   beside the FPN. They share no parameter, so the FPN is trained exactly as `FPN`.
 
   Deviations: the authors build on WCT2 (Yoo et al., 2019), whose encoder has the weights of a VGG
-  network trained on photographs, with adaptive instance normalization for its whitening and
-  coloring. Ours needs no foreign weights: it is small, learned from the run's own images, and
-  normalizes the low-frequency codes of the encoder alone. They select the style image by a
-  strategy of their own; here it is the training image nearest by `nearest_style`. So our figures
-  are not those of their network.
+  network trained on photographs. They use adaptive instance normalization for its whitening and
+  coloring. Ours is small, learns from the images of the run, and normalizes the low-frequency codes
+  of the encoder only. They select the style image by a strategy of their own. Here it is the
+  training image nearest by `nearest_style`. So our figures are not those of their network.
 
   Takes image [N,H,W,C], normalized, of any size. Returns {'logits': float32 [N,H,W,K]} of the image
-  or, with a `style`, of the image transferred to it; in training also {'reconstruction_residual':
-  float32 [N,H,W,C]}, what the autoencoder makes of the image minus the image.
+  or, with a `style`, of the image transferred to it. In training it also returns
+  {'reconstruction_residual': float32 [N,H,W,C]}, the reconstruction minus the image.
+
+  `style_transfer` says whether a trained network is tested and used with the transfer; the network
+  itself transfers only where it is given a style. The fields from `backbone` to `dropout` are those
+  of `FPN`.
   """
+  num_classes: int
+  backbone: str = 'resnet50_v1c'
+  backbone_width: int = 64
+  output_stride: int = 32
+  neck_features: int = 256
+  head_features: int = 128
+  dropout: float = 0.1
   autoencoder_features: int = 32
   levels: int = 3
+  style_transfer: bool = True
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+  size_multiple: ClassVar[int] = 32
 
   def setup(self):
     if self.levels < 1:
       raise ValueError(f'config.model.levels must be at least 1, not {self.levels}.')
     self.autoencoder = WaveletAutoencoder(self.autoencoder_features, self.levels, self.dtype)
+    self.segmenter = fpn.FPN(
+        self.num_classes, self.backbone, self.backbone_width, self.output_stride,
+        self.neck_features, self.head_features, self.dropout, self.axis_name, self.dtype)
+    nn.share_scope(self, self.segmenter)  # its parameters stand beside `autoencoder`
 
-  @nn.compact
   def __call__(self, image: Array, *, train: bool, style: Style | None = None) -> dict[str, Array]:
     if style is not None:
       image = self.transfer(image, style)
-    outputs = self._classify(self._features(image, train), image, train)
+    outputs = self.segmenter(image, train=train)
     if train:
       reconstruction, _ = self.autoencoder(image)
       outputs['reconstruction_residual'] = reconstruction - image
@@ -85,7 +103,7 @@ class WaveletAutoencoder(nn.Module):
     def conv(features, name, dtype=self.dtype):
       return layers.Conv(features, kernel_init=layers.kaiming_fan_in, dtype=dtype, name=name)
 
-    x = layers.pad_to_multiple(image, 2 ** self.levels)
+    x = resizing.pad_to_multiple(image, 2 ** self.levels)
     codes, details = [], []
     for level in range(self.levels):
       x = nn.relu(conv(self.features * 2 ** level, f'encoder_{level}')(x))
@@ -99,7 +117,7 @@ class WaveletAutoencoder(nn.Module):
       x = nn.relu(conv(self.features * 2 ** (level - 1), f'decoder_{level}')(x))
     x = haar_unpool(x, *details[0])
     x = conv(image.shape[-1], 'decoder_0', jnp.float32)(x)
-    return layers.crop(x, image.shape[1:-1]), codes
+    return resizing.crop(x, image.shape[1:-1]), codes
 
 
 def haar_pool(x: Array) -> tuple[Array, Array, Array, Array]:

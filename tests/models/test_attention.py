@@ -80,13 +80,6 @@ def test_attend_in_chunks_equals_the_whole(chunk):
                        lambda *args: attention.attend(*args, scale=2.0, chunk=12), *args)
 
 
-@pytest.mark.parametrize('backend, largest', [('cpu', 1448), ('gpu', 4096), ('tpu', 4096)])
-def test_attend_chooses_chunks_on_large_maps(monkeypatch, backend, largest):
-  monkeypatch.setattr(jax, 'default_backend', lambda: backend)
-  loops = lambda x: 'scan' in str(jax.make_jaxpr(lambda *args: attention.attend(*args))(x, x, x))
-  assert loops(shape(1, largest + 1, 64)) and not loops(shape(1, largest, 64))
-
-
 def test_chunks_keep_no_weights():
   maps = shape(1, 64 * 128, 64)
   whole = kept_bytes(lambda *args: attention.attend(*args, chunk=64 * 128), maps, maps, maps)

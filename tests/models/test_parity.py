@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from spinejax.models import attention
-from spinejax.models import baselines
+from spinejax.models import dilated
 from spinejax.models import fpn
 from spinejax.models import layers
 from spinejax.models import pretrained
+from spinejax.models import resizing
 from spinejax.models import resnet
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
@@ -85,7 +86,7 @@ def test_fpn_neck():
 
 def test_fcn_head():
   check(load('fcn_aux_head'),
-        baselines.FCNHead(num_classes=4, features=8, num_convs=1, concatenate=False),
+        dilated.FCNHead(num_classes=4, features=8),
         lambda model, x: (model(x, train=False)['logits'],))
 
 
@@ -142,9 +143,9 @@ def test_resizing_pooling_and_transposed_convolution():
   image = nhwc(reference['im'])
   for name in ('bilinear_up', 'bilinear_down'):
     expected = reference[name]
-    assert_within(nchw(layers.resize_bilinear(image, expected.shape[2:])), expected, 1e-5)
-  np.testing.assert_array_equal(nchw(layers.upsample_nearest(image, 2)), reference['nearest'])
-  np.testing.assert_array_equal(nchw(layers.max_pool(image, 3, 2, 1)), reference['maxpool_3s2p1'])
+    assert_within(nchw(resizing.resize_bilinear(image, expected.shape[2:])), expected, 1e-5)
+  np.testing.assert_array_equal(nchw(resizing.upsample_nearest(image, 2)), reference['nearest'])
+  np.testing.assert_array_equal(nchw(resizing.max_pool(image, 3, 2, 1)), reference['maxpool_3s2p1'])
   kernel = jnp.asarray(reference['convT_w'].transpose(2, 3, 0, 1))
   variables = {'params': {'kernel': kernel, 'bias': jnp.zeros(2)}}
   assert_within(nchw(layers.ConvTranspose(2).apply(variables, image)), reference['convT'], 1e-5)

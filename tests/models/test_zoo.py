@@ -7,8 +7,12 @@ import pytest
 
 from spinejax import models
 from spinejax.models import attention
-from spinejax.models import baselines
-from spinejax.models import layers
+from spinejax.models import ccnet
+from spinejax.models import convolutions
+from spinejax.models import emanet
+from spinejax.models import ppmu
+from spinejax.models import psanet
+from spinejax.models import resizing
 from spinejax.models import resnet
 from spinejax.models import sadanet
 
@@ -152,11 +156,11 @@ def test_the_bases_move_in_training_alone():
   assert np.abs(trained - predicted).max() > 1e-3
 
 
-def apply_conv(tree, name, x, window=1, relu=True):
+def apply_conv(tree, name, x, kernel_size=1, relu=True):
   """ConvNorm at evaluation, [N,H,W,C] by hand but for the convolution itself."""
   params, stats = tree['params'][name], tree['batch_stats'][name]['bn']
-  assert params['conv']['kernel'].shape[0] == window
-  x = np.asarray(layers.convolve(jnp.asarray(x, jnp.float32), params['conv']['kernel']))
+  assert params['conv']['kernel'].shape[0] == kernel_size
+  x = np.asarray(convolutions.convolve(jnp.asarray(x, jnp.float32), params['conv']['kernel']))
   x = (x - stats['mean']) / np.sqrt(stats['var'] + 1e-5)
   x = params['bn']['scale'] * x + params['bn']['bias']
   return np.maximum(x, 0) if relu else x
@@ -192,7 +196,7 @@ def resize_by_hand(x, size, align_corners):
     ((5, 7), (3, 4), True), ((6, 7), (3, 3), False), ((4, 2), (2, 1), False),
     ((1, 3), (1, 2), True), ((1, 4), (1, 2), False)])
 def test_point_wise_head_by_hand(size, small, align_corners):
-  head = baselines.PSAHead(num_classes=3, features=4, mask_size=(3, 5))
+  head = psanet.PSAHead(num_classes=3, features=4, mask_size=(3, 5))
   x = random(1, *size, 6)
   variables = init(head, x.shape)
   joined = []
@@ -222,7 +226,7 @@ def test_point_wise_head_by_hand(size, small, align_corners):
 
 
 def test_criss_cross_head_by_hand():
-  head = baselines.CCHead(num_classes=3, features=8, query_features=4)
+  head = ccnet.CCHead(num_classes=3, features=8, query_features=4)
   x = random(2, 5, 4, 6)
   variables = init(head, x.shape)
   y = apply_conv(variables, 'convs_0', x, 3)
@@ -235,7 +239,7 @@ def test_criss_cross_head_by_hand():
 
 
 def test_expectation_maximization_head_by_hand():
-  head = baselines.EMAHead(num_classes=3, features=4, ema_features=8, num_bases=4)
+  head = emanet.EMAHead(num_classes=3, features=4, ema_features=8, num_bases=4)
   x = random(2, 5, 4, 6)
   variables = init(head, x.shape)
   identity = apply_conv(variables, 'ema_in_conv', x, 3)
@@ -269,12 +273,12 @@ def test_dual_attention_head_by_hand(wide):
 
 
 def test_pyramid_pooling_by_hand():
-  module = baselines.PyramidPooling()
+  module = ppmu.PyramidPooling()
   x = random(1, 5, 7, 8)
   variables = init(module, x.shape)
   parts = [x]
   for bins in (1, 2, 3, 6):
-    y = apply_conv(variables, f'pool_{bins}', layers.adaptive_average_pool(x, bins))
+    y = apply_conv(variables, f'pool_{bins}', resizing.adaptive_average_pool(x, bins))
     parts.append(resize_by_hand(y[0], (5, 7), False)[None])
   assert [part.shape[-1] for part in parts] == [8, 2, 2, 2, 2]
   np.testing.assert_allclose(
@@ -324,7 +328,7 @@ def test_bfloat16_computes_in_half_and_keeps_float32_outside(name):
 
 @pytest.mark.parametrize('name, fields, sentence', [
     ('sadanet', dict(spatial='cross'), "config.model.spatial must be 'criss_cross' or 'position'"),
-    ('danet', dict(channel='mean'), "config.model.channel must be 'global' or 'danet'"),
+    ('sadanet', dict(channel='mean'), "config.model.channel must be 'global' or 'danet'"),
     ('sadanet', dict(attention_scale='max'), 'config.model.attention_scale must be'),
     ('psanet', dict(mask_size=(4, 5)), 'config.model.mask_size must be two odd numbers'),
     ('ccnet', dict(output_stride=4), 'config.model.output_stride must be one of'),

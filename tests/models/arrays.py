@@ -1,0 +1,23 @@
+"""Random arrays and the comparison of two functions, shared by the tests of networks."""
+import jax
+import numpy as np
+
+
+def random(*shape, seed=0):
+  return jax.random.normal(jax.random.key(seed), shape)
+
+
+def assert_same_function(f, g, *args):
+  """Equal values and equal gradients of a random projection."""
+  cotangent = random(*jax.eval_shape(f, *args).shape, seed=9)
+
+  def values_and_gradients(function):
+    y, pullback = jax.vjp(function, *args)
+    return y, pullback(cotangent)
+
+  with jax.default_matmul_precision('highest'):
+    (y, pulled), (z, expected) = jax.jit(
+        lambda: (values_and_gradients(f), values_and_gradients(g)))()
+  np.testing.assert_allclose(y, z, rtol=2e-5, atol=2e-5)
+  for a, b in zip(pulled, expected, strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)

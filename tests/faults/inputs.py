@@ -1,4 +1,4 @@
-"""The readers that `tests.faults.fuzz` tries: files they accept, and files made to harm them."""
+"""The readers that `tests.faults.fuzz` tries: files they accept and files made to harm them."""
 import contextlib
 import functools
 import io

@@ -2,7 +2,8 @@
 
 Each checkpoint has four items, so that inference restores only what it needs:
   variables      {params, batch_stats} for inference (the moving average if the run keeps one)
-  training       {step, skipped, opt_state} and, with a moving average, the raw {params, batch_stats}
+  training       {step, skipped, opt_state}; with a moving average also the raw
+                 {params, batch_stats}
   data, config   dataset.json and config.json of the run
 digests.json holds the SHA-256 of every file. It reveals damaged files.
 """

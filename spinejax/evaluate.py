@@ -115,7 +115,7 @@ def _predict_cases(predictor: load.Predictor, test: datasets.Source
 
 
 def _score_case(predictor: load.Predictor, record: Record, prediction: predict.Prediction
-              ) -> ScoredCase:
+                ) -> ScoredCase:
   """Compares the prediction of a case with its label, and measures its angle."""
   config, label, mask = predictor.config, _label_of(record), prediction.mask
   small = resize.resize_nearest(label, prediction.logits.shape[:-1])

@@ -101,8 +101,8 @@ def _differences(pairs: np.ndarray, limit: float, confidence: float) -> dict[str
 def _pearson(pairs: np.ndarray, confidence: float) -> dict[str, Any]:
   """Pearson's r, r² and the interval of r by Fisher's transformation, of finite pairs [n,2].
 
-  r needs three pairs, because it is ±1 for any two, and values that are not all equal. The interval
-  needs four pairs.
+  r needs three pairs, because it is ±1 for any two, and values that are not all equal. Its
+  interval needs four pairs.
   """
   undefined: dict[str, Any] = dict.fromkeys(('r', 'r_ci', 'r2'))
   if len(pairs) < 3:

@@ -160,12 +160,13 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str], *, seed: 
   metrics = [metric for metric in metrics
              if any(summary.cases for summary in metric.runs.values())]
   summary = results[first].laminae
-  missed = {region: {run: MissedLaminae(*(
-      int(sum(_lamina_value(case, metric, region) or 0 for case in result.cases.values()))
-      for metric in ('missed', 'true'))) for run, result in results.items()}
-            for region in regions}
-  return Comparison(tuple(runs), tuple(cases), tuple(metrics), missed,
-                    _notes(results, cases, metrics), summary.localizer_dice if summary else {}, confidence, num_resamples, seed)
+  return Comparison(
+      tuple(runs), tuple(cases), tuple(metrics),
+      missed={region: {run: _count_missed(result, region) for run, result in results.items()}
+              for region in regions},
+      notes=_notes(results, cases, metrics),
+      localizer_dice=summary.localizer_dice if summary else {},
+      confidence=confidence, num_resamples=num_resamples, seed=seed)
 
 
 def paired_test(first: Sequence[float | None], other: Sequence[float | None], *, better: str,
@@ -231,6 +232,12 @@ def _define_metrics(classes: Sequence[str], regions: Sequence[str]
 
 def _lamina_value(case: CaseResult, metric: str, region: str) -> float | None:
   return (case.laminae or {}).get(metric, {}).get(region)
+
+
+def _count_missed(result: TestResult, region: str) -> MissedLaminae:
+  missed, true = (sum(_lamina_value(case, metric, region) or 0 for case in result.cases.values())
+                  for metric in ('missed', 'true'))
+  return MissedLaminae(int(missed), int(true))
 
 
 def _common_regions(results: Iterable[TestResult]) -> list[str]:

@@ -101,8 +101,6 @@ def test_bad_landmarks_give_words(spoil, truth):
 
 
 def test_wrong_arguments_are_told(truth):
-  with pytest.raises(ValueError, match='68 rows'):
-    measure.measure_landmarks(np.zeros((4, 2)), 1.0)
   with pytest.raises(ValueError, match='extremes, challenge'):
     measure.measure_landmarks(truth.landmarks, 1.0, rule='aasce')
   with pytest.raises(ValueError, match='height'):

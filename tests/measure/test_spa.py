@@ -60,7 +60,5 @@ def test_hostile_images_give_a_status_and_words(case):
 
 
 def test_wrong_shapes_are_named(case):
-  with pytest.raises(ValueError, match=r'must be \[H,W\]'):
-    measure.measure_spa(np.zeros((4, 4, 3)), 1.0)
   with pytest.raises(ValueError, match='one size'):
     measure.measure_spa(case.image, 1.0, case.label[1:])

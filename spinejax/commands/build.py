@@ -5,17 +5,18 @@
   spinejax build --input=xrays --classes=background,spine,border --palette=red,green,blue
   spinejax build --input=volumes --classes=background,lamina --output=my_volumes
 
-Without --output the folder is only checked. Every file is decoded first. Each fault is one line, and
-nothing is written if there is one. What reading changed (colors snapped, gray scale inverted) is
-printed too.
+Without --output the folder is only checked. Every file is decoded first. Each fault is one line,
+and nothing is written if there is one. What reading changed (colors snapped, gray scale inverted)
+is printed too.
 
 Images (PNG, JPEG, TIFF; X-rays also DICOM) are images/NAME.png with masks/NAME.png, or
 dataset/{train,test}/NAME.png with groundtruth/{train,test}/NAME_bone_3.png, or X-rays NAME.jpg with
 NAME-mask-trimap.png. Masks hold class indices, 0 and 255 for two classes, or colors (--palette).
 Labels are also made of corners of vertebrae (landmarks/NAME.csv or .mat, or the folders data and
-labels of AASCE) and, with --labels=trimap, of masks of vertebral bodies. Volumes are
-images/NAME.nii.gz (or .nii, .nrrd, .mha, .npz) with a mask masks/NAME.nii.gz or a table of landmarks
-landmarks/NAME.csv or NAME.mrk.json. An optional cases.csv with the columns
+labels of AASCE) and, with --labels=trimap, of masks of vertebral bodies.
+
+Volumes are images/NAME.nii.gz (or .nii, .nrrd, .mha, .npz) with a mask masks/NAME.nii.gz or a table
+of landmarks landmarks/NAME.csv or NAME.mrk.json. An optional cases.csv with the columns
 name,patient,spacing_y_mm,spacing_x_mm tells which images share a patient and the size of a pixel.
 """
 from collections.abc import Sequence
@@ -39,8 +40,8 @@ _LABELS = flags.DEFINE_string(
     'labels', '', 'What masks or corners of vertebrae become: mask, trimap, column, bodies or '
     'levels; empty: masks as they are, corners by the number of classes.')
 _BORDER = flags.DEFINE_float(
-    'border', None, 'Width of the border of such a trimap, as a fraction of the width of the image; '
-    'empty: 0.02.')
+    'border', None, 'Width of the border of such a trimap, as a fraction of the width of the '
+    'image; empty: 0.02.')
 _SPLIT_FILE = flags.DEFINE_string(
     'split_file', '', 'JSON file {"train": [ids], "validation": [], "test": []}.')
 _NUM_VALIDATION = flags.DEFINE_float(

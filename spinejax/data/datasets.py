@@ -218,7 +218,8 @@ def load_folder(config: Config) -> Dataset:
 
   def read(index: int) -> Record:
     record = pairs_lib.read_pair(pairs[index], options)
-    return dataclasses.replace(record, image=record.image.astype(np.float32)) if is_float else record
+    image = record.image.astype(np.float32) if is_float else record.image
+    return dataclasses.replace(record, image=image)
 
   return make_sources([(p.name, p.patient, p.split, p.digest) for p in pairs], read, config)
 

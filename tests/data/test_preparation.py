@@ -116,7 +116,7 @@ def test_z_score():
 
 
 @pytest.mark.parametrize('steps, shape, words', [
-    (('crop',), (4, 4, 4), 'must name steps out of crop_top_layer, crop_to_column, rescale, z_score'),
+    (('crop',), (4, 4, 4), 'name steps out of crop_top_layer, crop_to_column, rescale, z_score'),
     (('rescale', 'rescale'), (4, 4, 4), 'each once at most'),
     ((), (4, 4, 5), r"takes \(4, 4, 5\); add 'rescale' to data.preparation"),
     (('rescale',), (4, 4), 'must be three positive numbers')])

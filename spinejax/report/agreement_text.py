@@ -7,8 +7,9 @@ MAX_NAMES = 5  # cases that a note names
 LEFT_OUT = {'only_in_reference': 'only in {reference}', 'only_in_other': 'only in {other}',
             'failed_in_reference': 'failed in {reference}', 'failed_in_other': 'failed in {other}',
             'without_angle': 'without an angle in one of them'}
-NAMES = {'mad': 'mean absolute difference', 'mad_sd': 'its sd', 'bias': 'the bias',
-         'within': 'share within', 'sd': 'sd', 'limits': 'limits of agreement',
+NAMES = {'mad': 'mean absolute difference', 'mad_sd': 'sd of the absolute difference',
+         'bias': 'the bias', 'within': 'share within', 'sd': 'sd of the difference',
+         'limits': 'limits of agreement',
          'lower_limit': 'the lower limit', 'upper_limit': 'the upper limit',
          'sem': 'standard error', 'mdc95': 'detectable change', 'r': 'r', 'r2': 'R²',
          'icc2_1': 'ICC(2,1)', 'icc3_1': 'ICC(3,1)', 'smape': 'SMAPE'}

@@ -12,7 +12,7 @@ from spinejax.report import angles, pages, style
 METHODS = {'uca': 'ultrasound curve angle (UCA)', 'spa': 'spinous process angle (SPA)',
            'center of lamina': 'center-of-lamina angle', 'centerline Cobb': 'centerline Cobb angle',
            'landmark Cobb': 'Cobb angle of landmarks'}
-STATUSES = {'ok': 'measured', 'partial': 'with care', 'fail': 'no angle'}
+STATUSES = {'ok': 'measured', 'partial': 'use with care', 'fail': 'no angle'}
 
 
 def write_case(folder: str | os.PathLike, name: str, image: np.ndarray | None, mask: np.ndarray,

@@ -155,9 +155,9 @@ def angle_note(result: TestResult) -> str:
   if angles.failed:
     reason, count = collections.Counter(
         case.flags[0] for case in cases if case.status == 'fail').most_common(1)[0]
-    note += f' It failed in {angles.failed}; most common reason ({count}): {reason}.'
+    note += f' Failed: {angles.failed}. Most common reason ({count} of {angles.failed}): {reason}.'
   without = sum(case.reference_deg is None for case in cases)
-  return note + (f' {without} true masks give no angle.' if without else '')
+  return note + (f' True masks without an angle: {without}.' if without else '')
 
 
 def curve_angle(curve: Curve) -> str:

@@ -267,7 +267,7 @@ def test_angles_stand_against_their_reference(tmp_path):
       ['case 2', '30.0', '29.0', '−1.0', 'moderate', 'partial', 'low contrast'],
       ['case 3', '–', '–', '–', '–', 'fail', 'no spine']]
   for words in ('Largest angle (uca) in 2 of 3 cases', 'the same measurement on the true masks',
-                'It failed in 1; most common reason (1): no spine.', '1 true masks give no angle.',
+                'Failed: 1. Most common reason (1 of 1): no spine.', 'True masks without an angle: 1.',
                 '1.8° mean absolute error of the largest angle, 2 of 3 cases'):
     assert words in page.text, words
   assert text.count('<svg') == 6  # Dice by case, two plots of angles, three pictures of the case

@@ -12,13 +12,13 @@ from spinejax.losses.objective import Arrays, Objective
 
 Array = jax.Array
 Gradient = Literal['straight_through', 'published']
+_THRESHOLD = 0.5  # pixels with at least this probability form the predicted components
 _COLLAR = 3  # pixels around a hard component that belong to its soft centroid
 
 
 def centroid_loss(
     outputs: Arrays, batch: Arrays, *, gradient: Gradient = 'straight_through',
-    distance_floor: float = 1.0, connectivity: Connectivity = 'face', threshold: float = 0.5,
-    smoothing: float = 0.0) -> Objective:
+    distance_floor: float = 1.0, connectivity: Connectivity = 'face') -> Objective:
   """`centroid_dice` of one logit per voxel [N, D, H, W, 1]: C-U-net (Wong et al., 2021).
 
   Every class above 0 is a lamina. Raises ValueError on images instead of volumes.
@@ -27,15 +27,13 @@ def centroid_loss(
   if logits.ndim != 4:
     raise ValueError("loss 'centroid' expects volumes, logits [N, D, H, W, 1], got an array of "
                      f'{logits.ndim + 1} axes.')
-  return centroid_dice(
-      jax.nn.sigmoid(logits), target, gradient=gradient, distance_floor=distance_floor,
-      connectivity=connectivity, threshold=threshold, smoothing=smoothing)
+  return centroid_dice(jax.nn.sigmoid(logits), target, gradient=gradient,
+                       distance_floor=distance_floor, connectivity=connectivity)
 
 
 def centroid_dice(
     probs: Array, target: Array, *, gradient: Gradient = 'straight_through',
-    distance_floor: float = 1.0, connectivity: Connectivity = 'face', threshold: float = 0.5,
-    smoothing: float = 0.0) -> Objective:
+    distance_floor: float = 1.0, connectivity: Connectivity = 'face') -> Objective:
   """`L_D (L_d + floor) L_N`: C-U-net (Wong et al., 2021, eq. 6).
 
     L_d = d_c + d_s                                                     (eq. 4)
@@ -56,8 +54,6 @@ def centroid_dice(
     gradient: 'straight_through' or 'published'.
     distance_floor: added to L_d, in pixels; 0 in the paper.
     connectivity: of components, 'face' or 'full'.
-    threshold: pixels with at least this probability form the predicted components.
-    smoothing: of the Dice loss.
 
   Returns:
     float [N] and its parts [N]: dice, coronal_distance, sagittal_distance, count_difference.
@@ -67,13 +63,12 @@ def centroid_dice(
   """
   objective.check_choice('gradient', gradient, Gradient)
   distance = jax.vmap(functools.partial(
-      projected_distance, gradient=gradient, connectivity=connectivity, threshold=threshold))
+      projected_distance, gradient=gradient, connectivity=connectivity))
   coronal, coronal_counts = distance(jnp.max(probs, 3), jnp.max(target, 3) > 0)
   sagittal, sagittal_counts = distance(jnp.max(probs, 2), jnp.max(target, 2) > 0)
   difference = jnp.abs(coronal_counts) + jnp.abs(sagittal_counts)
   parts = {
-      'dice': dice.dice(
-          probs[..., None], target.astype(probs.dtype)[..., None], smoothing=smoothing),
+      'dice': dice.dice(probs[..., None], target.astype(probs.dtype)[..., None]),
       'coronal_distance': coronal,
       'sagittal_distance': sagittal,
       'count_difference': difference,
@@ -84,11 +79,11 @@ def centroid_dice(
 
 def projected_distance(
     probs: Array, target: Array, *, gradient: Gradient = 'straight_through',
-    connectivity: Connectivity = 'face', threshold: float = 0.5) -> tuple[Array, Array]:
+    connectivity: Connectivity = 'face') -> tuple[Array, Array]:
   """`d = mean_i min_j |g_i - h_j|` over true centroids g and predicted centroids h (eq. 2 and 3).
 
-  The value is that of the hard components of probs >= threshold. The gradient is that of H(|g_i -
-  s_j|), where j is the component nearest to i and s_j its soft centroid:
+  The value is that of the hard components of probs >= 0.5. The gradient is that of H(|g_i - s_j|),
+  where j is the component nearest to i and s_j its soft centroid:
 
     s_j = sum_R P u / sum_R P,  d_i = |g_i - h_j| + H(|g_i - s_j|) - stop(H(|g_i - s_j|))
 
@@ -100,7 +95,7 @@ def projected_distance(
     probs: float32 [H, W].
     target: bool [H, W].
     gradient: 'published' gives a gradient of 0.
-    connectivity, threshold: see `centroid_dice`.
+    connectivity: of components, 'face' or 'full'.
 
   Returns:
     d in pixels, and the number of true minus that of predicted components. d is the diagonal of
@@ -109,7 +104,7 @@ def projected_distance(
   true, is_true = components.centroids(
       components.label_components(target, connectivity=connectivity))
   roots = components.label_components(
-      lax.stop_gradient(probs) >= threshold, connectivity=connectivity)
+      lax.stop_gradient(probs) >= _THRESHOLD, connectivity=connectivity)
   hard, is_hard = components.centroids(roots)
   nearest, distance = _match(true, is_true, hard, is_hard)
   if gradient == 'straight_through':

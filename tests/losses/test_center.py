@@ -98,11 +98,6 @@ def test_resize_nearest(size, rows):
   np.testing.assert_array_equal(center.resize_nearest(array, (2, 1))[0, :, 0], rows)
 
 
-def test_resize_nearest_keeps_trailing_axes():
-  array = jnp.arange(2 * 4 * 4 * 3, dtype=jnp.int32).reshape(2, 4, 4, 3)
-  np.testing.assert_array_equal(center.resize_nearest(array, (1, 2)), array[:, 2:3, 1::2])
-
-
 def test_center_regression_by_hand():
   """A bone in the left of two pixels, half the key's mass in the right: center off by 1/4."""
   key = jnp.zeros((1, 1, 2, 2))
@@ -153,28 +148,17 @@ def test_gradient(check_gradient):
 
 
 @pytest.mark.parametrize('mode', ['component', 'class'])
-@pytest.mark.parametrize('scale', [0.0, 1e4, -1e4])
-@pytest.mark.parametrize('fill', ['background', 'all foreground', 'one pixel'])
-def test_value_and_gradient_are_finite(mode, scale, fill):
-  label = np.zeros((8, 8), np.int32)
-  label[...] = fill == 'all foreground'
-  label[5, 2] |= fill == 'one pixel'
-  key = scale * np.random.default_rng(0).choice([-1.0, 1.0], (8, 8, 4))
-  arrays = batched(key.astype(np.float32), label, nearest_cells(label, 4))
-  value, gradient = jax.value_and_grad(
-      lambda k, *rest: jnp.sum(center_regression(k, *rest, center=mode)))(*arrays)
-  assert np.isfinite(value) and np.isfinite(gradient).all()
-  if fill == 'background':
-    assert value == 0 and not np.any(gradient)
+def test_extremes_are_finite(mode):
+  """Without foreground value and gradient are 0; a bone whose mass is exactly 0 has a finite error.
+  """
+  def evaluate(label, key):
+    arrays = batched(key.astype(np.float32), label, nearest_cells(label, 3))
+    return jax.value_and_grad(lambda k, *rest: jnp.sum(
+        center_regression(k, *rest, center=mode)))(*arrays)
 
-
-def test_bone_without_any_mass_is_finite():
-  """Background everywhere by 1e4 logits: the mass of the bone is exactly 0."""
-  label = blob_label()
-  key = np.zeros((16, 16, 3), np.float32)
-  key[..., 0] = 1e4
-  value, gradient = jax.value_and_grad(lambda k, *rest: jnp.sum(center_regression(k, *rest)))(
-      *batched(key, label, nearest_cells(label, 3)))
+  value, gradient = evaluate(np.zeros((16, 16), np.int32), np.zeros((16, 16, 3)))
+  assert value == 0 and not np.any(gradient)
+  value, gradient = evaluate(blob_label(), 1e4 * np.eye(3)[np.zeros((16, 16), int)])
   assert np.isfinite(value) and value > 0 and np.isfinite(gradient).all()
 
 
@@ -189,14 +173,6 @@ def test_bone_lost_at_stride_four_adds_nothing():
   alone[0, 15, 0] = 3
   np.testing.assert_array_equal(center_regression(*batched(key, speck, alone)),
                                 center_regression(*batched(key, label, cells)))
-
-
-def test_moving_a_blob_to_its_center_lowers_the_loss():
-  label = blob_label()
-  cells = nearest_cells(label, 3)
-  values = [center_regression(*batched(blob_logits(label, 3, (0, shift)), label, cells))[0]
-            for shift in (2, 1, 0)]
-  assert values[0] > 2 * values[1] > 10 * values[2]
 
 
 def test_descent_moves_the_centers():

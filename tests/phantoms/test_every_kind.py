@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from spinejax import phantoms
 
@@ -53,8 +54,48 @@ def test_a_seed_is_the_same_case_in_every_process(kind):
 
 @pytest.mark.parametrize('kind', KINDS)
 def test_every_family_is_drawn(kind):
-  for family in phantoms.FAMILIES:
-    assert draw(kind, family=family).truth.family == family
+  for i, family in enumerate([*phantoms.FAMILIES] * 4):
+    case = draw(kind, (1, i), family=family)
+    assert case.truth.family == family
+    assert kind != 'xray' or not (case.label[:, [0, -1]] == 1).any()  # the field is wide enough
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_cobb_of_the_stored_tilts_is_the_requested_one(kind):
+  for i in range(30):
+    truth = draw(kind, (7, i)).truth
+    ends = [phantoms.LEVELS.index(level) for level in truth.ends]
+    np.testing.assert_allclose(-np.diff(truth.tilts[ends]), truth.requested, atol=0.5)
+    assert truth.cobb == phantoms.curve_angles(truth.tilts)
+    largest = max((abs(curve.angle) for curve in truth.cobb), default=0)
+    wanted = [abs(angle) for angle in truth.requested if abs(angle) > 5.5]
+    assert not wanted or largest == pytest.approx(max(wanted), abs=0.5)
+
+
+@pytest.mark.parametrize('kind, shape', [('vpi', (256, 64)), ('xray', (128, 64))])
+def test_difficulty_lowers_the_dice_of_a_fixed_model(kind, shape):
+  """A quadratic pixel regression on smoothed gray levels, fitted at difficulty 1."""
+  def features(case):
+    image = case.image.astype(np.float64) / 255
+    smooth = [ndimage.gaussian_filter(image, s) for s in (1, 2, 4, 8)]
+    row, column = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing='ij')
+    f = np.stack([*smooth, column, column**2, row], -1).reshape(-1, 7)
+    products = [f[:, i] * f[:, j] for i in range(7) for j in range(i, 7)]
+    return np.column_stack([np.ones(len(f)), f, *products])
+
+  def target(case):
+    return case.label.ravel() > 0
+
+  train = [draw(kind, (3, i), shape=shape) for i in range(14)]
+  x, bone = np.concatenate([*map(features, train)]), np.concatenate([*map(target, train)])
+  weights = np.linalg.solve(x.T @ x + 1e-3 * np.eye(x.shape[1]), x.T @ bone)
+  dice = []
+  for difficulty in (0.0, 1.0, 2.0):
+    cases = [draw(kind, (3, i), shape=shape, difficulty=difficulty) for i in range(14, 28)]
+    found = [features(case) @ weights > 0.4 for case in cases]
+    dice.append(np.mean([2 * (f & target(c)).sum() / (f.sum() + target(c).sum())
+                         for f, c in zip(found, cases)]))
+  assert dice[0] > dice[2] + 0.02 and dice[1] > dice[2] and dice[1] > 0.5
 
 
 @pytest.mark.parametrize('kind, shape', SHAPES)

@@ -80,19 +80,6 @@ def test_too_coarse_a_grid_merges_cubes_in_place():
   assert case.label[tuple(np.rint(case.landmarks).astype(int).T)].all()
 
 
-def test_cobb_of_the_stored_tilts_is_the_requested_one(quarters):
-  for case in quarters:
-    truth = case.truth
-    ends = [LEVELS.index(level) for level in truth.ends]
-    np.testing.assert_allclose(-np.diff(truth.tilts[ends]), truth.requested, atol=0.5)
-    assert truth.cobb == phantoms.curve_angles(truth.tilts)
-    wanted = [abs(a) for a in truth.requested if abs(a) > 5.5]
-    assert all(min(abs(abs(c.angle) - w) for c in truth.cobb) < 0.5 for w in wanted[1:-1])
-    largest = max((abs(c.angle) for c in truth.cobb), default=0)
-    if wanted:
-      assert largest == pytest.approx(max(wanted), abs=0.5)
-
-
 def test_the_spine_follows_its_tilts_and_bends_to_the_right(quarters):
   deviations, right = [], []
   for case in quarters:

@@ -178,35 +178,6 @@ def test_difficulty_zero_is_clean():
     np.testing.assert_array_equal(case.image, case.clean)
 
 
-def test_difficulty_lowers_the_dice_of_a_fixed_model():
-  """A quadratic pixel regression on smoothed gray levels, fitted at difficulty 1."""
-  def features(case):
-    image = case.image.astype(np.float64) / 255
-    smooth = [ndimage.gaussian_filter(image, s) for s in (1, 2, 4, 8, 16)]
-    column = ndimage.gaussian_filter(image.mean(0), 8)[None] * np.ones_like(image)
-    row = np.linspace(-1, 1, len(image))[:, None] * np.ones_like(image)
-    f = np.stack([*smooth, column, row], -1)[case.fov]
-    products = [f[:, i] * f[:, j] for i in range(7) for j in range(i, 7)]
-    return np.column_stack([np.ones(len(f)), f, *products])
-
-  def draw(index, difficulty):
-    return phantoms.vpi((3, index), (256, 64), difficulty)
-
-  train = [draw(i, 1.0) for i in range(12)]
-  x = np.concatenate([features(c) for c in train])
-  bone = np.concatenate([c.label[c.fov] > 0 for c in train])
-  weights = np.linalg.solve(x.T @ x + 1e-3 * np.eye(x.shape[1]), x.T @ bone)
-  dice = []
-  for difficulty in (0.0, 1.0, 2.0):
-    scores = []
-    for i in range(12, 24):
-      case = draw(i, difficulty)
-      found, label = features(case) @ weights > 0.45, case.label[case.fov] > 0
-      scores.append(2 * (found & label).sum() / (found.sum() + label.sum()))
-    dice.append(np.mean(scores))
-  assert dice[0] > dice[2] + 0.05 and dice[1] > dice[2] + 0.03 and dice[1] > 0.5
-
-
 def test_projection_speckle_statistics():
   amplitude = np.full((600, 300), 2.0, np.float32)
   noisy = phantoms.projection_speckle(np.random.default_rng(0), amplitude, (0.2, 0.2))

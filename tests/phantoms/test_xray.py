@@ -35,12 +35,9 @@ def test_acceptance_statistics(cases):
     assert (image == 255).mean() < 0.01
 
 
-def test_cobb_of_the_stored_tilts_is_the_requested_one(cases):
+def test_the_centerline_has_the_angles_of_the_bodies(cases):
   for case in cases:
     truth = case.truth
-    ends = [LEVELS.index(level) for level in truth.ends]
-    np.testing.assert_allclose(-np.diff(truth.tilts[ends]), truth.requested, atol=0.5)
-    assert truth.cobb == phantoms.curve_angles(truth.tilts)
     assert [c[:2] for c in truth.centerline_cobb] == [c[:2] for c in truth.cobb]
     np.testing.assert_allclose([c.angle for c in truth.centerline_cobb],
                                [c.angle for c in truth.cobb], atol=0.3)
@@ -224,37 +221,3 @@ def test_each_artifact_shows(name, cases):
     assert np.percentile(rows, 90) < SHAPE[0] / 2
   if name == 'organ':
     assert (changed & (case.label > 0)).any()
-
-
-def test_difficulty_lowers_the_dice_of_a_fixed_model():
-  """A quadratic pixel regression on smoothed gray levels, fitted at difficulty 1."""
-  def features(case):
-    image = case.image.astype(np.float64) / 255
-    smooth = [ndimage.gaussian_filter(image, s) for s in (1, 2, 4, 8)]
-    row, column = np.meshgrid(*(np.linspace(-1, 1, n) for n in image.shape), indexing='ij')
-    f = np.stack([*smooth, column, column**2, row], -1).reshape(-1, 7)
-    products = [f[:, i] * f[:, j] for i in range(7) for j in range(i, 7)]
-    return np.column_stack([np.ones(len(f)), f, *products])
-
-  draw = lambda index, difficulty: phantoms.xray((3, index), (128, 64), difficulty)
-  train = [draw(i, 1.0) for i in range(16)]
-  x = np.concatenate([features(c) for c in train])
-  spine = np.concatenate([c.label.ravel() > 0 for c in train])
-  weights = np.linalg.solve(x.T @ x + 1e-3 * np.eye(x.shape[1]), x.T @ spine)
-  dice = []
-  for difficulty in (0.0, 1.0, 2.0):
-    scores = []
-    for i in range(16, 32):
-      case = draw(i, difficulty)
-      found, label = features(case) @ weights > 0.4, case.label.ravel() > 0
-      scores.append(2 * (found & label).sum() / (found.sum() + label.sum()))
-    dice.append(np.mean(scores))
-  assert dice[0] > dice[2] + 0.02 and dice[1] > dice[2] and dice[1] > 0.5
-
-
-def test_every_family_fits_the_narrowest_field():
-  for i, family in enumerate([*phantoms.FAMILIES] * 4):
-    case = phantoms.xray((1, i), (128, 32), family=family, artifacts=())
-    assert case.truth.family == family
-    edge = case.label[:, [0, -1]]
-    assert not (edge == SPINE).any()

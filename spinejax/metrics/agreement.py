@@ -14,7 +14,7 @@ from scipy import stats
 from spinejax.measure.results import BAND_LIMITS, BAND_NAMES
 from spinejax.metrics.results import Agreement, BandAgreement, Decision, Interval, Smape
 
-LIMIT_DEG = 5.0  # degrees; differences of angles up to it are common in practice
+LIMIT_DEG = 5.0  # degrees; the error of Cobb angles that is commonly accepted
 CONFIDENCE = 0.95
 MAX_DEG = 180.0  # no angle is larger
 BANDS = tuple(zip(BAND_NAMES, (*BAND_LIMITS, math.inf)))

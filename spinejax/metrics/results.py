@@ -4,7 +4,7 @@ The attributes are named like the keys of the JSON files. None means undefined.
 """
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -266,24 +266,15 @@ class TestResult:
     try:
       laminae, angles = content.get('laminae') or {}, content.get('angles') or {}
       scores = content.get('at_network_size')
-      of_laminae, of_angles = laminae.get('cases', {}), angles.get('cases', {})
       return cls(
-          step=int(content['step']), per_image=_table(content['per_image']),
-          pooled=_table(content['pooled']), auc=_numbers(content['auc']),
-          cases={name: CaseResult(
-              name, _table(overlap),
-              _table(of_laminae[name]) if name in of_laminae else None,
-              CaseAngle(**{**of_angles[name], 'flags': tuple(of_angles[name]['flags'])})
-              if name in of_angles else None) for name, overlap in content['cases'].items()},
-          at_network_size=NetworkScores(
-              float(scores['cross_entropy']), float(scores['accuracy'])) if scores else None,
-          laminae=LaminaeSummary(_table(laminae['mean']), _table(laminae['sd']), {
-              noise: float(dice) for noise, dice in laminae.get('localizer_dice', {}).items()
-          }) if laminae else None,
-          angles=AngleSummary(
-              angles['method'], angles['reference'], angles['failed'],
-              _agreement(angles['agreement']),
-              _agreement(angles['naive']) if angles['naive'] else None) if angles else None)
+          step=int(content['step']), per_image=_read_table(content['per_image']),
+          pooled=_read_table(content['pooled']), auc=_read_numbers(content['auc']),
+          cases={name: _read_case(name, overlap, laminae.get('cases', {}).get(name),
+                                  angles.get('cases', {}).get(name))
+                 for name, overlap in content['cases'].items()},
+          at_network_size=_read_scores(scores) if scores else None,
+          laminae=_read_laminae(laminae) if laminae else None,
+          angles=_read_angles(angles) if angles else None)
     except (AttributeError, KeyError, TypeError, OverflowError) as error:
       raise ValueError('expected the result of a test with step, tables and cases, got other '
                        f'content ({type(error).__name__}: {error}).') from error
@@ -342,8 +333,8 @@ class Evaluation:
   shown_cases: tuple[ShownCase, ...]
 
 
-def _numbers(values: Any) -> dict[str, float | None]:
-  """A mapping of names to finite numbers or None, else ValueError."""
+def _read_numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+  """Finite numbers or None by name; raises ValueError for anything else."""
   for name, value in values.items():
     if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))
                               or not math.isfinite(value)):
@@ -351,14 +342,37 @@ def _numbers(values: Any) -> dict[str, float | None]:
   return dict(values)
 
 
-def _table(table: Any) -> ClassTable:
-  return {metric: _numbers(values) for metric, values in table.items()}
+def _read_table(table: Mapping[str, Any]) -> ClassTable:
+  return {metric: _read_numbers(values) for metric, values in table.items()}
 
 
-def _agreement(content: Mapping[str, Any]) -> Agreement:
+def _read_case(name: str, overlap: Mapping[str, Any], laminae: Mapping[str, Any] | None,
+               angle: Mapping[str, Any] | None) -> CaseResult:
+  return CaseResult(
+      name, _read_table(overlap), None if laminae is None else _read_table(laminae),
+      None if angle is None else CaseAngle(**{**angle, 'flags': tuple(angle['flags'])}))
+
+
+def _read_scores(scores: Mapping[str, Any]) -> NetworkScores:
+  return NetworkScores(float(scores['cross_entropy']), float(scores['accuracy']))
+
+
+def _read_laminae(laminae: Mapping[str, Any]) -> LaminaeSummary:
+  localizer = laminae.get('localizer_dice', {})
+  return LaminaeSummary(_read_table(laminae['mean']), _read_table(laminae['sd']),
+                        {noise: float(dice) for noise, dice in localizer.items()})
+
+
+def _read_angles(angles: Mapping[str, Any]) -> AngleSummary:
+  naive = angles['naive']
+  return AngleSummary(
+      angles['method'], angles['reference'], angles['failed'],
+      _read_agreement(angles['agreement']), _read_agreement(naive) if naive else None)
+
+
+def _read_agreement(content: Mapping[str, Any]) -> Agreement:
   bands = content['bands']
-  intervals = {key: tuple(value) for key, value in content.items() if isinstance(value, Sequence)
-               and not isinstance(value, str)}
+  intervals = {key: tuple(value) for key, value in content.items() if isinstance(value, list)}
   decisions = {kind: {name: Decision(**counts) for name, counts in bands[kind].items()}
                for kind in ('each', 'at_least')}
   return Agreement(**{**content, **intervals, 'bands': BandAgreement(

@@ -19,10 +19,6 @@ from spinejax.data.examples import Arrays, Config
 _DEVICE_SHARE = 4  # the training set is kept on the device if it needs at most a 4th of its memory
 
 
-def _ignore() -> None:
-  """Default of `progress`."""
-
-
 class Feed(NamedTuple):
   """Training batches of a config; see `create_feed`.
 
@@ -161,7 +157,7 @@ def _read_cases(source: Source, config: Config, cells: bool) -> Iterator[Arrays]
 
 
 def load_to_memory(source: Source, config: Config, cells: bool = False,
-                   progress: Callable[[], Any] = _ignore) -> Arrays:
+                   progress: Callable[[], Any] = lambda: None) -> Arrays:
   """Reads every case once: arrays [M,...] of what `examples.prepare_case` returns.
 
   Args:
@@ -176,7 +172,7 @@ def load_to_memory(source: Source, config: Config, cells: bool = False,
   return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
 
 
-def image_statistics(images: Iterable[np.ndarray], progress: Callable[[], Any] = _ignore
+def image_statistics(images: Iterable[np.ndarray], progress: Callable[[], Any] = lambda: None
                      ) -> tuple[float, float]:
   """Mean and standard deviation over all pixels and channels; (0, 0) without images."""
   count, total, squares = 0, 0.0, 0.0
@@ -231,7 +227,7 @@ def _fits_on_device(num_bytes: int) -> bool:
 
 def create_feed(
     source: Source, config: Config, *, cells: bool = False,
-    progress: Callable[[], Any] = _ignore, process_index: int = 0, process_count: int = 1
+    progress: Callable[[], Any] = lambda: None, process_index: int = 0, process_count: int = 1
 ) -> Feed:
   """Creates the batches of a training set.
 
@@ -261,30 +257,28 @@ def create_feed(
   statistics = _given_statistics(data)
   if cache == 'device':
     arrays = load_to_memory(source, data, cells, progress)
-    batch_at, images = _from_device(arrays, order), iter(arrays['image'])
-    progress = _ignore
+    batch_at = _from_device(arrays, order)
+    statistics = statistics or image_statistics(arrays['image'])
   else:
     batch_at = _from_stream(functools.partial(stream, source, data, order, cells))
     images = (case['image'] for case in _read_cases(source, data, False))
-  if statistics is None:
-    mean, std = image_statistics(images, progress)
-    statistics = (mean,), (std,)
+    statistics = statistics or image_statistics(images, progress)
 
   def names_at(step: int) -> list[str]:
     return [source.names[case] for case in indices_at(step)[:, 0]]
 
   num_steps = -(-len(source) * num_positions // config['batch_size'])
-  return Feed(*statistics, num_steps, batch_at, names_at, cache)
+  mean, std = (tuple(map(float, np.ravel(value))) for value in statistics)
+  return Feed(mean, std, num_steps, batch_at, names_at, cache)
 
 
-def _given_statistics(data: Config) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-  """data.mean and data.std as tuples; None if they are to be computed."""
-  mean, std = (tuple(map(float, np.ravel(data[name]))) for name in ('mean', 'std'))
-  for name, values in (('mean', mean), ('std', std)):
-    if len(values) not in (1, data['channels']):
+def _given_statistics(data: Config) -> tuple[Any, Any] | None:
+  """data.mean and data.std; None if they are to be computed."""
+  for name in ('mean', 'std'):
+    if np.size(data[name]) not in (1, data['channels']):
       raise ValueError(f"data.{name} must have one value, or one for each of {data['channels']} "
-                       f'channels, not {len(values)}.')
-  return (mean, std) if all(std) else None
+                       f'channels, not {np.size(data[name])}.')
+  return (data['mean'], data['std']) if np.all(data['std']) else None
 
 
 def _from_device(arrays: Arrays, order: Order) -> Callable[[int], dict[str, Any]]:

@@ -72,7 +72,7 @@ def load_dataset(config: Config) -> Dataset:
   """
   if config['name'] not in DATASETS:
     raise ValueError(f'data.name must be one of {", ".join(DATASETS)}, not {config["name"]!r}.')
-  known = preparation.STEPS if is_volumetric(config) else examples.STEPS
+  known = (*preparation.STEPS, 'z_score') if is_volumetric(config) else examples.STEPS
   if not set(config['preparation']) <= set(known):
     raise ValueError(f'data.preparation must name steps out of {", ".join(known)}, not '
                      f'{tuple(config["preparation"])}.')

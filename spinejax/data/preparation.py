@@ -1,9 +1,9 @@
 """The preparation of volumes by C-U-net (Wong et al., 2021, section II), and the way back.
 
 A volume loses its top layer (skin, muscle and fat), is cropped to the region around the dark column
-of the spinous processes, scaled to the grid of the network, and normalized. Each step returns what
-it did as a `Step`, so that masks and points on the grid can be mapped back to the volume. The paper
-gives no parameters; the thresholds and widths below are our choice.
+of the spinous processes, and is scaled to the grid of the network; `examples` then normalizes it.
+Each step returns what it did as a `Step`, so that masks and points on the grid can be mapped back
+to the volume. The paper gives no parameters; the thresholds and widths below are our choice.
 """
 import dataclasses
 import math
@@ -19,7 +19,7 @@ from spinejax.measure.spacing import Numbers
 from spinejax.readers import landmarks as landmark_tables
 from spinejax.readers.records import Record
 
-STEPS = ('crop_top_layer', 'crop_to_column', 'rescale', 'z_score')
+STEPS = ('crop_top_layer', 'crop_to_column', 'rescale')
 LABELS = ('cubes', 'mask')
 
 _MOST_LAYER = 0.15  # largest fraction of the depth that a detected layer may take
@@ -32,14 +32,13 @@ _BEND = 0.05  # cost of moving one voxel sideways, standard deviations of the pr
 
 
 class Step(NamedTuple):
-  """What a step did to the grid and to the gray values.
+  """What a step did to the grid.
 
   Attributes:
     name: one of STEPS.
     shape: (D, H, W) before.
     start, size: first voxel and extent of the part that was kept.
     grid: (D, H, W) after; the kept part was scaled to it.
-    mean, std: subtracted from the gray values, and divided out of them.
     note: one sentence about what the step could not do; '' if it succeeded.
   """
   name: str
@@ -47,8 +46,6 @@ class Step(NamedTuple):
   start: tuple[int, ...]
   size: tuple[int, ...]
   grid: tuple[int, ...]
-  mean: float = 0.0
-  std: float = 1.0
   note: str = ''
 
 
@@ -231,20 +228,6 @@ def rescale(image: np.ndarray, shape: Sequence[int]) -> tuple[np.ndarray, Step]:
   return resize.resize_bilinear(image.astype(np.float32), shape), step
 
 
-def z_score(image: np.ndarray) -> tuple[np.ndarray, Step]:
-  """(image - mean) / std of the whole volume, float32 [D,H,W]; the step keeps both.
-
-  Raises:
-    ValueError: a constant volume, or voxels that are not finite.
-  """
-  mean, std = float(image.mean(dtype=np.float64)), float(image.std(dtype=np.float64))
-  if not (math.isfinite(std) and std > 1e-6 * abs(mean) and std > 0):
-    raise ValueError('the volume is constant or has voxels that are not finite; it cannot be '
-                     'normalized.')
-  step = Step('z_score', image.shape, (0, 0, 0), image.shape, image.shape, mean, std)
-  return ((image - np.float32(mean)) / np.float32(std)).astype(np.float32), step
-
-
 def _number(name: str, value: Any) -> float:
   try:
     number = float(value)
@@ -276,10 +259,8 @@ def prepare(image: np.ndarray, spacing: Numbers, options: Options
       image, step = crop_top_layer(image, spacing, options.top_layer)
     elif name == 'crop_to_column':
       image, step = crop_to_column(image, spacing, options.column_width)
-    elif name == 'rescale':
-      image, step = rescale(image, options.shape)
     else:
-      image, step = z_score(image)
+      image, step = rescale(image, options.shape)
     spacing = spacing * np.asarray(step.size, np.float32) / np.asarray(step.grid, np.float32)
     done.append(step)
   if image.shape != tuple(options.shape):

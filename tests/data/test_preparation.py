@@ -106,17 +106,8 @@ def test_widths_that_are_refused(width, spacing, words):
     preparation.crop_to_column(column_volume(), (1, spacing, 1), width)
 
 
-def test_z_score():
-  scaled, step = preparation.z_score(np.array([[[1.0, 3.0], [5.0, 7.0]]]))
-  assert (step.mean, step.std) == (4.0, np.sqrt(5))
-  np.testing.assert_allclose(scaled, (np.array([[[1, 3], [5, 7]]]) - 4) / np.sqrt(5), rtol=1e-6)
-  for image in (np.ones((2, 2, 2)), np.full((2, 2, 2), np.nan)):
-    with pytest.raises(ValueError, match='constant or has voxels that are not finite'):
-      preparation.z_score(image)
-
-
 @pytest.mark.parametrize('steps, shape, words', [
-    (('crop',), (4, 4, 4), 'name steps out of crop_top_layer, crop_to_column, rescale, z_score'),
+    (('crop',), (4, 4, 4), 'must name steps out of crop_top_layer, crop_to_column, rescale, each'),
     (('rescale', 'rescale'), (4, 4, 4), 'each once at most'),
     ((), (4, 4, 5), r"takes \(4, 4, 5\); add 'rescale' to data.preparation"),
     (('rescale',), (4, 4), 'must be three positive numbers')])
@@ -217,7 +208,7 @@ def test_a_volume_to_predict_has_no_label():
 
 
 def test_options_of_a_config():
-  config = dict(image_size=[4, 5, 6], preparation=preparation.STEPS, top_layer=3.0,
+  config = dict(image_size=[4, 5, 6], preparation=(*CROPS, 'z_score'), top_layer=3.0,
                 column_width=50.0, labels='mask')
   assert preparation.options_of(config) == Options(CROPS, (4, 5, 6), 3.0, 50.0, 'mask')
 
@@ -255,8 +246,8 @@ def test_the_real_volume(tmp_path, shared):
   assert column.start[1] in range(50, 57) and column.size[1] in range(50, 56)
   coronal = volume.array[20:55, :, 36:].max(2).mean(0)  # bright, dark, bright
   assert coronal[77] < 0.5 * min(coronal[62:66].max(), coronal[90:100].max())
-  assert prepared.shape == (48, 24, 16) and abs(prepared.mean()) < 1e-5
-  volumes.write_mask(tmp_path / 'm.mha', preparation.from_grid(prepared > 0, done),
+  assert prepared.shape == (48, 24, 16)
+  volumes.write_mask(tmp_path / 'm.mha', preparation.from_grid(prepared > prepared.mean(), done),
                      volume.geometry)
   mask, image = (sitk.ReadImage(str(p)) for p in (tmp_path / 'm.mha', path))
   for get in ('GetSize', 'GetSpacing', 'GetOrigin', 'GetDirection'):

@@ -231,15 +231,18 @@ def test_faulty_masks(tmp_path):
 def test_palettes_as_text():
   assert masks.parse_palette('') == ()
   assert masks.parse_palette('000000, ff8000,#0000FF') == ((0, 0, 0), (255, 128, 0), (0, 0, 255))
-  for text in ('pink', '00000', '000000,,ffffff', '0000000'):
-    with pytest.raises(ValueError, match='hexadecimal'):
+  for text in ('pink', '00000', '000000,,ffffff', '0000000', 'red,grun,blue'):
+    with pytest.raises(ValueError, match='hexadecimal.* gray values such as'):
       masks.parse_palette(text)
   masks.check_palette((), 4)
   masks.check_palette(folders.PALETTE[:2], 2)
   with pytest.raises(ValueError, match='2 colors for 3 labels'):
     masks.check_palette(folders.PALETTE[:2], 3)
-  with pytest.raises(ValueError, match='twice'):
-    masks.check_palette(((0, 0, 0), (0, 0, 0)), 2)
+  for palette, words in (
+      (((0, 0, 0), (0, 0, 0)), 'twice'), (((0, 0, 0), (1,)), 'colors only or gray values only'),
+      (((0,), (300,)), 'levels 0 to 255')):
+    with pytest.raises(ValueError, match=words):
+      masks.check_palette(palette, 2)
 
 
 # ------------------------------------------------------------------------------------- folders

@@ -1,8 +1,12 @@
 """Trimaps: colors and values, snapped edges, corners and masks of vertebrae, layouts of folders."""
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import io as scipy_io
+from skimage import draw
 
 from spinejax.data import build
 from spinejax.data import datasets
@@ -91,13 +95,6 @@ def test_hints_for_values_without_a_palette(tmp_path):
       masks.read_mask, path, num_classes=3)
 
 
-def test_palettes_that_cannot_be(tmp_path):
-  assert 'gray values such as' in sentence(masks.parse_palette, 'red,grun,blue')
-  for palette, words in ((((0, 0, 0), (1,)), 'colors only or gray values only'),
-                         (((0,), (300,)), 'levels 0 to 255')):
-    assert words in sentence(masks.check_palette, palette, 2)
-
-
 # ------------------------------------------------------------------------------------- snapping
 
 
@@ -181,12 +178,6 @@ def test_doubtful_trimaps_are_said_and_empty_ones_refused(tmp_path):
   assert 'every pixel of the mask has label 1' in sentence(notes, np.ones_like(label))
 
 
-def test_a_tall_trimap(tmp_path):
-  label = draw_trimap((12000, 24))
-  path = save(tmp_path / 'a.png', COLORS[label])
-  np.testing.assert_array_equal(masks.read_mask(path, RED_GREEN_BLUE, num_classes=3), label)
-
-
 # ------------------------------------------------------------------------------------- layouts
 
 
@@ -219,12 +210,6 @@ def test_x_rays_beside_their_trimaps(tmp_path, capsys):
   assert 'image2-mask-trimap.png: the mask has no image' in faults[1]
 
 
-def test_x_rays_in_images_and_masks(tmp_path):
-  write_xrays(tmp_path / 'images', ['image1', 'image2'], masks=tmp_path / 'masks')
-  pairs, faults = layouts.find_pairs(tmp_path)
-  assert not faults and [pair.name for pair in pairs] == ['image1', 'image2']
-
-
 def test_training_and_test_with_numbers_of_their_own(tmp_path):
   for folder, seed in (('training', 0), ('test', 1)):
     for kind in ('rgb', 'grayscale'):
@@ -240,15 +225,6 @@ def test_training_and_test_with_numbers_of_their_own(tmp_path):
   assert len({pair.patient for pair in pairs}) == 4
 
 
-def test_mask_of_another_size(tmp_path):
-  write_xrays(tmp_path, ['image1'])
-  save(tmp_path / 'image1-mask-trimap.png', COLORS[draw_trimap((60, 120))])
-  pairs, _ = layouts.find_pairs(tmp_path)
-  _, faults = checks.check_pairs(pairs, ReadOptions(num_classes=3, palette=RED_GREEN_BLUE))
-  assert len(faults) == 1
-  assert 'the mask is 60 x 120 (height x width), but its image is 120 x 60' in faults[0]
-
-
 # ------------------------------------------------------------------------------------- shapes
 
 
@@ -257,6 +233,7 @@ def test_polygons_by_hand():
   filled = trimaps.fill_polygons([square], (5, 6))
   expected = np.zeros((5, 6), bool)
   expected[1:3, 1:4] = True  # left and upper edges belong to it
+  assert len(draw.polygon(*square.T[::-1], (5, 6))[0]) == 12  # scikit-image takes all edges
   np.testing.assert_array_equal(filled, expected)
   triangle = np.array([[-0.5, -0.5], [3.5, -0.5], [-0.5, 3.5]])
   np.testing.assert_array_equal(trimaps.fill_polygons([triangle], (4, 4)),
@@ -396,25 +373,15 @@ def test_faulty_tables(tmp_path):
   assert 'fraction' in sentence(trimaps.check_labels, 'trimap', 3)
 
 
-@pytest.mark.parametrize('suffix', ['.csv', '.mat', '.mat compressed'])
-def test_damaged_tables_never_crash(tmp_path, suffix):
-  path, points = tmp_path / f'a{suffix.split()[0]}', make_corners().reshape(-1, 2)
-  if suffix == '.csv':
-    path.write_text(','.join(map(str, points.T.reshape(-1))))
-  else:
-    scipy_io.savemat(path, dict(p2=points), do_compression=suffix != '.mat')
-  whole, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
-  for trial in range(200):
-    content = bytearray(whole)
-    for _ in range(rng.integers(1, 6)):
-      content[rng.integers(len(content))] = rng.integers(256)
-    path.write_bytes(content[:rng.integers(1, len(content))] if trial % 5 == 0 else content)
-    try:
-      trimaps.label_corners(corner_tables.read_corners(path, (400, 200))[0], (400, 200))
-    except ValueError as error:
-      refused += 1
-      assert str(error).startswith(f'{path}') and str(error)[-1] in '.?'
-  assert refused > 50
+def test_a_damaged_file_ends_the_process_inside_of_scipy(tmp_path):
+  path = tmp_path / 'a.mat'
+  scipy_io.savemat(path, dict(p2=make_corners().reshape(-1, 2)))
+  content = bytearray(path.read_bytes())
+  content[content.index(b'\x09\0\0\0\x40\x04') + 1] = 1  # the type of the numbers
+  path.write_bytes(content)
+  code = f'from scipy import io; io.loadmat({str(path)!r})'
+  assert subprocess.run([sys.executable, '-c', code], capture_output=True).returncode < 0
+  assert 'found 0 arrays' in sentence(corner_tables.read_corners, path, (400, 200))
 
 
 def write_landmarks(directory, form):

@@ -96,21 +96,6 @@ def test_a_mask_goes_back_onto_the_grid_of_its_file(tmp_path, suffix, name):
         sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image) % 7 == 3)
 
 
-def test_places_equal_nibabel(tmp_path):
-  affine = np.eye(4)
-  affine[:3, :3] = OBLIQUE[:, [1, 2, 0]] * SPACING
-  affine[:3, 3] = ORIGIN
-  nibabel.save(nibabel.Nifti1Image(numbered().astype(np.int16), affine), tmp_path / 'v.nii.gz')
-  volume = volumes.read_volume(tmp_path / 'v.nii.gz')
-  index = np.stack(np.indices(SHAPE), -1).reshape(-1, 3)
-  ras = nibabel.affines.apply_affine(affine, index)
-  np.testing.assert_allclose(places(volume), ras * [-1, -1, 1], atol=1e-4)
-  volumes.write_mask(tmp_path / 'm.nii.gz', volume.array > 100, volume.geometry)
-  mask = nibabel.load(tmp_path / 'm.nii.gz')
-  np.testing.assert_allclose(mask.affine, affine, atol=1e-5)
-  np.testing.assert_array_equal(np.asarray(mask.dataobj), numbered() > 100)
-
-
 @pytest.mark.parametrize('space, sign', [
     ('left-posterior-superior', (1, 1, 1)), ('right-anterior-superior', (-1, -1, 1))])
 def test_places_equal_pynrrd(tmp_path, space, sign):
@@ -338,7 +323,7 @@ def test_paths_that_hold_no_volume(tmp_path, monkeypatch):
     volumes.read_volume(tmp_path / 'v.mha')
 
 
-# ------------------------------------------------------------------- what the libraries take for good
+# --------------------------------------------------------------- what libraries take for good
 
 
 def nifti_bytes(sform=None, qform=None, codes=(1, 1), units='mm'):

@@ -295,15 +295,6 @@ def test_a_color_photograph_is_turned_to_gray_and_said(tmp_path, rng=np.random.d
   assert images.read_picture(tmp_path / 'c.png', 3).notes == ()
 
 
-def test_a_jpeg_called_png_and_a_tall_image(tmp_path):
-  gray = np.tile(np.arange(0, 240, 15, dtype=np.uint8), (12000, 1))
-  Image.fromarray(gray).save(tmp_path / 'a.jpg', quality=95)
-  (tmp_path / 'a.jpg').rename(tmp_path / 'a.png')
-  image = images.read_image(tmp_path / 'a.png')
-  assert image.shape == (12000, 16, 1)
-  np.testing.assert_allclose(image[..., 0].astype(int), gray, atol=6)
-
-
 @pytest.mark.parametrize('white_is_zero', [False, True])
 def test_sixteen_bit_tiff_of_either_sense(tmp_path, white_is_zero):
   pixels = np.array([[0, 257, 65535]], np.uint16)

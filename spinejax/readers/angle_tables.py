@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from spinejax.measure.angle_table import AngleTable
 from spinejax.readers import tables
 
-MAX_DEG = 180.0
+MAX_DEG = 180.0  # no angle is larger
+# Usual names of columns, as `_plain` writes them.
 KEYS = ('case', 'name', 'id', 'file', 'filename', 'image', 'patient', 'subject')
 ANGLES = ('major', 'angle', 'cobb', 'cobb_angle', 'major_angle', 'uca', 'spa')
 CASE_ANGLES = ('pt', 'mt', 'tl')  # three angles of a case, as in the AASCE challenge

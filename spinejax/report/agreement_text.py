@@ -18,7 +18,7 @@ NAMES = {'mad': 'mean absolute difference', 'mad_sd': 'sd of the absolute differ
 def titles(found: TableAgreement) -> list[str]:
   """A title for each angle: both columns and the number of cases."""
   return [f'{found.other.name}: {other} against {found.reference.name}: {column}, '
-          f'{angle.pairs} case{"s" * (angle.pairs != 1)}'
+          f'{formats.count_cases(angle.pairs)}'
           for (column, angle), other in zip(found.angles.items(), found.other.columns)]
 
 
@@ -83,7 +83,8 @@ def notes(found: TableAgreement) -> list[str]:
     for key, reason in agreement.undefined.items():
       base = key.removesuffix('_ci')
       if key == base or base not in agreement.undefined:
-        reasons.setdefault(reason, []).append('interval of ' * (key != base) + NAMES[base])
+        name = NAMES[base] if key == base else f'interval of {NAMES[base]}'
+        reasons.setdefault(reason, []).append(name)
     prefix = f'{column}: ' if len(found.angles) > 1 else ''
     sentences += [f'{prefix}{", ".join(of) if agreement.pairs else "all"} undefined: {reason}.'
                   for reason, of in reasons.items()]

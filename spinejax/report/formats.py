@@ -54,6 +54,11 @@ def format_duration(seconds: float) -> str:
   return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'
 
 
+def count_cases(count: int) -> str:
+  """'1 case', '2 cases'."""
+  return f'{count} case' if count == 1 else f'{count} cases'
+
+
 def with_unit(text: str, unit: str) -> str:
   """A number with its unit; an undefined one has none."""
   return text if text == UNDEFINED else text + unit

@@ -22,13 +22,13 @@ def print_results(result: TestResult, classes: Sequence[str],
   if not result.cases:
     console.print('There are no test cases: nothing was tested.')
     return
-  per_image, pooled, count = result.per_image, result.pooled, len(result.cases)
+  per_image, pooled = result.per_image, result.pooled
   sd = formats.deviations(per_image)
   rows = [(name, formats.spread_cell(per_image, sd, 'dice', key),
            *(formats.cell(per_image, metric, key) for metric in ('iou', 'recall', 'precision')),
            formats.cell(pooled, 'dice', key), formats.cell({'auc': result.auc}, 'auc', key))
           for key, name in formats.result_rows(result, classes).items()]
-  _print_table(console, f'Test results, {count} case{"s" * (count != 1)}',
+  _print_table(console, f'Test results, {formats.count_cases(len(result.cases))}',
                ('Dice ± sd', 'IoU', 'recall', 'precision', 'pooled\nDice', 'AUC'), rows,
                bold=formats.MEANS.values())
   _print_notes(console, ['Dice to precision: mean over images. Pooled: all pixels together.',
@@ -62,7 +62,7 @@ def _print_angles(result: TestResult, console: Console) -> None:
 def print_comparison(comparison: Comparison, console: Console | None = None) -> None:
   """Prints how runs compare: the main metrics, and the missed laminae."""
   console = console or Console()
-  first, count = comparison.runs[0], len(comparison.cases)
+  first = comparison.runs[0]
   rows: list[tuple[str, ...]] = []
   headings = []
   for metric in comparison.metrics:
@@ -70,9 +70,9 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
       headings.append(f'{metric.name} {"↑" if metric.better == "higher" else "↓"}')
       rows.append((headings[-1],))
       rows += [(f'  {run}', *formats.comparison_cells(metric, run)) for run in comparison.runs]
-  _print_table(console, f'{len(comparison.runs)} runs on {count} case{"s" * (count != 1)}',
-               ('mean ± sd', 'difference', formats.interval_name(comparison.confidence), 'p'),
-               rows, bold=headings)
+  title = f'{len(comparison.runs)} runs on {formats.count_cases(len(comparison.cases))}'
+  columns = 'mean ± sd', 'difference', formats.interval_name(comparison.confidence), 'p'
+  _print_table(console, title, columns, rows, bold=headings)
   if comparison.missed:
     _print_table(
         console, 'Missed laminae, all cases together',

@@ -1,1 +1,1 @@
-"""What a run found: figures, a self-contained page and the table in the terminal. Host code."""
+"""Results as figures, HTML pages and tables in the terminal."""

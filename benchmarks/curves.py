@@ -19,7 +19,7 @@ from spinejax import steps
 from spinejax.data import regions
 from spinejax.losses import centroid
 from spinejax.losses import components
-from spinejax.measure import laminae
+from spinejax.measurement import laminae
 from spinejax.metrics import segmentation
 from spinejax.models import create_model
 

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from spinejax.phantoms import curves, volumes, xrays
 from spinejax.phantoms.volumes.anatomy import SPACING
-from spinejax.measure import laminae, xray
+from spinejax.measurement import laminae, xray
 
 ROWS = (('exact', 0.0, 0, 0), ('0.7 voxel', 0.7, 0, 0), ('3 missed, 3 false', 0.7, 3, 3),
         ('5 missed, 5 false', 0.7, 5, 5), ('8 missed, 8 false', 0.7, 8, 8))

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from spinejax import measure
+from spinejax import measurement
 from spinejax import phantoms
-from spinejax.measure import AngleResult, curves
+from spinejax.measurement import AngleResult, curves
 
 SHAPE = (1024, 256)
 
@@ -92,7 +92,7 @@ def rows(cases: int, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
   def measure_changed(change, **options):
     changed = [dataclasses.replace(case, label=change(
         np.random.default_rng(case.truth.seed), case.label)) for case in exact]
-    return benchmark(changed, lambda case: measure.measure_vpi(
+    return benchmark(changed, lambda case: measurement.measure_vpi(
         case.label, case.truth.spacing, **options))
 
   yield 'UCA', measure_changed(lambda rng, label: label)
@@ -107,11 +107,11 @@ def rows(cases: int, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
   yield 'UCA, one class, ragged', measure_changed(
       lambda rng, label: ragged(rng, label) > 0, process=1, lump=1)
   images = [phantoms.vpi(each, SHAPE, 1.0) for each in seeds]
-  yield 'SPA', benchmark(images, lambda case: measure.measure_spa(
+  yield 'SPA', benchmark(images, lambda case: measurement.measure_spa(
       case.image, case.truth.spacing, case.label))
-  yield 'SPA without a mask', benchmark(images, lambda case: measure.measure_spa(
+  yield 'SPA without a mask', benchmark(images, lambda case: measurement.measure_spa(
       case.image, case.truth.spacing))
   xrays = (phantoms.xray(each, (600, 225), 0.0) for each in seeds)
   yield 'centerline Cobb', benchmark(
-      xrays, lambda case: measure.measure_xray(case.label == 1, case.truth.spacing),
+      xrays, lambda case: measurement.measure_xray(case.label == 1, case.truth.spacing),
       'centerline_cobb')

@@ -4,7 +4,7 @@
 
   run = spinejax.load('runs/seam_quick')            # a trained run
   result = run.predict(image, spacing=(0.6, 0.6))   # mask, probabilities, angle
-  angle = spinejax.measure.measure_mask(mask, spacing=(0.6, 0.6))
+  angle = spinejax.measure(mask, spacing=(0.6, 0.6))
   case = spinejax.phantoms.vpi(seed=0)              # a computer-made image with its truth
 
 Submodules are imported when they are first used, so `import spinejax` is fast. Research software,
@@ -16,18 +16,20 @@ from typing import TYPE_CHECKING, Any
 __version__ = '0.2.0'
 
 if TYPE_CHECKING:
-  from spinejax import measure, phantoms
+  from spinejax import phantoms
   from spinejax.inference.api import load
+  from spinejax.measurement import measure_mask as measure
 
-_SUBMODULES = ('measure', 'phantoms')
-__all__ = ['load', *_SUBMODULES]
+__all__ = ['load', 'measure', 'phantoms']
 
 
 def __getattr__(name: str) -> Any:
   if name == 'load':
     return importlib.import_module('spinejax.inference.api').load
-  if name in _SUBMODULES:
-    return importlib.import_module(f'spinejax.{name}')
+  if name == 'measure':
+    return importlib.import_module('spinejax.measurement').measure_mask
+  if name == 'phantoms':
+    return importlib.import_module('spinejax.phantoms')
   raise AttributeError(f'module spinejax has no attribute {name!r}')
 
 

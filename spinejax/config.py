@@ -150,8 +150,8 @@ def _check_data(config: ConfigDict) -> None:
 
 
 def _check_angle(config: ConfigDict) -> None:
-  from spinejax import measure
-  from spinejax.measure.results import Options
+  from spinejax import measurement
+  from spinejax.measurement.results import Options
 
   angle, rank = config.angle, len(config.data.image_size)
   if not angle.method:
@@ -160,8 +160,8 @@ def _check_angle(config: ConfigDict) -> None:
   if spacing and (len(spacing) != rank or not all(0 < step < math.inf for step in spacing)):
     raise ValueError(f'config.angle.spacing must be {rank} numbers of mm, one per axis, '
                      f'not {spacing}.')
-  if angle.method not in measure.METHODS:
-    raise ValueError(f'config.angle.method must be one of {", ".join(measure.METHODS)}, or empty, '
+  if angle.method not in measurement.METHODS:
+    raise ValueError(f'config.angle.method must be one of {", ".join(measurement.METHODS)}, or empty, '
                      f'not {angle.method!r}.')
   try:
     Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration))

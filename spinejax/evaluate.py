@@ -18,7 +18,7 @@ from spinejax.data import datasets
 from spinejax.data import resize
 from spinejax.inference import load
 from spinejax.inference import predict
-from spinejax.measure.results import AngleResult
+from spinejax.measurement.results import AngleResult
 from spinejax.metrics import agreement
 from spinejax.metrics import laminae
 from spinejax.metrics import roc

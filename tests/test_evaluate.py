@@ -9,7 +9,7 @@ from spinejax import runs
 from spinejax.data import datasets
 from spinejax.inference import load
 from spinejax.inference import predict
-from spinejax.measure.results import AngleResult
+from spinejax.measurement.results import AngleResult
 from spinejax.metrics.results import TestResult
 from spinejax.report import pages
 from tests import tiny

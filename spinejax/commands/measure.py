@@ -56,7 +56,7 @@ _CALIBRATION = flags.DEFINE_list(
 def main(argv) -> int:
   from rich.console import Console
 
-  from spinejax import handoff, logs, measure
+  from spinejax import handoff, logs, measurement
   from spinejax.inference import measure_files
   from spinejax.readers import layouts
   from spinejax.report import terminal
@@ -65,7 +65,7 @@ def main(argv) -> int:
   settings = measure_files.Settings(
       method=_METHOD.value, classes=tuple(_CLASSES.value), axes=_AXES.value, rule=_RULE.value,
       spacing=cli.numbers('spacing', _SPACING.value), formats=tuple(_FORMATS.value),
-      options=measure.Options(_MIN_DEG.value, cli.numbers('bands', _BANDS.value),
+      options=measurement.Options(_MIN_DEG.value, cli.numbers('bands', _BANDS.value),
                               tuple(_CALIBRATION.value)))
   handoff.require_formats(settings.formats)
   paths = layouts.list_images(source)

@@ -14,8 +14,8 @@ import numpy as np
 from scipy import ndimage
 
 from spinejax.data import resize
-from spinejax.measure import find
-from spinejax.measure.spacing import Numbers
+from spinejax.measurement import find
+from spinejax.measurement.spacing import Numbers
 from spinejax.readers import landmarks as landmark_tables
 from spinejax.readers.records import Record
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from spinejax.handoff import dicom, markups, masks, places
-from spinejax.measure.results import AngleResult
-from spinejax.measure.spacing import Spacing
+from spinejax.measurement.results import AngleResult
+from spinejax.measurement.spacing import Spacing
 from spinejax.readers.orientation import Geometry
 
 # Suffix of the file of each format, after the name of the case.

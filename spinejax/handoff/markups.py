@@ -9,7 +9,7 @@ import numpy as np
 
 from spinejax import colors, runs
 from spinejax.handoff import places
-from spinejax.measure.results import AngleResult, Curve
+from spinejax.measurement.results import AngleResult, Curve
 from spinejax.readers import orientation
 from spinejax.readers.orientation import Geometry
 

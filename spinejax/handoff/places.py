@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spinejax import colors
-from spinejax.measure.spacing import Spacing, check_spacing
+from spinejax.measurement.spacing import Spacing, check_spacing
 from spinejax.readers import orientation
 from spinejax.readers.orientation import Geometry
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from spinejax import runs
-from spinejax.measure.results import AngleResult, Curve
+from spinejax.measurement.results import AngleResult, Curve
 
 SUMMARY_COLUMNS = (
     'case', 'method', 'status', 'major_deg', 'ci_low', 'ci_high', 'band', 'upper', 'lower', 'apex',

@@ -14,8 +14,8 @@ from spinejax.inference import load as loading
 from spinejax.inference.predict import measure_prediction, predict_images
 from spinejax.inference.restore import restore_run
 from spinejax.inference.volumes import predict_volume
-from spinejax.measure import AngleResult
-from spinejax.measure.spacing import Spacing, check_spacing
+from spinejax.measurement import AngleResult
+from spinejax.measurement.spacing import Spacing, check_spacing
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

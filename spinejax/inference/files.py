@@ -12,7 +12,7 @@ from spinejax.inference.load import Predictor
 from spinejax.inference.predict import (Prediction, known_spacing, measure_prediction,
                                         predict_images)
 from spinejax.inference.volumes import predict_volume
-from spinejax.measure import AngleResult
+from spinejax.measurement import AngleResult
 from spinejax.readers import images, landmarks, layouts, volumes
 from spinejax.report import cases, overlays
 

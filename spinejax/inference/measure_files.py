@@ -5,9 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from spinejax import handoff, measure
+from spinejax import handoff, measurement
 from spinejax.handoff import tables
-from spinejax.measure import AngleResult
+from spinejax.measurement import AngleResult
 from spinejax.readers import corner_tables, images, layouts, masks, volumes
 from spinejax.readers.orientation import Geometry
 from spinejax.report import cases
@@ -31,7 +31,7 @@ class Settings:
   axes: str = ''
   rule: str = 'extremes'
   formats: tuple[str, ...] = ()
-  options: measure.Options = measure.Options()
+  options: measurement.Options = measurement.Options()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,12 +132,12 @@ def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings
 def measure_case(case: Case, settings: Settings) -> AngleResult:
   """The angles of a case by the method of the settings."""
   if case.corners is not None:
-    return measure.measure_landmarks(case.corners, case.spacing, rule=settings.rule,
+    return measurement.measure_landmarks(case.corners, case.spacing, rule=settings.rule,
                                      height=len(case.mask), options=settings.options)
   if settings.method == 'spa' and case.image is not None:
-    return measure.measure_spa(case.image[..., 0], case.spacing, case.mask,
+    return measurement.measure_spa(case.image[..., 0], case.spacing, case.mask,
                                options=settings.options)
-  return measure.measure_mask(case.mask, case.spacing, settings.method, settings.classes,
+  return measurement.measure_mask(case.mask, case.spacing, settings.method, settings.classes,
                               options=settings.options)
 
 
@@ -156,8 +156,8 @@ def _write_case(output: pathlib.Path, name: str, case: Case, result: AngleResult
   """Writes a case; returns a sentence for each format that could not be written."""
   classes = settings.classes
   if not classes and case.corners is None:
-    method = settings.method or measure.choose_method(case.mask)
-    classes = measure.default_classes(method, case.mask)
+    method = settings.method or measurement.choose_method(case.mask)
+    classes = measurement.default_classes(method, case.mask)
   cases.write_case(output, name, case.image, case.mask, result, classes)
   return handoff.write_formats(output, handoff.Case(
       name, case.mask, result, classes, spacing=None if case.geometry else case.spacing,

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from spinejax import measure
+from spinejax import measurement
 from spinejax.data import examples, resize
 from spinejax.inference.load import Predictor
-from spinejax.measure.spacing import Spacing
+from spinejax.measurement.spacing import Spacing
 from spinejax.metrics import segmentation
 
 
@@ -62,7 +62,7 @@ def to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str) -> Pre
 
 def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Spacing, *,
                        probs: np.ndarray | None = None, points: np.ndarray | None = None
-                       ) -> measure.AngleResult | None:
+                       ) -> measurement.AngleResult | None:
   """Measures a predicted mask [*S]; None if config.angle has no method.
 
   Args:
@@ -74,10 +74,10 @@ def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Spacing,
   angle = predictor.config.angle
   if not angle.method:
     return None
-  result = measure.measure_mask(
+  result = measurement.measure_mask(
       mask, known_spacing(predictor, spacing), angle.method, tuple(predictor.config.data.classes),
       probs=probs, points=points,
-      options=measure.Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration)))
+      options=measurement.Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration)))
   return dataclasses.replace(result, model=predictor.config.model.name, checkpoint=predictor.step)
 
 

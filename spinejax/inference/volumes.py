@@ -6,7 +6,7 @@ import numpy as np
 from spinejax.data import preparation
 from spinejax.inference.load import Predictor
 from spinejax.inference.predict import predict_images
-from spinejax.measure.spacing import Numbers
+from spinejax.measurement.spacing import Numbers
 from spinejax.metrics import laminae
 
 

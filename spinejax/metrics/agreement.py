@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from spinejax.measure.results import BAND_LIMITS, BAND_NAMES
+from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES
 from spinejax.metrics.results import Agreement, BandAgreement, Decision, Interval, Smape
 
 LIMIT_DEG = 5.0  # degrees; the error of Cobb angles that is commonly accepted

@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spinejax import __version__
-from spinejax.measure.angle_table import AngleTable
-from spinejax.measure.results import BAND_LIMITS, BAND_NAMES
+from spinejax.measurement.angle_table import AngleTable
+from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES
 from spinejax.metrics import agreement
 from spinejax.metrics.results import Agreement, Smape
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from spinejax.measure.results import AngleResult
+from spinejax.measurement.results import AngleResult
 
 # {metric: {class or mean: value}}, see `metrics.segmentation`.
 ClassTable: TypeAlias = Mapping[str, Mapping[str, float | None]]

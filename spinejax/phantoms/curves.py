@@ -12,9 +12,9 @@ import numpy as np
 from scipy import ndimage
 from scipy.interpolate import PchipInterpolator
 
-from spinejax.measure.curves import LEVEL_HEIGHTS, LEVELS, find_spans
-from spinejax.measure.results import MIN_DEG
-from spinejax.measure.spacing import Numbers
+from spinejax.measurement.curves import LEVEL_HEIGHTS, LEVELS, find_spans
+from spinejax.measurement.results import MIN_DEG
+from spinejax.measurement.spacing import Numbers
 
 NODE_JITTER = 0.035  # largest shift of an end vertebra, fraction of the spine
 RIGHT_THORACIC = 0.8  # probability that the main thoracic curve is convex to the right

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measure.spacing import Numbers
+from spinejax.measurement.spacing import Numbers
 
 MAX_DIFFICULTY = 4
 

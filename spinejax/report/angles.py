@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 
 from spinejax import colors
 from spinejax.data import resize
-from spinejax.measure.results import AngleResult, Curve
+from spinejax.measurement.results import AngleResult, Curve
 from spinejax.report import formats, overlays, style
 
 _HALO = [matplotlib.patheffects.withStroke(linewidth=2.6, foreground='#000000')]

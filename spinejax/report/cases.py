@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from spinejax import runs
-from spinejax.measure.results import AngleResult
+from spinejax.measurement.results import AngleResult
 from spinejax.report import angles, pages, style
 
 METHODS = {'uca': 'ultrasound curve angle (UCA)', 'spa': 'spinous process angle (SPA)',

@@ -3,7 +3,7 @@ import collections
 import math
 from collections.abc import Mapping, Sequence
 
-from spinejax.measure.results import AngleResult, Curve
+from spinejax.measurement.results import AngleResult, Curve
 from spinejax.metrics.comparison import ComparedMetric
 from spinejax.metrics.results import (
     Agreement, AngleSummary, ClassTable, LaminaeSummary, TestResult)

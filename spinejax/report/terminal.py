@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spinejax.measure.results import AngleResult
+from spinejax.measurement.results import AngleResult
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.results import TestResult

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from spinejax.handoff import tables as summaries
-from spinejax.measure.results import AngleResult, Curve
+from spinejax.measurement.results import AngleResult, Curve
 from spinejax.readers import angle_tables
 from tests import tiny
 

@@ -11,7 +11,7 @@ import pytest
 from spinejax.inference import measure_files
 from spinejax.readers import layouts
 from tests import tiny
-from tests.measure.test_mask import bow, laminae_points
+from tests.measurement.test_mask import bow, laminae_points
 
 
 def call(*arguments):

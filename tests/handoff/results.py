@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from spinejax.measure.results import AngleResult, Curve, Level
+from spinejax.measurement.results import AngleResult, Curve, Level
 
 SPACING = (0.5, 0.8)
 CLASSES = ('background', 'rib', 'thoracic process', 'lump')

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from spinejax.handoff import image_geometry, markups
-from spinejax.measure.results import AngleResult, Level
+from spinejax.measurement.results import AngleResult, Level
 from spinejax.readers import orientation
 from spinejax.readers.orientation import Geometry
 from tests.handoff.results import (AXES, FAILED, LEVELS, SPACING, bent, change_curves, of_type,

@@ -12,7 +12,7 @@ from spinejax import handoff
 from spinejax.handoff import markups
 from spinejax.handoff import masks
 from spinejax.handoff.places import spacing_of
-from spinejax.measure.results import AngleResult, Level
+from spinejax.measurement.results import AngleResult, Level
 from spinejax.readers import landmarks
 from spinejax.readers import orientation
 from spinejax.readers import volumes

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import spinejax
-from spinejax.measure import AngleResult
+from spinejax.measurement import AngleResult
 from tests.inference import made
 
 pytestmark = pytest.mark.xdist_group('test_api')  # one worker writes the runs

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from spinejax import phantoms
-from spinejax.measure.curves import LEVEL_HEIGHTS
+from spinejax.measurement.curves import LEVEL_HEIGHTS
 from spinejax.phantoms import curves
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spinejax.measure.results import AngleResult, Calibration, Curve, Level
+from spinejax.measurement.results import AngleResult, Calibration, Curve, Level
 from spinejax.report import angles, cases
 from tests.report.html_page import Page
 

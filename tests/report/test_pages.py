@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from spinejax import runs
-from spinejax.measure.results import AngleResult
+from spinejax.measurement.results import AngleResult
 from spinejax.metrics import agreement
 from spinejax.metrics.results import (
     AngleSummary, CaseAngle, CaseResult, Evaluation, LaminaeSummary, NetworkScores, RocCurve,

@@ -4,7 +4,7 @@ import io
 import pytest
 from rich.console import Console
 
-from spinejax.measure.results import AngleResult, Curve
+from spinejax.measurement.results import AngleResult, Curve
 from spinejax.metrics import agreement
 from spinejax.metrics.results import (
     AngleSummary, CaseAngle, CaseResult, LaminaeSummary, NetworkScores, TestResult)

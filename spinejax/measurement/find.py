@@ -1,0 +1,123 @@
+"""Candidates for levels: the blobs of a mask, and the least-cost path through an image."""
+import dataclasses
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy import ndimage
+
+MAX_BLOBS = 200  # more blobs than any spine has; bounds the time of hostile masks
+
+
+@dataclasses.dataclass(frozen=True)
+class Blobs:
+  """Connected components of a mask.
+
+  Attributes:
+    centers: [n, d] mm from the center of the first pixel.
+    pixels: n arrays [area, d] of pixel indices.
+  """
+  centers: np.ndarray
+  pixels: list[np.ndarray]
+
+
+def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
+               split: bool = False, weights: np.ndarray | None = None) -> Blobs:
+  """Components of a mask of at least 3 pixels; pixels touch by faces, edges or corners.
+
+  Args:
+    mask: bool [...].
+    spacing: [ndim] mm.
+    smallest: fraction of the median area below which a blob is dropped; the median is taken over
+      the blobs larger than a tenth of the largest blob. 0 keeps all.
+    split: cut blobs of more than 1.5 median areas with `split_blob`, repeatedly.
+    weights: [...] probabilities that weigh the centers.
+
+  Returns:
+    At most MAX_BLOBS of the largest blobs, in scan order; none for an empty mask.
+  """
+  labels, _ = ndimage.label(mask, np.ones((3,) * mask.ndim))
+  areas = np.bincount(labels.reshape(-1))[1:]
+  if not len(areas):
+    return Blobs(np.zeros((0, mask.ndim)), [])
+  sizable = areas[areas >= max(3, 0.1 * areas.max())]
+  median = np.median(sizable) if len(sizable) else 0
+  kept = np.flatnonzero(areas >= max(3, smallest * median))
+  kept = 1 + np.sort(kept[np.argsort(-areas[kept], kind='stable')[:MAX_BLOBS]])
+  places = np.argwhere(np.isin(np.arange(len(areas) + 1), kept)[labels])
+  order = np.argsort(labels[tuple(places.T)], kind='stable')
+  pixels = np.split(places[order], np.cumsum(areas[kept - 1]))[:-1]
+  if split:
+    pixels = [part for blob in pixels for part in _split(blob, spacing, 1.5 * median)]
+  centers = [np.average(blob, axis=0, weights=None if weights is None else weights[tuple(blob.T)])
+             for blob in pixels]
+  return Blobs(np.reshape(centers, (-1, mask.ndim)) * spacing, pixels)
+
+
+def _split(pixels: np.ndarray, spacing: np.ndarray, largest: float) -> list[np.ndarray]:
+  """The parts of a blob after cutting every part that exceeds `largest` pixels."""
+  parts = split_blob(pixels, spacing) if len(pixels) > largest else [pixels]
+  return parts if len(parts) < 2 else [
+      piece for part in parts for piece in _split(part, spacing, largest)]
+
+
+def split_blob(pixels: np.ndarray, spacing: np.ndarray) -> list[np.ndarray]:
+  """A blob [area, 2] cut in two at the peaks of its distance map; whole if it has one peak.
+
+  The second peak is the highest local maximum with at least half the height of the first one, more
+  than 1.2 times that height away. A pixel goes to the peak whose inscribed circle is nearer.
+  """
+  low = pixels.min(0) - 1
+  inside = np.zeros(pixels.max(0) - low + 2, bool)
+  inside[tuple((pixels - low).T)] = True
+  distance = ndimage.distance_transform_edt(inside, sampling=spacing)
+  peaks = np.argwhere(inside & (distance == ndimage.maximum_filter(distance, 3)))
+  heights = distance[tuple(peaks.T)]
+  first = int(heights.argmax())
+  apart = np.linalg.norm((peaks - peaks[first]) * spacing, axis=1)
+  is_second = (apart > 1.2 * heights[first]) & (heights >= 0.5 * heights[first])
+  if not is_second.any():
+    return [pixels]
+  second = int(np.where(is_second, heights, -1).argmax())
+  to_first, to_second = (
+      np.linalg.norm((pixels - low - peaks[i]) * spacing, axis=1) - heights[i]
+      for i in (first, second))
+  is_nearer_second = to_first > to_second
+  parts = [pixels[~is_nearer_second], pixels[is_nearer_second]]
+  return parts if min(map(len, parts)) else [pixels]
+
+
+def half_centers(pixels: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
+  """Centroids [2, 2] (y, x) in mm of the left and right half of a blob; None if a half is tiny.
+
+  The blob [area, 2] is cut perpendicular to the line through the two centroids, found by
+  iteration. A vertical cut would underestimate the turn of a blob of half axes a and b by a
+  fraction (b / a)^2.
+  """
+  places = pixels * spacing
+  off, direction = places - places.mean(0), np.array([0.0, 1.0])
+  for _ in range(8):
+    right = off @ direction > 0
+    if min(right.sum(), (~right).sum()) < 3:
+      return None
+    halves = np.stack([places[~right].mean(0), places[right].mean(0)])
+    direction = halves[1] - halves[0]
+  return halves
+
+
+def cheapest_path(cost: np.ndarray, reach: int, step_cost: float) -> np.ndarray:
+  """Columns [H] of the path from top to bottom with the least sum of cost [H, W].
+
+  The path moves at most `reach` columns per row, and each column of a move costs `step_cost`.
+  """
+  shift_cost = step_cost * np.abs(np.arange(-reach, reach + 1))
+  total, moves = cost[0], []
+  for row in cost[1:]:
+    before = np.pad(total, reach, constant_values=np.inf)
+    choices = sliding_window_view(before, 2 * reach + 1) + shift_cost
+    best = choices.argmin(-1)
+    moves.append(best - reach)
+    total = row + choices[np.arange(len(row)), best]
+  path = [int(total.argmin())]
+  for move in reversed(moves):
+    path.append(path[-1] + int(move[path[-1]]))
+  return np.array(path[::-1])

@@ -1,0 +1,81 @@
+"""From curves and flags to the result: status, severity band and calibration."""
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES, AngleResult, Curve, Options
+from spinejax.measurement.spacing import Numbers
+
+MIN_LEVELS = 6  # fewer levels give no angle
+GAP = 1.7  # level spacings between neighbors above which a level is missing
+SCATTER_DEG = 8.0  # degrees; robust standard deviation of the lines that is flagged
+NAIVE_DEG = 10.0  # degrees; difference of fitted and naive angle that is flagged
+_TRUNCATED = 'the largest curve reaches the first or last level found: at least this angle'
+
+
+class NoAngle(Exception):
+  """The input gives no angle; the message is the reason."""
+
+
+def require(condition: bool | np.bool_, reason: str) -> None:
+  """Raises NoAngle with a reason unless the condition holds."""
+  if not condition:
+    raise NoAngle(reason)
+
+
+def band_of(angle: float, limits: Sequence[float] = BAND_LIMITS) -> str:
+  """The severity of an angle; an angle at a limit belongs to the band above it."""
+  return next(name for name, limit in zip(BAND_NAMES, (*limits, math.inf)) if angle < limit)
+
+
+def no_angle(method: str, spacing: Numbers | None, reason: str | NoAngle) -> AngleResult:
+  """A failed result with its reason."""
+  return AngleResult(method, 'fail', flags=(str(reason),), spacing=_steps(spacing))
+
+
+def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = (), *,
+                flags: Sequence[str] = (), partial: bool = False, options: Options = Options(),
+                **entries: Any) -> AngleResult:
+  """The result of a measurement that gave an angle, with a flag if it is a lower bound.
+
+  Args:
+    method, spacing, curves, flags: see `AngleResult`.
+    partial: a flag weakens the angle.
+    options: bands and calibration.
+    **entries: other fields of `AngleResult`.
+  """
+  worst = max(curves, key=lambda curve: curve.angle_deg, default=None)
+  major = worst.angle_deg if worst else 0.0
+  low, high = worst.ci95 if worst and worst.ci95 else (major, major)
+  first, last = (BAND_NAMES.index(band_of(angle, options.bands))
+                 for angle in (min(low, major), max(high, major)))
+  calibration = options.get_calibration()
+  return AngleResult(
+      method, 'partial' if partial else 'ok', tuple(curves), major,
+      ' or '.join(BAND_NAMES[first:last + 1]),
+      flags=(*flags, _TRUNCATED) if worst and worst.truncated else tuple(flags),
+      spacing=_steps(spacing), calibration=calibration,
+      calibrated_deg=calibration.apply(major) if calibration else None, **entries)
+
+
+def flag_gaps(rows: np.ndarray, spacings: np.ndarray) -> list[str]:
+  """Flags of missing levels between the rows [n], which are `spacings` [n - 1] apart."""
+  return [f'a level seems to be missing between rows {rows[i]:.0f} and {rows[i + 1]:.0f}'
+          for i in np.flatnonzero(spacings > GAP)]
+
+
+def flag_scatter(line_deg: np.ndarray, tilts: np.ndarray, naive: float,
+                 curves: Sequence[Curve]) -> list[str]:
+  """A flag if the lines [n] scatter about the fitted tilts [n] or have another largest angle."""
+  residual = 1.4826 * float(np.median(np.abs(line_deg - tilts)))
+  major = max((curve.angle_deg for curve in curves), default=0.0)
+  if residual <= SCATTER_DEG and abs(naive - major) <= NAIVE_DEG:
+    return []
+  return [f'the lines scatter about the fitted spine: {residual:.1f} degrees; largest angle '
+          f'between the lines themselves {naive:.1f}']
+
+
+def _steps(spacing: Numbers | None) -> tuple[float, ...] | None:
+  return None if spacing is None else tuple(float(step) for step in spacing)

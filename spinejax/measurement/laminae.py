@@ -1,0 +1,207 @@
+"""Laminae of ultrasound volumes -> center-of-lamina angle, axial rotation, plane of curvature.
+
+Axes are (I, L, A): down the spine, to the patient's left, from the skin into the depth. Sides are
+those of the patient. A tilt is atan(d left / d down). The rotation of a pair of laminae is
+-atan(d deep / d across) from the right lamina to the left one; it is positive where the left side
+is nearer to the skin. `benchmarks/measure_laminae.py` measures the errors on phantoms.
+"""
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from spinejax.measurement import curves, find, fit, flags
+from spinejax.measurement.course import NUM, Course, find_course, fit_data, level_spacing
+from spinejax.measurement.results import AngleResult, Curve, Level, Options
+from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
+
+METHOD = 'center of lamina'
+WIDE_DEG = 6.0  # degrees; a wider interval of the largest angle is flagged
+_OTHER_SIDE = {'right': 'left', 'left': 'right'}
+
+
+def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshold: float = 0.5,
+                          **options) -> AngleResult:
+  """Center-of-lamina angle of a segmented volume, from the centroids of its components.
+
+  Components have at least 3 voxels. The centroids are weighted with the probabilities.
+
+  Args:
+    probability: [D,H,W] of a lamina in [0, 1], or a mask, laminae where not 0.
+    spacing: mm per voxel (down, left, deep). One number stands for cubes.
+    threshold: of the probability; unused for a mask.
+    **options: of `measure_laminae`, whose result is returned.
+
+  Raises:
+    ValueError: the volume is not [D,H,W], or the spacing has another length.
+  """
+  probability = np.asarray(probability)
+  if probability.ndim != 3:
+    raise ValueError(f'a volume of laminae must be [D,H,W], got {list(probability.shape)}.')
+  steps = check_spacing(spacing, 3)
+  if steps is None:
+    return flags.no_angle(METHOD, None, NO_SPACING)
+  if np.issubdtype(probability.dtype, np.floating):
+    mask, weights = probability > threshold, probability
+  else:
+    mask, weights = probability != 0, None
+  if mask.size and mask.all():
+    return flags.no_angle(METHOD, steps, 'the volume is all foreground')
+  blobs = find.find_blobs(mask, steps, smallest=0, weights=weights)
+  return measure_laminae(blobs.centers / steps, steps, **options)
+
+
+def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = fit.REPLICATES,
+                    options: Options = Options()) -> AngleResult:
+  """Center-of-lamina angle of unordered laminae: best chain, joint spline, extremes rule.
+
+  Args:
+    points: [n,3] (down, left, deep) in voxels; false laminae may be among them.
+    spacing: mm per voxel (down, left, deep); 1 for points in mm.
+    replicates: of the bootstrap; 0 gives no intervals.
+    options: curves, bands and calibration.
+
+  Returns:
+    The result with levels, midline and naive_deg. Every curve has the rotation of its apex, the
+    mean of three levels, and its plane of maximum curvature. Levels have names if they are 17,
+    missing ones counted. The result is a failed one with its reason if the spacing is unknown or
+    the laminae make no spine. A mirrored volume is not detected.
+
+  Raises:
+    ValueError: the points are not [n,3], or the spacing has another length.
+  """
+  points = np.asarray(points, np.float64)
+  if points.ndim != 2 or points.shape[1] != 3:
+    raise ValueError(f'laminae must be rows of (down, left, deep), got {list(points.shape)}.')
+  steps = check_spacing(spacing, 3)
+  if steps is None:
+    return flags.no_angle(METHOD, None, NO_SPACING)
+  try:
+    check_laminae(points)
+    course = find_course(points * steps)
+    check_direction(course.places.down)
+  except flags.NoAngle as reason:
+    return flags.no_angle(METHOD, steps, reason)
+  data = fit_data(course.places)
+  spine = fit.fit_joint(data, smoothing=course.smoothing, num=NUM)
+  draws = fit.resample_joint(data, spine, smoothing=course.smoothing, replicates=replicates)
+  y, is_pair, tilts = data.y, course.places.is_pair, spine.tilt(data.y)
+  line_deg = np.degrees(np.arctan(data.slope))
+  spacings = np.diff(y) / level_spacing(y)((y[1:] + y[:-1]) / 2)
+  names, confidence = name_levels(spacings, is_pair)
+  profile = curves.Profile(
+      tilts, y / steps[0], names, draws.tilt(y),
+      region_names=curves.levels_by_height((y - y[0]) / np.ptp(y)), floor_deg=curves.FLOOR_DEG)
+  found = tuple(add_depth(curve, span, course, spine) for curve, span in zip(
+      curves.find_curves(profile, options.min_deg), curves.find_spans(tilts, options.min_deg)))
+  naive = float(np.ptp(line_deg[is_pair]))
+  notes = flags.flag_gaps(profile.rows, spacings)
+  notes += flag_number(len(y), len(points) - (course.pairs >= 0).sum())
+  notes += flags.flag_scatter(line_deg[is_pair], tilts[is_pair], naive, found)
+  notes += flag_width(found)
+  partial = bool(notes)
+  notes += [f'only one lamina of the level at row {row:.0f} was found'
+            for row in profile.rows[~is_pair]]
+  down = np.linspace(y[0], y[-1], 65)
+  path = np.stack([down, spine.position(down), course.deep.position(down)], -1)
+  return flags.make_result(
+      METHOD, steps, found, flags=notes, partial=partial, options=options, levels_found=len(y),
+      level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
+      midline=fit.to_pixels(path, steps), naive_deg=round(naive, 2))
+
+
+def check_laminae(points: np.ndarray) -> None:
+  """Raises NoAngle if the laminae [n,3] are not finite or far too many."""
+  flags.require(np.isfinite(points).all(), 'some laminae have no finite position')
+  flags.require(len(points) <= find.MAX_BLOBS, f'{len(points)} laminae where 34 are expected')
+
+
+def check_direction(y: np.ndarray) -> None:
+  """Raises NoAngle if the spacing of the levels y [n] shrinks down the spine instead of growing.
+
+  Narrow gaps are compared, because missing levels make wide ones.
+  """
+  gaps, half = np.diff(y), (len(y) - 1) // 2
+  flags.require(np.quantile(gaps[:half], 0.25) <= 1.2 * np.quantile(gaps[-half:], 0.25),
+                'the levels lie farther apart at the top than at the bottom: the volume seems to '
+                'be upside down')
+
+
+def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[list[str | None], str]:
+  """Names T1..L5 of n levels if they are 17, missing ones counted, and the confidence in them.
+
+  The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. `spacings`
+  [n - 1] are in expected level spacings, and `is_pair` [n] tells where both laminae were found.
+  """
+  steps = np.where(spacings > flags.GAP, np.rint(spacings), 1)
+  places = np.cumsum(np.append(0, steps)).astype(int)
+  if places[-1] != 16:
+    return [None] * len(places), 'low'
+  exact = len(places) == 17 and is_pair.all()
+  return [curves.LEVELS[p] for p in places], 'high' if exact else 'low'
+
+
+def add_depth(curve: Curve, span: curves.Span, course: Course, spine: fit.Midline) -> Curve:
+  """The curve with the rotation of its apex, its plane of maximum curvature and patient's side."""
+  places, y = course.places, course.places.down
+  distance = np.where(places.is_pair, np.abs(y - y[span.apex]), np.inf)
+  nearest = np.argsort(distance, kind='stable')[:3]
+  ends = y[[span.upper, span.lower]]
+  slopes = np.stack([spine.slope(ends), course.deep.slope(ends)], -1)
+  plane, angle = plane_of_maximum_curvature(*slopes)
+  return dataclasses.replace(
+      curve, side=_OTHER_SIDE[curve.side], pmc_deg=plane, pmc_angle_deg=angle,
+      rotation_deg=round(float(places.rotation[nearest].mean()), 2))
+
+
+def plane_of_maximum_curvature(upper: np.ndarray, lower: np.ndarray) -> tuple[float, float]:
+  """The upright plane in which the directions of two levels a and b differ most,
+
+    argmax_p |atan(x'_a cos p + z'_a sin p) - atan(x'_b cos p + z'_b sin p)|.
+
+  Args:
+    upper, lower: [2] slopes x' = d left / d down and z' = d deep / d down of a and b.
+
+  Returns:
+    p in (-90, 90] degrees from the coronal plane, to a quarter degree, positive where the left half
+    of the plane turns into the depth; and the angle in that plane in degrees.
+  """
+  planes = np.arange(-89.75, 90.1, 0.25)
+  turn = np.stack([np.cos(np.radians(planes)), np.sin(np.radians(planes))])
+  seen = np.abs(np.degrees(np.arctan(upper @ turn) - np.arctan(lower @ turn)))
+  return float(planes[seen.argmax()]), round(float(seen.max()), 2)
+
+
+def flag_number(num_levels: int, num_unused: int) -> list[str]:
+  """Flags of the number of levels and of the laminae that belong to none."""
+  notes = []
+  if num_levels < 15:
+    notes.append(f'{num_levels} levels of 17: curves may be missed, and angles too small')
+  if num_levels > 17:
+    notes.append(f'{num_levels} levels where 17 are expected')
+  if num_unused > 3:
+    notes.append(f'{num_unused} laminae belong to no level')
+  return notes
+
+
+def flag_width(found: tuple[Curve, ...]) -> list[str]:
+  """A flag of a wide interval of the largest angle."""
+  major = max((curve.angle_deg for curve in found), default=0.0)
+  width = max((curve.ci95[1] - curve.ci95[0] for curve in found
+               if curve.ci95 and curve.angle_deg == major), default=0.0)
+  return ([f'the interval of the largest angle is {width:.0f} degrees wide'] if width > WIDE_DEG
+          else [])
+
+
+def _describe(course: Course, points: np.ndarray, names: Sequence[str | None], tilts: np.ndarray,
+              steps: np.ndarray) -> tuple[Level, ...]:
+  """The levels of the result; points [n,3] in voxels."""
+  sides = [*fit.to_pixels(points, 1.0), None]  # index -1 is None
+  line_deg = np.degrees(np.arctan(course.places.slope))
+  line, rotation = ([round(value, 2) if np.isfinite(value) else None for value in array.tolist()]
+                    for array in (line_deg, course.places.rotation))
+  return tuple(
+      Level(names[i], row, column, round(float(tilts[i]), 2), depth, line_deg=line[i],
+            rotation_deg=rotation[i], right=sides[right], left=sides[left])
+      for i, ((row, column, depth), (right, left)) in enumerate(
+          zip(fit.to_pixels(course.places.middle, steps), course.pairs)))

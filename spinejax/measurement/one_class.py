@@ -1,0 +1,123 @@
+"""Processes and lumps of a mask that has one class for all bones, told apart by their place."""
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from scipy import ndimage
+
+from spinejax.measurement import find
+
+PositionAt = Callable[[np.ndarray], np.ndarray]  # y [n] mm -> x [n] mm
+
+
+@dataclasses.dataclass(frozen=True)
+class Rails:
+  """The blobs of a mask as they lie about a midline.
+
+  Attributes:
+    side: [n] -1 and 1 for the blobs on the left and right rail, 0 for those on the midline.
+    off: [n] mm of the blobs to the right of the midline.
+    offset: mm from the midline to a rail.
+    midline: y -> x.
+  """
+  side: np.ndarray
+  off: np.ndarray
+  offset: float
+  midline: PositionAt
+
+
+def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
+  """Processes and lumps of a mask [H,W] with a spacing (y, x) in mm.
+
+  A rough midline runs through the widest gap of every row. Blobs on it are lumps. All others are
+  ribs with their processes and lie on a rail to its left or right. A process is the part of its
+  blob that is nearest to the spine, as wide as the inner edges of the rails are distant from the
+  midline.
+
+  Returns:
+    Centers [n, 2] (y, x) of the processes in mm and the pixels [area, 2] of each lump; None if the
+    blobs do not lie on a midline and two rails.
+  """
+  blobs = find.find_blobs(mask, spacing, smallest=0.1)
+  if len(blobs.pixels) < 6 or not np.ptp(blobs.centers[:, 0]):
+    return None
+  window = int(np.median([np.ptp(blob[:, 0]) for blob in blobs.pixels])) | 1
+  rails = _fit_rails(blobs.centers, rough_midline(mask, spacing, window))
+  if rails is None:
+    return None
+  lumps, parts, edges = [], [], []
+  for blob, side, off in zip(blobs.pixels, rails.side, rails.off):
+    away = blob[:, 1] * spacing[1] - rails.midline(blob[:, 0] * spacing[0])
+    if not side and min(away.max(), -away.min()) > 0.3 * rails.offset:
+      lumps.append(blob)
+      continue
+    away *= side or np.sign(off)
+    row = blob[:, 0] - blob[0, 0]
+    edge = np.full(row[-1] + 1, np.inf)  # of the blob toward the midline, mm, by row
+    np.minimum.at(edge, row, away)
+    edges.append(edge.min())
+    # The edge is sought in a window of rows, so that each of two fused blobs keeps its process.
+    parts.append((blob, away - ndimage.minimum_filter1d(edge, window // 2 | 1)[row]))
+  inner = np.zeros_like(mask)
+  for blob, depth in parts:
+    inner[tuple(blob[depth < np.median(edges)].T)] = True
+  return find.find_blobs(inner, spacing, split=True).centers, lumps
+
+
+def _fit_rails(centers: np.ndarray, midline: PositionAt) -> Rails | None:
+  """Fits x = quartic(y) + offset * side to the centers [n, 2] until no side changes.
+
+  Returns None if a rail has fewer than 3 centers or if the centers lie far from their rails.
+  """
+  y, x = centers.T
+
+  def powers(at):
+    return np.vander((at - y[0]) / np.ptp(y) - 0.5, 5, increasing=True)
+
+  side, offset = np.zeros(len(x)), 0.0
+  for _ in range(8):
+    off = x - midline(y)
+    if not side.any():
+      offset = float(np.median(np.abs(off)))
+    previous, side = side, np.rint(off / offset).clip(-1, 1)
+    if (side == previous).all():
+      break
+    *quartic, offset = np.linalg.lstsq(np.column_stack([powers(y), side]), x, rcond=None)[0]
+    midline = lambda at: powers(at) @ quartic
+  if min((side < 0).sum(), (side > 0).sum()) < 3 or (
+      np.median(np.abs(off - offset * side)) > 0.3 * offset):
+    return None
+  return Rails(side, off, offset, midline)
+
+
+def rough_midline(mask: np.ndarray, spacing: np.ndarray, window: int) -> PositionAt:
+  """x = quartic(y) in mm with the least absolute deviation from the widest gaps of a mask's rows.
+
+  The mask [H,W] is not empty and shows bones on both sides of the spine. `window` rows are seen
+  together. The quartic is constant beyond the ends of the mask.
+  """
+  gaps = _widest_gaps(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)) * spacing
+  filled = np.flatnonzero(mask.any(1)) * spacing[0]
+  top, height = filled[0], max(float(np.ptp(filled)), spacing[0])
+  gaps = gaps[(gaps[:, 0] >= top) & (gaps[:, 0] <= top + height)]
+
+  def powers(y):
+    return np.vander(((y - top) / height).clip(0, 1) - 0.5, 5, increasing=True)
+
+  rows, weights = powers(gaps[:, 0]), np.ones(len(gaps))
+  for _ in range(20):
+    quartic = np.linalg.lstsq(rows * weights[:, None], gaps[:, 1] * weights, rcond=None)[0]
+    weights = (spacing[1] + np.abs(gaps[:, 1] - rows @ quartic))**-0.5
+  return lambda y: powers(y) @ quartic
+
+
+def _widest_gaps(mask: np.ndarray) -> np.ndarray:
+  """(row, column) of the middle of each row's widest gap between runs, or of its only run."""
+  found = []
+  for row, line in enumerate(mask):
+    columns = np.flatnonzero(line)
+    if len(columns):
+      gap = int(np.diff(columns, append=columns[-1]).argmax())
+      ends = columns[[gap, min(gap + 1, len(columns) - 1)]]
+      found.append((row, (ends if ends[1] > ends[0] + 1 else columns[[0, -1]]).mean()))
+  return np.reshape(found, (-1, 2)).astype(float)

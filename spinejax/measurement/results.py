@@ -1,0 +1,237 @@
+"""Options and results of angle measurements."""
+import dataclasses
+import math
+from collections.abc import Container, Mapping, Sequence
+from typing import Any
+
+from spinejax import __version__
+
+SCHEMA = 'spinejax.measure/1'
+MIN_DEG = 5.0  # degrees; a smaller change of tilt is not a curve
+BAND_NAMES = ('none', 'mild', 'moderate', 'severe')
+BAND_LIMITS = (10.0, 25.0, 40.0)  # degrees between the bands
+
+# Keys of a level in JSON by method. They are the same for all levels of a result.
+_LEVEL_KEYS = {
+    'uca': ('name', 'kind', 'row', 'column', 'tilt_deg', 'line_deg', 'left', 'right'),
+    'center of lamina': ('name', 'row', 'column', 'depth', 'tilt_deg', 'line_deg', 'rotation_deg',
+                         'right', 'left'),
+    'landmark Cobb': ('name', 'row', 'column', 'tilt_deg')}
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """A user's own conversion of angles: calibrated = slope * measured + intercept.
+
+  Attributes:
+    slope, intercept: the intercept in degrees.
+    source: where the conversion comes from.
+  """
+  slope: float
+  intercept: float
+  source: str
+
+  def apply(self, angle: float) -> float:
+    """The calibrated angle in degrees, rounded to two decimals."""
+    return round(self.slope * angle + self.intercept, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """Options of all methods; ValueError if one of them is out of its range.
+
+  Attributes:
+    min_deg: degrees; a smaller change of tilt is not a curve.
+    bands: three rising limits in degrees between none, mild, moderate and severe.
+    calibration: (slope, intercept, source), or () for none. The calibrated angle is reported
+      beside the measured angle and does not replace it.
+  """
+  min_deg: float = MIN_DEG
+  bands: Sequence[float] = BAND_LIMITS
+  calibration: Sequence[Any] = ()
+
+  def __post_init__(self):
+    if not 0 < self.min_deg < math.inf:
+      raise ValueError(f'min_deg must be degrees above 0, not {self.min_deg}.')
+    limits = [0.0, *self.bands, math.inf]
+    if len(self.bands) != len(BAND_LIMITS) or not all(
+        low < high for low, high in zip(limits, limits[1:])):
+      raise ValueError(f'bands must be {len(BAND_LIMITS)} rising limits in degrees, not '
+                       f'{tuple(self.bands)}.')
+    self.get_calibration()
+
+  def get_calibration(self) -> Calibration | None:
+    """The calibration, or None without one."""
+    if not len(self.calibration):
+      return None
+    try:
+      slope, intercept, source = self.calibration
+      calibration = Calibration(float(slope), float(intercept), str(source))
+      if math.isfinite(calibration.slope + calibration.intercept):
+        return calibration
+    except (TypeError, ValueError):
+      pass
+    raise ValueError('calibration must be (slope, intercept, source), such as '
+                     f"(1.1, 2.0, 'our hospital, 2024'), not {tuple(self.calibration)}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+  """A curve of the spine.
+
+  Attributes:
+    angle_deg: between the tilts of the two ends, degrees.
+    ci95: (low, high) of the 95 % interval, degrees; None without replicates.
+    upper, lower, apex: levels T1..L5; None where unknown.
+    upper_row, lower_row, apex_row: positions along the first axis, pixels.
+    side: 'left' or 'right', to which the spine is convex; of the image, or of the patient in
+      volumes.
+    region: 'thoracic', 'thoracolumbar' or 'lumbar'; None where unknown.
+    truncated: an end is the first or last level found, so the angle is a lower bound.
+    rotation_deg: axial rotation of the apex, degrees; volumes only.
+    pmc_deg, pmc_angle_deg: plane of maximum curvature in degrees from the coronal plane, and the
+      angle in that plane; volumes only.
+  """
+  angle_deg: float
+  ci95: tuple[float, float] | None
+  upper: str | None
+  lower: str | None
+  apex: str | None
+  upper_row: float
+  lower_row: float
+  apex_row: float
+  side: str
+  region: str | None
+  truncated: bool
+  rotation_deg: float | None = None
+  pmc_deg: float | None = None
+  pmc_angle_deg: float | None = None
+
+  def to_json(self) -> dict[str, Any]:
+    """The fields as JSON values; those of volumes are left out where they are None."""
+    return _to_json(self, ('rotation_deg', 'pmc_deg', 'pmc_angle_deg'))
+
+
+@dataclasses.dataclass(frozen=True)
+class Level:
+  """A level of the spine. Positions are in pixels of the mask.
+
+  Attributes:
+    name: T1..L5; None where unknown.
+    row, column, depth: center; the depth of volumes only.
+    tilt_deg: of the fitted midline, degrees.
+    kind: 'process' or 'lump'; VPI images only.
+    line_deg: tilt of the line through both sides, degrees; None if a side was not found.
+    rotation_deg: axial rotation, degrees; volumes only; None if a side was not found.
+    left, right: the two sides; None if not found.
+  """
+  name: str | None
+  row: float
+  column: float
+  tilt_deg: float | None
+  depth: float | None = None
+  kind: str | None = None
+  line_deg: float | None = None
+  rotation_deg: float | None = None
+  left: tuple[float, ...] | None = None
+  right: tuple[float, ...] | None = None
+
+  def to_json(self, method: str) -> dict[str, Any]:
+    """The fields that `method` gives, as JSON values."""
+    entries = _to_json(self)
+    return {key: entries[key] for key in _LEVEL_KEYS.get(method, entries)}
+
+
+@dataclasses.dataclass(frozen=True)
+class AngleResult:
+  """The angles of a case.
+
+  Attributes:
+    method: 'uca', 'spa', 'center of lamina', 'centerline Cobb' or 'landmark Cobb'.
+    status: 'ok', 'partial' (a flag weakens the angle) or 'fail' (no angle).
+    curves: top to bottom.
+    major_deg: the largest angle, degrees; 0 without a curve, None on failure.
+    band: severity of the largest angle; two names joined by ' or ' if its interval crosses a
+      limit; None on failure.
+    levels_found: number of levels.
+    level_confidence: how sure the names of the levels are: 'high', 'low' or 'none'.
+    flags: what a reader must know, in words; on failure the reason.
+    spacing: mm per pixel in array order; None where unknown.
+    model, checkpoint: network and step of a predicted mask, else None.
+    version: of this package.
+    levels: top to bottom; empty if the method has none.
+    midline: points (row, column[, depth]) in pixels, top to bottom.
+    naive_deg: largest angle between the lines of the levels, without a fitted midline.
+    cross_check_deg: largest angle by a second fit; X-ray masks only.
+    rule: 'extremes' or 'challenge'; landmarks only.
+    pt_mt_tl_deg: proximal thoracic, main and thoracolumbar angle; landmarks only.
+    calibration, calibrated_deg: the user's calibration, and the largest angle by it.
+  """
+  method: str
+  status: str
+  curves: tuple[Curve, ...] = ()
+  major_deg: float | None = None
+  band: str | None = None
+  levels_found: int = 0
+  level_confidence: str = 'none'
+  flags: tuple[str, ...] = ()
+  spacing: tuple[float, ...] | None = None
+  model: str | None = None
+  checkpoint: int | None = None
+  version: str = __version__
+  levels: tuple[Level, ...] = ()
+  midline: tuple[tuple[float, ...], ...] = ()
+  naive_deg: float | None = None
+  cross_check_deg: float | None = None
+  rule: str | None = None
+  pt_mt_tl_deg: tuple[float, ...] | None = None
+  calibration: Calibration | None = None
+  calibrated_deg: float | None = None
+
+  @property
+  def major_curve(self) -> Curve | None:
+    """The curve with the largest angle; None without a curve."""
+    return max(self.curves, key=lambda curve: curve.angle_deg, default=None)
+
+  def to_json(self) -> dict[str, Any]:
+    """The result as JSON values.
+
+    Entries after `version`, which only some methods give, are left out if None or empty.
+    """
+    names = [field.name for field in dataclasses.fields(self)]
+    entries = _to_json(self, names[names.index('version') + 1:])
+    nested = {'curves': [curve.to_json() for curve in self.curves],
+              'levels': [level.to_json(self.method) for level in self.levels],
+              'calibration': dataclasses.asdict(self.calibration) if self.calibration else None}
+    return {'schema': SCHEMA} | {key: nested.get(key, value) for key, value in entries.items()}
+
+  @classmethod
+  def from_json(cls, entries: Mapping[str, Any]) -> 'AngleResult':
+    """The result that `to_json` wrote; ValueError for other or incomplete entries."""
+    if not isinstance(entries, Mapping) or entries.get('schema') != SCHEMA:
+      raise ValueError(f'expected an angle result with "schema": "{SCHEMA}".')
+    try:
+      values = {key: _to_tuple(value) for key, value in entries.items() if key != 'schema'}
+      values['curves'] = tuple(Curve(**curve) for curve in values['curves'])
+      values['levels'] = tuple(Level(**level) for level in values.get('levels', ()))
+      if values.get('calibration'):
+        values['calibration'] = Calibration(**values['calibration'])
+      return cls(**values)
+    except (KeyError, TypeError) as error:
+      raise ValueError(f'the angle result is not complete: {error}.') from None
+
+
+def _to_json(record: Any, optional: Container[str] = ()) -> dict[str, Any]:
+  """The fields of a dataclass with lists for tuples; optional ones only if not None or empty."""
+  return {key: _to_list(value) for key, value in vars(record).items()
+          if key not in optional or value not in (None, ())}
+
+
+def _to_list(value: Any) -> Any:
+  return [_to_list(item) for item in value] if isinstance(value, tuple) else value
+
+
+def _to_tuple(value: Any) -> Any:
+  if isinstance(value, Mapping):
+    return {key: _to_tuple(item) for key, item in value.items()}
+  return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value

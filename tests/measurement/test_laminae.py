@@ -1,0 +1,199 @@
+"""Center-of-lamina angles of phantoms and by hand; misses, false laminae and hostile volumes."""
+import json
+
+import numpy as np
+import pytest
+
+from spinejax import measurement
+from spinejax.measurement import course, curves
+from benchmarks import measure_laminae as benchmark_laminae
+
+
+@pytest.fixture(scope='module')
+def cases():
+  return [benchmark_laminae.draw((11, i)) for i in range(12)]
+
+
+@pytest.fixture(scope='module')
+def spine(cases):
+  """A case with a clear curve: centers [34,3] in mm."""
+  return cases[int(np.argmax([benchmark_laminae.largest(t.cobb) for _, t in cases]))][0]
+
+
+def planar(plane: float, amplitude: float = 12.0) -> np.ndarray:
+  """34 laminae of a spine that bends as amplitude sin(pi u) in a plane, degrees from coronal."""
+  rows = 20 + np.cumsum(np.linspace(20, 34, 17))
+  bend = amplitude * np.sin(np.pi * (rows - rows[0]) / np.ptp(rows))
+  slope = np.gradient(bend, rows) * np.cos(np.radians(plane))
+  turn = np.stack([-slope, np.ones(17), np.zeros(17)], -1) / np.hypot(1, slope)[:, None]
+  middle = np.stack([rows, 40 + bend * np.cos(np.radians(plane)),
+                     20 + bend * np.sin(np.radians(plane))], -1)
+  return np.stack([middle - 10 * turn, middle + 10 * turn], 1).reshape(34, 3)
+
+
+@pytest.mark.parametrize('noise, missed, false, limit', [
+    (0.0, 0, 0, 0.8), (0.7, 0, 0, 1.2), (0.7, 3, 3, 2.4)])
+def test_laminae_of_phantoms(noise, missed, false, limit):
+  rows = benchmark_laminae.benchmark(noise, missed, false, 12, replicates=0)
+  assert benchmark_laminae.mad([row['error'] for row in rows]) < limit
+  assert (benchmark_laminae.mad([row['naive'] for row in rows])
+          > 2 * benchmark_laminae.mad([row['error'] for row in rows]))
+  if not missed:
+    assert all(row['levels'] == 17 and row['status'] != 'fail' for row in rows)
+    rotation = np.concatenate([row['rotation'] for row in rows])
+    assert np.abs(rotation).mean() < 1 + 3 * noise
+
+
+def test_many_misses_are_flagged():
+  rows = benchmark_laminae.benchmark(0.7, 8, 8, 12)
+  assert all(row['status'] in ('partial', 'fail') for row in rows)
+  sure = [row['error'] for row in rows if row.get('sure')]
+  assert len(sure) >= 4 and benchmark_laminae.mad(sure) < 1.5
+  for row in rows:
+    words = ' '.join(row['result'].flags)
+    assert row.get('sure') or 'degrees wide' in words or 'levels of 17' in words
+
+
+def test_a_zigzag_of_lone_laminae_is_followed_to_the_end(cases):
+  right, left = 0, 1
+  gone = [2 * 12 + right, 2 * 13 + left, 2 * 14 + right, 2 * 15 + left, 2 * 16 + right]
+  for points, truth in cases:
+    result = measurement.measure_laminae(np.delete(points, gone, 0), 1.0, replicates=0)
+    assert result.levels_found == 17
+    assert abs(result.major_deg - benchmark_laminae.largest(truth.cobb)) < 12
+
+
+def test_alternate_levels_alone_are_told_from_all(spine):
+  kept = np.concatenate([[2 * i, 2 * i + 1] for i in range(0, 17, 2)])
+  result = measurement.measure_laminae(spine[kept], 1.0)
+  assert result.levels_found == 9 and result.status == 'partial'
+  assert sum('seems to be missing' in flag for flag in result.flags) == 8
+
+
+def test_the_smoothing_follows_the_roughness():
+  pairs = np.arange(34).reshape(17, 2)
+  straight, bent = (course.follow(points, pairs)
+                    for points in (planar(0.0, 0.0), planar(0.0, 25.0)))
+  assert straight.smoothing == pytest.approx((course.NUM - 1) / course.ROUGHNESS, rel=1e-3)
+  rough = (np.diff(bent.left.coefficients / np.median(bent.places.apart), 3)**2).sum()
+  assert bent.smoothing == pytest.approx((course.NUM - 1) / (rough + course.ROUGHNESS), rel=0.02)
+  assert bent.smoothing < straight.smoothing - 2
+
+
+@pytest.mark.parametrize('plane', [0.0, 30.0, -40.0])
+def test_the_plane_of_maximum_curvature_by_hand(plane):
+  result = measurement.measure_laminae(planar(plane), 1.0)
+  curve, = result.curves
+  slope = 12 * np.pi / (np.linspace(20, 34, 17)[1:].sum())
+  whole = 2 * np.degrees(np.arctan(slope))
+  coronal = 2 * np.degrees(np.arctan(slope * np.cos(np.radians(plane))))
+  assert curve.pmc_deg == pytest.approx(plane, abs=1)
+  assert curve.pmc_angle_deg == pytest.approx(whole, abs=0.5)
+  assert curve.angle_deg == pytest.approx(coronal, abs=0.5)
+  assert (curve.side, curve.upper, curve.lower) == ('left', 'T1', 'L5')
+
+
+def test_rotation_is_positive_where_the_left_side_lies_nearer_the_skin():
+  points = planar(0.0)
+  points[1::2, 2] -= 20 * np.tan(np.radians(10))
+  result = measurement.measure_laminae(points, 1.0)
+  assert result.curves[0].rotation_deg == pytest.approx(10, abs=0.2)
+  upright = [level.rotation_deg for level in result.levels]
+  np.testing.assert_allclose(upright, 10, atol=0.2)
+
+
+def test_seventeen_pairs_have_names_and_an_interval(spine):
+  result = measurement.measure_laminae(spine, 1.0)
+  assert [level.name for level in result.levels] == list(curves.LEVELS)
+  assert result.level_confidence == 'high' and result.status == 'ok'
+  low, high = result.major_curve.ci95
+  assert low < result.major_deg < high
+
+
+def test_order_shift_spacing_and_mirror_change_what_they_must(spine):
+  plain = measurement.measure_laminae(spine, 1.0)
+  shuffled = np.random.default_rng(0).permutation(spine)
+  steps = np.array([1.2, 0.9, 0.95])
+  for points, spacing in ((shuffled, 1.0), (spine + [30, -7, 4], 1.0), (spine / steps, steps)):
+    assert measurement.measure_laminae(points, spacing).major_deg == pytest.approx(
+        plain.major_deg, abs=0.02)
+  mirrored = measurement.measure_laminae(spine * [1, -1, 1], 1.0)
+  other = {'left': 'right', 'right': 'left'}
+  assert mirrored.major_deg == pytest.approx(plain.major_deg, abs=0.02)
+  assert [c.side for c in mirrored.curves] == [other[c.side] for c in plain.curves]
+  for one, two in zip(mirrored.levels, plain.levels):
+    assert one.rotation_deg == pytest.approx(-two.rotation_deg, abs=0.02)
+
+
+def test_a_crop_keeps_what_is_left(spine):
+  whole = measurement.measure_laminae(spine, 1.0)
+  part = measurement.measure_laminae(spine[8:], 1.0)
+  assert part.status == 'partial' and '13 levels of 17' in part.flags[0]
+  apart = np.subtract([level.tilt_deg for level in part.levels],
+                      [level.tilt_deg for level in whole.levels[4:]])
+  assert np.abs(apart).max() < 3 and part.levels[0].name is None
+
+
+def test_a_lone_lamina_keeps_its_level(spine):
+  result = measurement.measure_laminae(np.delete(spine, 15, 0), 1.0)
+  assert result.levels_found == 17 and result.level_confidence == 'low'
+  lone = [level for level in result.levels if level.line_deg is None]
+  assert len(lone) == 1 and lone[0].name == 'T8' and lone[0].left is None
+  assert any('only one lamina' in flag for flag in result.flags)
+
+
+def test_a_missing_level_is_flagged_with_its_place(spine):
+  result = measurement.measure_laminae(np.delete(spine, [14, 15], 0), 1.0)
+  assert result.status == 'partial' and result.levels_found == 16
+  assert f'missing between rows {spine[12:14, 0].mean():.0f}' in result.flags[0]
+  assert [level.name for level in result.levels][6:8] == ['T7', 'T9']
+
+
+def test_components_of_a_volume_fall_between_voxels(spine):
+  steps = np.array([1.2, 0.9, 0.95])
+  volume = np.zeros((384, 160, 48), np.float32)
+  places = spine / steps
+  for place in places:
+    low = np.floor(place).astype(int) - 1
+    grid = np.stack(np.meshgrid(*(np.arange(s, s + 4) for s in low), indexing='ij'), -1)
+    volume[tuple(slice(s, s + 4) for s in low)] = (1 - 0.45 * np.abs(grid - place)).clip(0).prod(-1)
+  volume[2, 2, 40] = 1.0  # a speck of one voxel
+  exact = measurement.measure_laminae(places, steps)
+  found = measurement.measure_lamina_volume(volume, steps, threshold=0.05)
+  assert found.levels_found == 17
+  assert found.major_deg == pytest.approx(exact.major_deg, abs=1.0)
+  mask = measurement.measure_lamina_volume((volume > 0.05).astype(np.uint8), steps)
+  assert mask.major_deg == pytest.approx(exact.major_deg, abs=2.0)
+
+
+def hostile(spine):
+  rng = np.random.default_rng(0)
+  yield 'none', np.zeros((0, 3))
+  yield 'one', spine[:1]
+  yield 'five levels', spine[:10]
+  yield 'right side only', spine[::2]
+  yield 'one place', np.repeat(spine[:1], 34, 0)
+  yield 'not finite', np.where(np.arange(34)[:, None] == 3, np.nan, spine)
+  yield 'upside down', (spine * [-1, 1, 1] + [470, 0, 0])
+  yield 'noise', rng.uniform((0, 0, 0), (460, 90, 40), (60, 3))
+  yield 'too many', rng.uniform((0, 0, 0), (460, 90, 40), (300, 3))
+  yield '40 levels', np.stack([np.repeat(np.arange(40) * 11.0, 2), np.tile([30.0, 50], 40),
+                               np.full(80, 20.0)], -1)
+
+
+def test_hostile_laminae_give_a_status_and_words(spine):
+  for name, points in hostile(spine):
+    result = measurement.measure_laminae(points, 1.0)
+    json.dumps(result.to_json(), allow_nan=False)
+    assert result.status in ('partial', 'fail') and result.flags, name
+    if result.status == 'fail':
+      assert result.major_deg is None and not result.curves, name
+  for name, words in (('upside down', 'upside down'), ('five levels', '6 are needed')):
+    assert words in measurement.measure_laminae(dict(hostile(spine))[name], 1.0).flags[0]
+
+
+def test_hostile_volumes_give_a_status_and_words():
+  for volume in (np.zeros((20, 8, 8)), np.ones((20, 8, 8)), np.full((20, 8, 8), np.nan),
+                 np.zeros((0, 0, 0)), np.random.default_rng(0).random((60, 30, 20))):
+    result = measurement.measure_lamina_volume(volume, 1.0)
+    assert result.status == 'fail' and result.flags and result.major_deg is None

@@ -27,13 +27,17 @@ def entries():
     table.update(entries)
 
 
+def keep(key, batch):
+  return batch
+
+
 def run(name: str) -> None:
   exec(compile(EXAMPLES[name], f'CONTRIBUTING.md ({name})', 'exec'), {'__name__': 'example'})
 
 
 def test_one_page_of_three_examples():
   assert len(re.findall('```python', TEXT)) == len(EXAMPLES) == 3
-  assert len(TEXT.splitlines()) < 150 and max(map(len, TEXT.splitlines())) <= 100
+  assert len(TEXT.splitlines()) <= 120 and max(map(len, TEXT.splitlines())) <= 100
 
 
 def test_the_model_trains_a_step():
@@ -48,7 +52,7 @@ def test_the_model_trains_a_step():
   assert sum(x.size for x in jax.tree.leaves(state.params)) == 9 * 4 + 2 * 4 + 4 + 1
   step = jax.jit(functools.partial(
       steps.train_step, model=model, tx=tx, loss_fn=losses.create_loss({'name': 'bce_tv'}),
-      augment_fn=lambda key, batch: batch))
+      augment_fn=keep))
   after, first = step(state, batch, jax.random.key(2))
   for _ in range(5):
     after, last = step(after, batch, jax.random.key(2))
@@ -65,8 +69,9 @@ def test_the_loss_by_hand_and_its_gradients():
       loss, [-(0.25 ** 2 * np.log(0.75) + 0.5 ** 2 * np.log(0.5)) / 2], rtol=1e-5)
   np.testing.assert_array_equal(parts['focal'], loss)
   plain, _ = losses.create_loss({'name': 'focal', 'gamma': 0.0})({'logits': logits}, batch)
-  np.testing.assert_allclose(plain, losses.LOSSES['cross_entropy']({'logits': logits}, batch)[0], rtol=1e-6)
-  for scale in (1.0, 100.0):  # 100: certain, one pixel rightly and one wrongly
+  expected, _ = losses.LOSSES['cross_entropy']({'logits': logits}, batch)
+  np.testing.assert_allclose(plain, expected, rtol=1e-6)
+  for scale in (1.0, 100.0):  # at 100 one pixel is certainly right and one certainly wrong
     certain = scale * jnp.array([[[[1.0, -1.0], [1.0, -1.0]]]], jnp.float32)
     objective = losses.create_loss({'name': 'focal'})
     slope = jax.grad(lambda logits: objective({'logits': logits}, batch)[0].sum())(certain)

@@ -2,9 +2,9 @@
 
   python -m benchmarks.measurement --cases=40 --seed=11 --output=launch/results/measurement.jsonl
 
-The seeds are (seed, 0) to (seed, cases - 1). One row for each method and kind of mask: mean absolute
-error, bias and largest error of the largest angle in degrees, the error of the naive angle, the share
-of 95 % intervals that hold the truth, and milliseconds per case.
+The seeds are (seed, 0) to (seed, cases - 1). One row for each method and kind of mask: mean
+absolute error, bias and largest error of the largest angle in degrees, the error of the naive
+angle, the share of 95 % intervals that hold the truth, and milliseconds per case.
 """
 import json
 import pathlib

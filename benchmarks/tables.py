@@ -22,12 +22,13 @@ RESULTS = ROOT / 'launch' / 'results'
 MARKED = re.compile(r'(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
 # What the papers print: Dice in percent in table 1 of SEAM and table I of SADANet.
 PRINTED = {
-    'sadanet:ours': ('–', '81.14'), 'sadanet:wo_sca': ('–', '80.80'), 'sadanet:wo_saa': ('–', '80.64'),
-    'seam:ours': ('81.85', '79.52'), 'seam:wo_al': ('81.14', '–'), 'seam:wo_ss': ('81.29', '–'),
-    'seam:fpn': ('80.04', '80.11'), 'seam:danet': ('79.05', '80.45'), 'sadanet:ccnet': ('–', '80.33'),
-    'sadanet:psanet': ('–', '80.75'), 'seam:emanet': ('80.48', '–'), 'seam:nonlocal': ('80.02', '–'),
-    'seam:unet': ('78.09', '78.09'), 'seam:rsnu': ('80.86', '80.86'), 'seam:ppmu': ('79.78', '–'),
-    'seam:wave_ct': ('80.33', '–'), 'sadanet:wide': ('–', '–'),
+    'sadanet:ours': ('–', '81.14'), 'sadanet:wo_sca': ('–', '80.80'),
+    'sadanet:wo_saa': ('–', '80.64'), 'sadanet:ccnet': ('–', '80.33'),
+    'sadanet:psanet': ('–', '80.75'), 'seam:ours': ('81.85', '79.52'),
+    'seam:wo_al': ('81.14', '–'), 'seam:wo_ss': ('81.29', '–'), 'seam:fpn': ('80.04', '80.11'),
+    'seam:danet': ('79.05', '80.45'), 'seam:emanet': ('80.48', '–'),
+    'seam:nonlocal': ('80.02', '–'), 'seam:unet': ('78.09', '78.09'),
+    'seam:rsnu': ('80.86', '80.86'), 'seam:ppmu': ('79.78', '–'), 'seam:wave_ct': ('80.33', '–'),
 }
 
 _CHECK = flags.DEFINE_bool('check', False, 'Change nothing; exit with 1 if a table is out of date.')

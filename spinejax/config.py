@@ -151,7 +151,6 @@ def _check_data(config: ConfigDict) -> None:
 
 def _check_angle(config: ConfigDict) -> None:
   from spinejax import measurement
-  from spinejax.measurement.results import Options
 
   angle, rank = config.angle, len(config.data.image_size)
   if not angle.method:
@@ -161,10 +160,10 @@ def _check_angle(config: ConfigDict) -> None:
     raise ValueError(f'config.angle.spacing must be {rank} numbers of mm, one per axis, '
                      f'not {spacing}.')
   if angle.method not in measurement.METHODS:
-    raise ValueError(f'config.angle.method must be one of {", ".join(measurement.METHODS)}, or empty, '
-                     f'not {angle.method!r}.')
+    raise ValueError(f'config.angle.method must be one of {", ".join(measurement.METHODS)}, or '
+                     f'empty, not {angle.method!r}.')
   try:
-    Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration))
+    measurement.Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration))
   except ValueError as error:
     raise ValueError(f'config.angle: {error}') from None
 

@@ -114,7 +114,8 @@ def test_sweeps_name_known_variants_and_fields(path):
 
 
 def test_a_file_that_is_not_a_config(tmp_path):
-  for name, text in [('a.py', 'x = 1\n'), ('b.py', 'def get_config(:\n'), ('c.py', 'import nope\n')]:
+  texts = {'a.py': 'x = 1\n', 'b.py': 'def get_config(:\n', 'c.py': 'import nope\n'}
+  for name, text in texts.items():
     (tmp_path / name).write_text(text)
     with pytest.raises(ValueError, match='is not a config'):
       config_lib.load_config(str(tmp_path / name))

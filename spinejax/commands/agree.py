@@ -17,8 +17,8 @@ from spinejax.commands import cli
 POSITIONALS = ('A.csv', 'B.csv')
 
 _KEY = flags.DEFINE_string(
-    'key', None, 'Column with the names of the cases. Default: the first one called case, name, id, '
-    'file or similar, else the first column.')
+    'key', None, 'Column with the names of the cases. Default: the first one called case, name, '
+    'id, file or similar, else the first column.')
 _KEY_B = flags.DEFINE_string('key_b', None, 'The same for the second table, if it differs.')
 _COLUMNS = flags.DEFINE_list(
     'columns', [], 'Columns with the angles, such as major_deg or pt,mt,tl. Default: columns with '

@@ -67,9 +67,9 @@ def check_positionals(argv: Sequence[str], names: Sequence[str] = ()) -> None:
 def define_config() -> None:
   """Defines --config and its overrides.
 
-  After parsing, `flags.FLAGS.config` is the locked ConfigDict and `flags.FLAGS.config_name` the value
-  of the flag; without the flag the first is None and the second not defined. Where the command has a
-  flag --workdir, its default becomes runs/CONFIG_VARIANT.
+  After parsing, `flags.FLAGS.config` is the locked ConfigDict, or None without the flag, and
+  `flags.FLAGS.config_name` is the value of the flag. If the command has a flag --workdir, its
+  default becomes runs/CONFIG_VARIANT.
   """
   flags.DEFINE_string(
       'config', None, 'Config and variant: configs/seam.py:quick, or seam:quick from any folder. '

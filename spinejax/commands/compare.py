@@ -16,8 +16,8 @@ _WORKDIRS = flags.DEFINE_list(
     'workdirs', None, 'Folders of tested runs, separated by commas; the first is compared with the '
     'others.', required=True)
 _OUTPUT = flags.DEFINE_string(
-    'output', None, "Folder for tables, pictures and page; by default 'comparison' in the folder of "
-    'the first run. It replaces an older comparison.')
+    'output', None, "Folder for tables, pictures and page; by default 'comparison' in the folder "
+    'of the first run. It replaces an older comparison.')
 
 
 def main(argv) -> None:

@@ -12,9 +12,9 @@ from tests import tiny
 SEAM = 'configs/seam.py'
 
 
-def call(*arguments, module='spinejax.main', **options):
-  return subprocess.run([sys.executable, '-m', module, *map(str, arguments)], timeout=120,
-                        capture_output=True, text=True, check=False,
+def call(*arguments, module='spinejax.main', program=(), **options):
+  return subprocess.run([sys.executable, *(program or ('-m', module)), *map(str, arguments)],
+                        timeout=120, capture_output=True, text=True, check=False,
                         **{'cwd': tiny.ROOT, **options})
 
 
@@ -72,9 +72,9 @@ def test_help_of_a_verb_needs_no_jax(verb):
 def test_the_console_script_is_the_same_command(tmp_path):
   script = tiny.ROOT / 'pyproject.toml'
   assert 'spinejax = "spinejax.__main__:main"' in script.read_text()
-  code = "import sys; from spinejax.__main__ import main; sys.argv = ['x', 'test', '--help']; main()"
-  result = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True,
-                          timeout=120, check=False, env={'PYTHONPATH': str(tiny.ROOT), 'PATH': ''})
+  code = ('import sys; from spinejax.__main__ import main; '
+          "sys.argv = ['x', 'test', '--help']; main()")
+  result = call(cwd=tmp_path, program=['-c', code], env={'PYTHONPATH': str(tiny.ROOT), 'PATH': ''})
   assert '--workdir' in result.stdout, result.stderr
 
 

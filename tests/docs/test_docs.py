@@ -87,8 +87,7 @@ def overrides(config: str, given: list[str]) -> list[str]:
   """Flags that shrink a config, without those that the command gives itself."""
   from spinejax import config as config_lib
 
-  loaded = config_lib.load_config(str(tiny.ROOT / config) if config.endswith('.py') or '.py:' in config
-                                  else config)
+  loaded = config_lib.load_config(str(tiny.ROOT / config) if '.py' in config else config)
   sizes = VOLUMES if len(loaded.data.image_size) == 3 else IMAGES
   fields = {**TINY, **sizes}
   fields |= {f'model.{name}': value for name, value in tiny.MODEL_FIELDS[loaded.model.name].items()
@@ -106,15 +105,15 @@ def shrink(command: str) -> list[str]:
   if words[0] == 'spinejax':
     words = ['python', '-m', 'spinejax', *words[1:]]
   trains = words[2] == 'spinejax.main' or words[2:4] == ['spinejax', 'train']
-  config, = [word.removeprefix('--config=') for word in words if word.startswith('--config=')] or ['']
   if trains:
+    config, = (word.removeprefix('--config=') for word in words if word.startswith('--config='))
     words += overrides(config, words)
   return [sys.executable, *words[1:]]
 
 
 def run(words: list[str], workspace: pathlib.Path) -> subprocess.CompletedProcess:
-  return subprocess.run(words, cwd=workspace, capture_output=True, text=True, timeout=280, check=False,
-                        env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
+  return subprocess.run(words, cwd=workspace, capture_output=True, text=True, timeout=280,
+                        check=False, env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
 
 
 def test_every_page_is_found():

@@ -267,7 +267,8 @@ def test_angles_stand_against_their_reference(tmp_path):
       ['case 2', '30.0', '29.0', '−1.0', 'moderate', 'partial', 'low contrast'],
       ['case 3', '–', '–', '–', '–', 'fail', 'no spine']]
   for words in ('Largest angle (uca) in 2 of 3 cases', 'the same measurement on the true masks',
-                'Failed: 1. Most common reason (1 of 1): no spine.', 'True masks without an angle: 1.',
+                'Failed: 1. Most common reason (1 of 1): no spine.',
+                'True masks without an angle: 1.',
                 '1.8° mean absolute error of the largest angle, 2 of 3 cases'):
     assert words in page.text, words
   assert text.count('<svg') == 6  # Dice by case, two plots of angles, three pictures of the case

@@ -17,13 +17,10 @@ import pytest
 import safetensors.numpy
 
 from spinejax import models
-from spinejax.models import ccnet
-from spinejax.models import emanet
+from spinejax.models import dilated
 from spinejax.models import fpn
 from spinejax.models import layers
-from spinejax.models import nonlocal_net
 from spinejax.models import pretrained
-from spinejax.models import psanet
 from spinejax.models import resnet
 from spinejax.models import sadanet
 from spinejax.models import unet
@@ -321,12 +318,12 @@ def channels_first(array):
 
 
 @pytest.mark.parametrize('name, model, call', [
-    ('cc', ccnet.CCHead(3, 4, query_features=2, dropout=0.0), None),
+    ('cc', dilated.CCHead(3, 4, query_features=2, dropout=0.0), None),
     ('da', sadanet.DAHead(3, 4, 2, 'position', 'danet', branch_losses=True, dropout=0.0), None),
-    ('ema', emanet.EMAHead(3, 4, 5, 3, dropout=0.0), None),
+    ('ema', dilated.EMAHead(3, 4, 5, 3, dropout=0.0), None),
     ('fpn', fpn.FPNHead(2), lambda model, inputs, train: model(inputs, train=train)),
-    ('nl', nonlocal_net.NonLocalHead(3, 4, dropout=0.0), None),
-    ('psa', psanet.PSAHead(3, 4, (5, 3), dropout=0.0), None),
+    ('nl', dilated.NonLocalHead(3, 4, dropout=0.0), None),
+    ('psa', dilated.PSAHead(3, 4, (5, 3), dropout=0.0), None),
     ('up_conv_block', unet_s5d16.UpConvBlock(),
      lambda model, inputs, train: model(*inputs, train=train)),
 ])

@@ -6,12 +6,9 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from spinejax.models.ccnet import CCNet
-from spinejax.models.emanet import EMANet
+from spinejax.models.dilated import CCNet, EMANet, NonLocalNet, PSANet
 from spinejax.models.fpn import FPN
-from spinejax.models.nonlocal_net import NonLocalNet
 from spinejax.models.ppmu import PPMU
-from spinejax.models.psanet import PSANet
 from spinejax.models.sadanet import DANet, SADANet
 from spinejax.models.seam import SEAM
 from spinejax.models.unet import UNet
@@ -34,7 +31,7 @@ MODELS = {
     'wave_ct': WaveCT,
     'xception_unet': XceptionUNet,
 }
-# Modules without a gradient. Their parameters stay as initialized, and optimizers do not decay them.
+# Modules without a gradient. Their parameters stay as initialized; optimizers do not decay them.
 FROZEN = ('ema_mid_conv',)
 DTYPES = {'float32': jnp.float32, 'bfloat16': jnp.bfloat16}
 

@@ -82,21 +82,22 @@ class CrissCrossAttention(nn.Module):
     y_p = x_p + gamma sum_u softmax_u(q_p . k_u) v_u
 
   over the H + W - 1 pixels u in the column and the row of p, with 1x1 convolutions q, k and v of x
-  and a learned gamma, at first 0. The pixel itself stands in both; its energy is left out of the
-  column (-inf). Applied twice with the same parameters every pixel reaches every other.
+  and a learned gamma, initially 0. The pixel p is in both the column and the row, so its energy in
+  the column is -inf. Applied twice, every pixel attends to every other.
 
   Takes and returns [N,H,W,C].
 
-  Deviations: eq. 4 prints the energies of column and row as a sum; its text concatenates them, as
-  here. The papers add the result to x as it is; gamma is from the code of CCNet.
+  Deviations: eq. 4 prints the energies of column and row as a sum. Its text concatenates them, as
+  here. The papers have no gamma; it is from the code of CCNet.
   """
   query_features: int
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    project = lambda features, name: layers.Conv(
-        features, 1, dtype=self.dtype, name=name)(x).astype(jnp.float32)
+    def project(features: int, name: str) -> Array:
+      return layers.Conv(features, 1, dtype=self.dtype, name=name)(x).astype(jnp.float32)
+
     query = project(self.query_features, 'query_conv')
     key = project(self.query_features, 'key_conv')
     value = project(x.shape[-1], 'value_conv')
@@ -115,18 +116,19 @@ class CrissCrossAttention(nn.Module):
 class PositionAttention(nn.Module):
   """Position attention of DANet (Fu et al., 2019): y = x + gamma softmax(q k^T) v.
 
-  The softmax runs over all pixels of k; q, k and v are 1x1 convolutions of x, and gamma is learned,
-  at first 0.
+  The softmax is over all pixels of k. q, k and v are 1x1 convolutions of x, and gamma is learned,
+  initially 0.
 
-  Takes and returns [N,H,W,C]; `attend` bounds the memory on large maps.
+  Takes and returns [N,H,W,C]. `attend` limits the memory on large maps.
   """
   query_features: int
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    project = lambda features, name: _flat(layers.Conv(
-        features, 1, dtype=self.dtype, name=name)(x))
+    def project(features: int, name: str) -> Array:
+      return _flat(layers.Conv(features, 1, dtype=self.dtype, name=name)(x))
+
     y = attend(project(self.query_features, 'query_project'),
                project(self.query_features, 'key_project'),
                project(x.shape[-1], 'value_project'))
@@ -139,9 +141,9 @@ class ChannelAttention(nn.Module):
 
     e_ij = sum_p x_pi x_pj,  a_ij = softmax_j(max_k e_ik - e_ij)
 
-  over the channels i, j and all pixels p; gamma is learned, at first 0. So the *least* similar
-  channels weigh most: this is what the authors' code and MMSegmentation compute, where the paper
-  prints a plain softmax, as does SADANet (`GlobalChannelAttention`).
+  over the channels i, j and all pixels p. gamma is learned, initially 0. The least similar channels
+  get the largest weights. The authors' code and MMSegmentation compute this; the paper prints a
+  plain softmax, as SADANet does (`GlobalChannelAttention`).
 
   Takes and returns [N,H,W,C].
   """
@@ -157,13 +159,12 @@ class ChannelAttention(nn.Module):
 class GlobalChannelAttention(nn.Module):
   """Global channel attention of SADANet (Xie et al., eq. 3): f' = f + gamma softmax(f f^T) f.
 
-  f f^T [C,C] sums over all pixels and the softmax runs over its rows, so on large maps it comes
-  close to choosing one channel.
+  f f^T [C,C] sums over all pixels and the softmax is over its rows. On large maps it is close to
+  selecting one channel.
 
   Takes and returns f [N,H,W,C].
 
-  Deviation: the paper adds the two terms as they are; gamma is learned and 1 at first, which is
-  that sum.
+  Deviation: the paper adds the two terms without gamma. Here gamma is learned, initially 1.
   """
 
   @nn.compact
@@ -189,13 +190,15 @@ class StructureAffinity(nn.Module):
 
     q = theta(v), k = phi(v), k' = softmax(k), a = softmax(q k'^T), z = rho([delta(a k'), v])
 
-  theta, phi and delta are 1x1 convolutions, rho a 3x3; k has one channel per class and is what SEAM
-  supervises by the labels. Both softmaxes run over the classes; q k'^T sums over all pixels.
+  theta, phi and delta are 1x1 convolutions, and rho is a 3x3 convolution. k has one channel per
+  class; SEAM supervises it by the labels. Both softmaxes are over the classes. q k'^T sums over all
+  pixels.
 
   Takes v [N,h,w,C]; returns z [N,h,w,C] and k float32 [N,h,w,num_classes].
 
-  `scale='sum'` is the papers' product; on large maps its softmax saturates, so `'mean'` divides it
-  by the number of pixels. rho is followed by batch norm and ReLU, which the papers do not name.
+  `scale='sum'` is the product of the papers, whose softmax saturates on large maps; `'mean'`
+  divides it by the number of pixels. Batch norm and ReLU follow rho; the papers do not mention
+  them.
 
   Raises ValueError for another `scale`.
   """
@@ -229,12 +232,12 @@ class ExpectationMaximization(nn.Module):
 
     z_pk = softmax_k(x_p . mu_k),  mu_k = sum_p z_pk x_p / sum_p z_pk, scaled to length 1
 
-  and y_p = sum_k z_pk mu_k. As in the authors' code and MMSegmentation neither z nor mu has a
-  gradient: y is a constant of the step.
+  and y_p = sum_k z_pk mu_k. As in the authors' code and MMSegmentation, neither z nor mu has a
+  gradient, so y is a constant in training.
 
-  The running bases [1,C,K] are state in `batch_stats`. In training they become (1 - momentum) times
-  themselves plus `momentum` times the batch's bases: averaged over its examples, those of all
-  devices along `axis_name` too, and scaled to length 1.
+  The running bases [1,C,K] are in `batch_stats`. In training they become (1 - momentum) times
+  themselves plus `momentum` times the bases of the batch, averaged over its examples (of all
+  devices along `axis_name`) and scaled to length 1.
 
   Takes and returns [N,H,W,C].
   """
@@ -271,11 +274,11 @@ def _unit(bases: Array) -> Array:
 class NonLocal(nn.Module):
   """Non-local block (Wang et al., 2018): y_p = x_p + W sum_u softmax_u(theta_p . phi_u / s) g_u.
 
-  theta, phi and g are 1x1 convolutions of x to C / `reduction` channels and s is the root of their
-  number, mmcv's addition to the paper's embedded Gaussian. W, `conv_out`, is a 1x1 convolution to C
-  channels, with `norm` followed by batch norm. It gives zeros at first.
+  theta, phi and g are 1x1 convolutions of x to C / `reduction` channels. s is the square root of
+  their number, which mmcv adds to the paper's embedded Gaussian. W, `conv_out`, is a 1x1
+  convolution to C channels, with `norm` followed by batch norm. Its result is initially zero.
 
-  Takes and returns [N,H,W,C]; `attend` bounds the memory on large maps.
+  Takes and returns [N,H,W,C]. `attend` limits the memory on large maps.
   """
   reduction: int = 2
   norm: bool = True
@@ -286,8 +289,11 @@ class NonLocal(nn.Module):
   def __call__(self, x: Array, *, train: bool) -> Array:
     channels, features = x.shape[-1], max(x.shape[-1] // self.reduction, 1)
     zeros = nn.initializers.zeros
-    project = lambda name: _flat(layers.Conv(
-        features, 1, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name=name)(x))
+
+    def project(name: str) -> Array:
+      return _flat(layers.Conv(features, 1, kernel_init=nn.initializers.normal(0.01),
+                               dtype=self.dtype, name=name)(x))
+
     y = attend(project('theta'), project('phi'), project('g'), scale=features ** -0.5)
     y = y.reshape(*x.shape[:-1], features)
     if self.norm:
@@ -299,60 +305,43 @@ class NonLocal(nn.Module):
     return x + y.astype(x.dtype)
 
 
-def psa_collect(mask: Array, mask_size: Sequence[int]) -> Array:
-  """Affinities by which pixels collect: a_tp = mask_t[p - t], PSANet (Zhao et al., 2018).
-
-  Args:
-    mask: [N,H,W,mh*mw], at each pixel its affinities with the pixels of a window around it,
-      row-major; offset 0 is entry ((mh - 1) // 2, (mw - 1) // 2).
-    mask_size: (mh, mw), smaller or larger than the map.
-
-  Returns:
-    [N,H*W,H*W], of every target t with every source p; 0 where p lies outside t's window. What
-    lies outside the map is dropped. Compiled `psamask` code gives its transpose, [N,p,t].
-  """
-  return _affinity(mask, mask_size, collect=True)
-
-
-def psa_distribute(mask: Array, mask_size: Sequence[int]) -> Array:
-  """Affinities by which pixels distribute: a_tp = mask_p[t - p]; else as `psa_collect`."""
-  return _affinity(mask, mask_size, collect=False)
-
-
 def psa_attend(mask: Array, x: Array, mask_size: Sequence[int], direction: str) -> Array:
   """Point-wise spatial attention y_t = sum_p softmax_p(a_tp) x_p, PSANet (Zhao et al., 2018).
 
-  a is `psa_collect` or `psa_distribute` of the mask, as `direction`, 'collect' or 'distribute',
-  says; pixels outside a window take part with energy 0, as in the authors' code. One row of targets
-  is worked on at a time, and again in the backward pass, so that none of the (HW)^2 weights are
-  kept.
+  Pixels collect by a_tp = mask_t[p - t] or distribute by a_tp = mask_p[t - p]. Pixels outside a
+  window have energy 0, as in the authors' code. One row of targets is computed at a time, and again
+  in the backward pass, so the (HW)^2 weights are not stored.
 
-  Takes mask [N,H,W,mh*mw] and x [N,H,W,C]; returns float32 [N,H,W,C].
+  Args:
+    mask: [N,H,W,mh*mw], for each pixel its affinities with the pixels of a window around it,
+      row-major. Offset 0 is entry ((mh - 1) // 2, (mw - 1) // 2).
+    x: [N,H,W,C].
+    mask_size: (mh, mw), smaller or larger than the map.
+    direction: 'collect' or 'distribute'.
+
+  Returns:
+    float32 [N,H,W,C].
   """
   collect = {'collect': True, 'distribute': False}[direction]
   windows = mask.astype(jnp.float32).reshape(*x.shape[:-1], *mask_size)
   points = _flat(x)
 
   def attend_row(row):
-    weights = nn.softmax(_affinity_of_row(windows, row, collect))
+    weights = nn.softmax(affinity_of_row(windows, row, collect))
     return jnp.einsum('ntp,npc->ntc', weights, points)
 
   y = lax.map(jax.checkpoint(attend_row, prevent_cse=False), jnp.arange(x.shape[1]))
   return jnp.moveaxis(y, 0, 1)
 
 
-def _affinity(mask: Array, mask_size: Sequence[int], collect: bool) -> Array:
-  n, height, width, _ = mask.shape
-  windows = mask.reshape(n, height, width, *mask_size)
-  rows = lax.map(lambda row: _affinity_of_row(windows, row, collect), jnp.arange(height))
-  return jnp.moveaxis(rows, 0, 1).reshape(n, height * width, height * width)
+def affinity_of_row(windows: Array, row: Array, collect: bool) -> Array:
+  """Affinities [N,W,HW] of the targets in one row with all sources: windows [N,H,W,mh,mw].
 
-
-def _affinity_of_row(windows: Array, row: Array, collect: bool) -> Array:
-  """Affinities [N,W,HW] of the targets in one row with all sources: windows [N,H,W,mh,mw]."""
+  They are 0 where the source is outside the window.
+  """
   n, height, width, window, _ = windows.shape
   rows, here = jnp.arange(height), jnp.full(height, row)
-  owner, other = (here, rows) if collect else (rows, here)  # a window is of its owner
+  owner, other = (here, rows) if collect else (rows, here)  # the owner has the window
   place = other - owner + (window - 1) // 2
   inside = (place >= 0) & (place < window)
   y = windows[:, owner, :, jnp.clip(place, 0, window - 1)]          # [H,N,W,mw]
@@ -364,7 +353,7 @@ def _affinity_of_row(windows: Array, row: Array, collect: bool) -> Array:
 def _shift_windows(x: Array) -> Array:
   """y_tp = x_t[p - t + (m - 1) // 2], 0 outside of it: [...,W,m] -> [...,W,W].
 
-  Padded to rows of 2W, the entries wanted of one row lie 2W - 1 after those of the row before.
+  In rows padded to 2W, the entries of one row are 2W - 1 places after those of the row before.
   """
   width, window = x.shape[-2:]
   before = width - 1 - (window - 1) // 2

@@ -100,16 +100,8 @@ def _product(x: Array, kernel: Array) -> Array:
   return x @ kernel
 
 
-def _product_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-  return x @ kernel, (x, kernel)
-
-
-def _product_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
-  x, kernel = saved
-  return _contract(dy, kernel, 1), _contract(x, dy, 0)
-
-
-_product.defvjp(_product_forward, _product_backward)
+_product.defvjp(lambda x, kernel: (x @ kernel, (x, kernel)), lambda saved, dy: (
+    _contract(dy, saved[1], 1), _contract(saved[0], dy, 0)))
 
 
 def _contract(a: Array, b: Array, axis: int) -> Array:
@@ -163,11 +155,6 @@ def _convolve_wide(x: Array, kernel: Array, dilation: int) -> Array:
   return _native_2d(x, kernel, dilation)
 
 
-def _convolve_wide_forward(
-    x: Array, kernel: Array, dilation: int) -> tuple[Array, tuple[Array, Array]]:
-  return _native_2d(x, kernel, dilation), (x, kernel)
-
-
 def _convolve_wide_backward(
     dilation: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
   x, kernel = saved
@@ -175,7 +162,9 @@ def _convolve_wide_backward(
           _kernel_gradient(x, dy, kernel.shape[0], dilation))
 
 
-_convolve_wide.defvjp(_convolve_wide_forward, _convolve_wide_backward)
+_convolve_wide.defvjp(
+    lambda x, kernel, dilation: (_native_2d(x, kernel, dilation), (x, kernel)),
+    _convolve_wide_backward)
 
 
 def _input_gradient(shape: Sequence[int], kernel: Array, dy: Array, dilation: int) -> Array:
@@ -275,10 +264,6 @@ def convolve_depthwise(x: Array, kernel: Array) -> Array:
                                     for place, tap in zip(places, taps, strict=True)])
 
 
-def _depthwise_forward(x: Array, kernel: Array) -> tuple[Array, tuple[Array, Array]]:
-  return convolve_depthwise(x, kernel), (x, kernel)
-
-
 def _depthwise_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
   x, kernel = saved
   flipped = jnp.flip(kernel, range(x.ndim - 2))
@@ -286,7 +271,8 @@ def _depthwise_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, A
           _depthwise_kernel_gradient(x, dy, kernel.shape[0]).astype(kernel.dtype))
 
 
-convolve_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+convolve_depthwise.defvjp(
+    lambda x, kernel: (convolve_depthwise(x, kernel), (x, kernel)), _depthwise_backward)
 
 # Blocks of rows that are added elementwise before the rest is summed. XLA's sum over all axes but
 # the last runs at a sixth of the speed of an elementwise loop.

@@ -1,49 +1,22 @@
-"""What the networks on a dilated ResNet share: the FCN head and the way to the image's size.
+"""Networks with a head on a dilated ResNet: CCNet, PSANet, EMANet and the non-local network.
 
-The baselines of SEAM and SADANet are built as in MMSegmentation, and their parameters have the
-names of its state dicts.
+They are baselines of SEAM and SADANet, built as in MMSegmentation. Their parameters have the names
+of its state dicts. SADANet and DANet are in `sadanet`.
 """
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from spinejax.models import attention
 from spinejax.models import layers
 from spinejax.models import resizing
 from spinejax.models import resnet
 
 Array = jax.Array
 Outputs = dict[str, Array]
-Head = Callable[..., Outputs]
-
-
-def segment(image: Array, backbone: resnet.ResNet, decode_head: Head,
-            auxiliary_head: Head | None, *, train: bool) -> Outputs:
-  """Logits of a decode head on the last stage of a dilated ResNet, at the size of the image.
-
-  In training the auxiliary head reads the stage before. An image whose size is not a multiple of
-  the output stride is extended by its last row and column, and the logits are cropped.
-  MMSegmentation rounds the size of the maps up instead.
-
-  Args:
-    image: [N,H,W,C], normalized.
-    backbone: the ResNet.
-    decode_head: maps features [N,h,w,C] to a dict of logits [N,h,w,K].
-    auxiliary_head: the same, or None.
-    train: whether statistics are those of the batch.
-
-  Returns:
-    The maps of the decode head and, in training with an auxiliary head, 'aux_logits'; float32
-    [N,H,W,K].
-  """
-  padded = resizing.pad_to_multiple(image, backbone.output_stride)
-  *_, middle, last = backbone(padded, train=train)
-  maps = decode_head(last, train=train)
-  if train and auxiliary_head is not None:
-    maps['aux_logits'] = auxiliary_head(middle, train=train)['logits']
-  return at_image_size(maps, image, padded)
 
 
 def at_image_size(maps: Outputs, image: Array, padded: Array) -> Outputs:
@@ -73,3 +46,229 @@ class FCNHead(nn.Module):
                         name='convs_0')(x, train=train)
     return {'logits': layers.classify(x, self.num_classes, self.dropout, train=train,
                                       name='conv_seg')}
+
+
+class DilatedNetwork(nn.Module):
+  """The fields and the frame of a network with a head on a dilated ResNet.
+
+  Takes image [N,H,W,C], normalized. Returns the maps of the decode head, which reads the last stage
+  of the ResNet, and in training with `auxiliary` 'aux_logits' of a head on the stage before; all
+  float32 [N,H,W,K]. An image whose size is not a multiple of the output stride is extended by its
+  last row and column, and the maps are cropped. MMSegmentation rounds their size up instead.
+  """
+  num_classes: int
+  backbone: str = 'resnet50_v1c'
+  backbone_width: int = 64
+  output_stride: int = 8
+  head_features: int = 512
+  auxiliary: bool = True
+  auxiliary_features: int = 256
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @property
+  def size_multiple(self) -> int:
+    return self.output_stride
+
+  def segment(self, image: Array, head: type[nn.Module], auxiliary_head: type[nn.Module] = FCNHead,
+              *, train: bool, auxiliary_fields: Mapping[str, Any] = {}, **fields: Any) -> Outputs:
+    """The frame; call it in a compact method with the types and the own fields of the heads."""
+    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
+    padded = resizing.pad_to_multiple(image, self.output_stride)
+    *_, middle, last = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride,
+                                     **shared, name='backbone')(padded, train=train)
+    shared |= dict(num_classes=self.num_classes, dropout=self.dropout)
+    maps = head(features=self.head_features, **fields, **shared, name='decode_head')(
+        last, train=train)
+    if train and self.auxiliary:
+      maps['aux_logits'] = auxiliary_head(
+          features=self.auxiliary_features, **auxiliary_fields, **shared, name='auxiliary_head')(
+              middle, train=train)['logits']
+    return at_image_size(maps, image, padded)
+
+
+class CCHead(nn.Module):
+  """The same criss-cross attention applied `recurrence` times between two 3x3 convolutions.
+
+  A third convolution reads the input and the result. Takes [N,h,w,C]; returns {'logits': float32
+  [N,h,w,K]}.
+  """
+  num_classes: int
+  features: int = 512
+  query_features: int = 64
+  recurrence: int = 2
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Outputs:
+    def conv(x, name):
+      return layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype, name=name)(
+          x, train=train)
+
+    y = conv(x, 'convs_0')
+    attend = attention.CrissCrossAttention(self.query_features, self.dtype, name='cca')
+    for _ in range(self.recurrence):
+      y = attend(y)
+    y = conv(y, 'convs_1')
+    y = conv(jnp.concatenate([x, y], -1), 'conv_cat')
+    return {'logits': layers.classify(y, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
+
+
+class CCNet(DilatedNetwork):
+  """CCNet (Huang et al., 2019): criss-cross attention applied twice with shared parameters."""
+  query_features: int = 64
+  recurrence: int = 2
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool) -> Outputs:
+    return self.segment(image, CCHead, train=train, query_features=self.query_features,
+                        recurrence=self.recurrence)
+
+
+class NonLocalHead(nn.Module):
+  """A non-local block between two 3x3 convolutions; a third reads the input and the result.
+
+  Takes [N,h,w,C]; returns {'logits': float32 [N,h,w,K]}.
+  """
+  num_classes: int
+  features: int = 512
+  reduction: int = 2
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Outputs:
+    def conv(x, name):
+      return layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype, name=name)(
+          x, train=train)
+
+    y = conv(x, 'convs_0')
+    y = attention.NonLocal(self.reduction, axis_name=self.axis_name, dtype=self.dtype,
+                           name='nl_block')(y, train=train)
+    y = conv(y, 'convs_1')
+    y = conv(jnp.concatenate([x, y], -1), 'conv_cat')
+    return {'logits': layers.classify(y, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
+
+
+class NonLocalNet(DilatedNetwork):
+  """Non-local network (Wang et al., 2018): every position attends to every other."""
+  reduction: int = 2
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool) -> Outputs:
+    return self.segment(image, NonLocalHead, train=train, reduction=self.reduction)
+
+
+class EMAHead(nn.Module):
+  """Head of EMANet: y = relu(f + W relu(EM(V f))) with f the input reduced by a 3x3 convolution.
+
+  Takes [N,h,w,C]; returns {'logits': float32 [N,h,w,K]}. V, `ema_mid_conv`, stays as initialized:
+  `attention.ExpectationMaximization` returns a constant of the step, so V has no gradient.
+  """
+  num_classes: int
+  features: int = 256
+  ema_features: int = 512
+  num_bases: int = 64
+  stages: int = 3
+  momentum: float = 0.1
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Outputs:
+    def conv(x, features, name, kernel_size=3, negative_slope=0.0):
+      return layers.ConvNorm(features, kernel_size, negative_slope=negative_slope,
+                             axis_name=self.axis_name, dtype=self.dtype, name=name)(x, train=train)
+
+    identity = conv(x, self.ema_features, 'ema_in_conv')
+    y = layers.Conv(self.ema_features, 1, dtype=self.dtype, name='ema_mid_conv')(identity)
+    y = attention.ExpectationMaximization(self.num_bases, self.stages, self.momentum,
+                                          self.axis_name, name='ema_module')(y, train=train)
+    y = conv(nn.relu(y), self.ema_features, 'ema_out_conv', kernel_size=1, negative_slope=1.0)
+    y = conv(nn.relu(identity + y), self.features, 'bottleneck')
+    y = conv(jnp.concatenate([x, y], -1), self.features, 'conv_cat')
+    return {'logits': layers.classify(y, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
+
+
+class EMANet(DilatedNetwork):
+  """EMANet (Li et al., 2019): features rebuilt from `num_bases` bases in `stages` EM steps."""
+  head_features: int = 256
+  ema_features: int = 512
+  num_bases: int = 64
+  stages: int = 3
+  momentum: float = 0.1
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool) -> Outputs:
+    return self.segment(image, EMAHead, train=train, ema_features=self.ema_features,
+                        num_bases=self.num_bases, stages=self.stages, momentum=self.momentum)
+
+
+class PSAHead(nn.Module):
+  """Head of PSANet: every position collects from and distributes to a window around it.
+
+  Takes [N,h,w,C]; returns {'logits': float32 [N,h,w,K]}. Attention is computed on maps smaller by
+  `shrink`, resized bilinearly there and back. If neither h nor w is a multiple of `shrink`, the
+  corners are aligned and the size is ceil(h / shrink); otherwise it is floor(h / shrink), at least
+  one pixel. As in MMSegmentation, `proj` reads its input with a border of zeros, so that what is
+  resized back is larger by two pixels.
+  """
+  num_classes: int
+  features: int = 512
+  mask_size: Sequence[int] = (97, 97)
+  shrink: int = 2
+  dropout: float = 0.1
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: Array, *, train: bool) -> Outputs:
+    def conv(x, features, name, kernel_size=1):
+      return layers.ConvNorm(features, kernel_size, axis_name=self.axis_name, dtype=self.dtype,
+                             name=name)(x, train=train)
+
+    size = x.shape[1:-1]
+    align_corners = self.shrink > 1 and all(n % self.shrink for n in size)
+    small = [-(-n // self.shrink) if align_corners else max(n // self.shrink, 1) for n in size]
+
+    def attend(direction, suffix):
+      y = conv(x, self.features, f'reduce{suffix}')
+      y = resizing.resize_bilinear(y, small, align_corners=align_corners)
+      mask = conv(y, self.features, f'attention{suffix}_0')
+      mask = layers.Conv(self.mask_size[0] * self.mask_size[1], 1, use_bias=False,
+                         dtype=self.dtype, name=f'attention{suffix}_1')(mask)
+      y = attention.psa_attend(mask, y, self.mask_size, direction)
+      return jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    y = jnp.concatenate([attend('collect', ''), attend('distribute', '_p')], -1)
+    y = conv(y, x.shape[-1], 'proj')
+    y = resizing.resize_bilinear(y, size, align_corners=align_corners)
+    y = conv(jnp.concatenate([x, y], -1), self.features, 'bottleneck', kernel_size=3)
+    return {'logits': layers.classify(y, self.num_classes, self.dropout, train=train,
+                                      name='conv_seg')}
+
+
+class PSANet(DilatedNetwork):
+  """PSANet (Zhao et al., 2018): point-wise spatial attention, both ways, softmax over the mask.
+
+  `mask_size`, two odd numbers, is the window of the attention in pixels of its map, which is
+  smaller than the last stage by `shrink`. 97x97 reaches every pixel of maps up to 49x49.
+  """
+  mask_size: Sequence[int] = (97, 97)
+  shrink: int = 2
+
+  @nn.compact
+  def __call__(self, image: Array, *, train: bool) -> Outputs:
+    if len(self.mask_size) != 2 or not all(n > 0 and n % 2 for n in self.mask_size):
+      raise ValueError('config.model.mask_size must be two odd numbers, '
+                       f'not {tuple(self.mask_size)}.')
+    return self.segment(image, PSAHead, train=train, mask_size=tuple(self.mask_size),
+                        shrink=self.shrink)

@@ -160,9 +160,9 @@ class BatchNorm(nn.Module):
       var = jnp.maximum(square - lax.square(mean), 0.0)
       if not self.is_initializing():
         correction = count / max(count - 1, 1) if self.unbiased else 1.0
-        update = lambda old, new: self.momentum * old + (1 - self.momentum) * new
-        running_mean.value = update(running_mean.value, mean + input_bias)
-        running_var.value = update(running_var.value, var * correction)
+        rest = 1 - self.momentum
+        running_mean.value = self.momentum * running_mean.value + rest * (mean + input_bias)
+        running_var.value = self.momentum * running_var.value + rest * (var * correction)
     else:
       mean, var = running_mean.value, running_var.value
     factor = scale * lax.rsqrt(var + self.epsilon)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 from spinejax.models import attention
 from spinejax.models import dilated
 from spinejax.models import layers
-from spinejax.models import resnet
 
 
 class DAHead(nn.Module):
@@ -92,7 +91,7 @@ class SAAHead(nn.Module):
                                       name='conv_seg')}
 
 
-class SADANet(nn.Module):
+class SADANet(dilated.DilatedNetwork):
   """Structure-affinity dual attention network (SADANet, Xie et al., 2023, section III).
 
   On the last stage of a ResNet at stride 8, criss-cross attention applied twice with shared
@@ -101,7 +100,7 @@ class SADANet(nn.Module):
 
   Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]} and in training, of the
   same shape, 'aux_logits' and with `branch_losses` or `wide` 'position_logits' and
-  'channel_logits'; see `dilated.segment`.
+  'channel_logits'; see `dilated.DilatedNetwork`.
 
   Fields that name the rows of table II and III:
     spatial: 'criss_cross', or 'position' for DANet's attention ("w/o SCA").
@@ -117,11 +116,6 @@ class SADANet(nn.Module):
   hold. Deviations: the paper prints 2048 channels in the attention and does not say where they are
   reduced. Here the first 3x3 convolution of each branch reduces to `head_features`, as in DANet.
   """
-  num_classes: int
-  backbone: str = 'resnet50_v1c'
-  backbone_width: int = 64
-  output_stride: int = 8
-  head_features: int = 512
   query_features: int = 64
   spatial: str = 'criss_cross'
   channel: str = 'global'
@@ -129,69 +123,27 @@ class SADANet(nn.Module):
   wide: bool = False
   branch_losses: bool = False
   attention_scale: str = 'sum'
-  auxiliary: bool = True
-  auxiliary_features: int = 256
-  dropout: float = 0.1
-  axis_name: str | None = None
-  dtype: Any = jnp.float32
-
-  @property
-  def size_multiple(self) -> int:
-    return self.output_stride
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
-    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
-    backbone = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
-                             name='backbone')
-    shared |= dict(num_classes=self.num_classes, dropout=self.dropout)
-    decode_head = DAHead(
-        features=self.head_features, query_features=self.query_features, spatial=self.spatial,
-        channel=self.channel, wide=self.wide, branch_losses=self.branch_losses, **shared,
-        name='decode_head')
-    shared |= dict(features=self.auxiliary_features, name='auxiliary_head')
+    auxiliary_head, auxiliary_fields = dilated.FCNHead, {}
     if self.affinity:
-      auxiliary_head = SAAHead(query_features=self.query_features,
-                               attention_scale=self.attention_scale, **shared)
-    else:
-      auxiliary_head = dilated.FCNHead(**shared)
-    return dilated.segment(image, backbone, decode_head,
-                           auxiliary_head if self.auxiliary else None, train=train)
+      auxiliary_head, auxiliary_fields = SAAHead, dict(
+          query_features=self.query_features, attention_scale=self.attention_scale)
+    return self.segment(
+        image, DAHead, auxiliary_head, train=train, auxiliary_fields=auxiliary_fields,
+        query_features=self.query_features, spatial=self.spatial, channel=self.channel,
+        wide=self.wide, branch_losses=self.branch_losses)
 
 
-class DANet(nn.Module):
+class DANet(dilated.DilatedNetwork):
   """DANet (Fu et al., 2019): position and channel attention, a loss on each branch and the sum.
 
-  Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]} and in training, of the
-  same shape, 'position_logits', 'channel_logits' and with `auxiliary` 'aux_logits'; see
-  `dilated.segment`.
+  Returns in training also 'position_logits' and 'channel_logits'; see `dilated.DilatedNetwork`.
   """
-  num_classes: int
-  backbone: str = 'resnet50_v1c'
-  backbone_width: int = 64
-  output_stride: int = 8
-  head_features: int = 512
   query_features: int = 64
-  auxiliary: bool = True
-  auxiliary_features: int = 256
-  dropout: float = 0.1
-  axis_name: str | None = None
-  dtype: Any = jnp.float32
-
-  @property
-  def size_multiple(self) -> int:
-    return self.output_stride
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
-    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
-    backbone = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
-                             name='backbone')
-    shared |= dict(num_classes=self.num_classes, dropout=self.dropout)
-    decode_head = DAHead(
-        features=self.head_features, query_features=self.query_features, spatial='position',
-        channel='danet', branch_losses=True, **shared, name='decode_head')
-    auxiliary_head = dilated.FCNHead(
-        features=self.auxiliary_features, **shared, name='auxiliary_head')
-    return dilated.segment(image, backbone, decode_head,
-                           auxiliary_head if self.auxiliary else None, train=train)
+    return self.segment(image, DAHead, train=train, query_features=self.query_features,
+                        spatial='position', channel='danet', branch_losses=True)

@@ -39,8 +39,9 @@ class SEAM(nn.Module):
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
+    padded = resizing.pad_to_multiple(image, self.size_multiple)
     stages = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
-                           name='backbone')(resizing.pad_to_multiple(image, self.size_multiple), train=train)
+                           name='backbone')(padded, train=train)
     levels = fpn.FPNNeck(self.neck_features, self.dtype, name='neck')(stages)
     x = fpn.FPNHead(self.head_features, **shared, name='decode_head')(levels, train=train)
     if self.attention:

@@ -11,11 +11,11 @@ from spinejax.models import layers
 from spinejax.models import resizing
 
 Array = jax.Array
-# Of every level, the mean and the standard deviation of each channel: float32 [N,2,C_l].
+# The mean and the standard deviation of each channel, per level: float32 [N,2,C_l].
 Style = tuple[Array, ...]
 
 _EPSILON = 1e-5  # added to variances
-_CONSTANT = 1e-6  # a statistic that varies less over the styles does not tell them apart
+_CONSTANT = 1e-6  # statistics with a smaller deviation over the styles count as constant
 
 
 class WaveCT(nn.Module):
@@ -73,7 +73,7 @@ class WaveCT(nn.Module):
     return outputs
 
   def transfer(self, image: Array, style: Style) -> Array:
-    """The image [N,H,W,C] in a style, float32 [N,H,W,C]; its own style reconstructs it."""
+    """The image [N,H,W,C] in a style, float32 [N,H,W,C]; with its own style the reconstruction."""
     return self.autoencoder(image, style)[0]
 
   def style_statistics(self, image: Array) -> Style:
@@ -84,15 +84,14 @@ class WaveCT(nn.Module):
 class WaveletAutoencoder(nn.Module):
   """Autoencoder with Haar pooling, after WCT2 (Yoo et al., 2019).
 
-  Per level a 3x3 convolution, ReLU and `haar_pool`; LL goes on down, and LH, HL and HH go across to
-  the decoder, which mirrors this with `haar_unpool`, the exact inverse. The last convolution is
-  linear. The width doubles from `features` down.
+  Each level is a 3x3 convolution, ReLU and `haar_pool`. The next level reads LL. The decoder reads
+  LH, HL and HH and reverses the levels with `haar_unpool`, the exact inverse. The last convolution
+  has no ReLU. The width doubles with each level, from `features`.
 
-  Takes image [N,H,W,C] and, for a transfer, the style that `adapt` gives the LL of every level on
-  its way down. Returns the reconstruction, float32 [N,H,W,C], and these LL, per level
+  Takes image [N,H,W,C] and, for a transfer, the style that `adapt` gives to the LL of every level.
+  Returns the reconstruction, float32 [N,H,W,C], and the LL of every level l,
   [N,h/2^(l+1),w/2^(l+1),2^l features]. An image whose size is not a multiple of 2^levels is
-  extended by its last row and column to h x w, which the codes cover, and the reconstruction is
-  cropped.
+  extended by its last row and column to h x w, and the reconstruction is cropped.
   """
   features: int = 32
   levels: int = 3
@@ -123,8 +122,8 @@ class WaveletAutoencoder(nn.Module):
 def haar_pool(x: Array) -> tuple[Array, Array, Array, Array]:
   """LL, LH, HL and HH of [N,H,W,C], each [N,H/2,W/2,C]: the orthonormal Haar transform.
 
-  The filter of LH, at stride 2, is low = [1, 1] / sqrt 2 down the image times
-  high = [-1, 1] / sqrt 2 across, and so on. The image has an even number of rows and of columns.
+  The filter of LH, at stride 2, is low = [1, 1] / sqrt 2 along the rows axis times
+  high = [-1, 1] / sqrt 2 along the columns axis, and so on. H and W must be even.
   """
   a, b, c, d = (x[:, i::2, j::2] for i in (0, 1) for j in (0, 1))
   return (a + b + c + d) / 2, (b - a + d - c) / 2, (c - a + d - b) / 2, (a - b - c + d) / 2
@@ -149,8 +148,8 @@ def statistics(code: Array) -> Array:
 def adapt(code: Array, style: Array) -> Array:
   """Adaptive instance normalization sd' (x - mean) / sd + mean' (Huang and Belongie, 2017).
 
-  Takes code [N,h,w,C] and style [N,2,C], mean' and sd' as of `statistics`; keeps shape and dtype.
-  The code's own statistics leave it as it is; a constant channel becomes mean'.
+  Takes code [N,h,w,C] and style [N,2,C] with mean' and sd' as in `statistics`; keeps shape and
+  dtype. The code's own statistics do not change it. A constant channel becomes mean'.
   """
   (mean, sd), (style_mean, style_sd) = (
       jnp.moveaxis(x, 1, 0)[:, :, None, None] for x in (statistics(code), style))
@@ -158,11 +157,11 @@ def adapt(code: Array, style: Array) -> Array:
 
 
 def nearest_style(styles: Style, own: Style) -> Array:
-  """Index int32 [N] of the style nearest to each of `own` [N,2,C_l] in a bank `styles` [M,2,C_l].
+  """Index int32 [N] of the style in `styles` [M,2,C_l] that is nearest to each of `own` [N,2,C_l].
 
-  The distance is Euclidean over the statistics of all levels, each in units of its standard
-  deviation over the bank; statistics that are constant there are left out. Of several nearest
-  the first is taken.
+  The distance is Euclidean over the statistics of all levels, each divided by its standard
+  deviation over `styles`. Statistics that are constant there are ignored. Of equal distances the
+  first one counts.
   """
   styles, own = _flatten(styles), _flatten(own)
   spread = jnp.std(styles, 0)

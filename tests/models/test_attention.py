@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from spinejax.models import attention
+from tests.models.arrays import assert_same_function, psa_affinity, random
 
 
 @pytest.fixture(autouse=True)
@@ -15,29 +16,9 @@ def highest_precision():
     yield
 
 
-def random(*shape, seed=0):
-  return jax.random.normal(jax.random.key(seed), shape)
-
-
 def softmax(x):
   e = np.exp(x - x.max(-1, keepdims=True))
   return e / e.sum(-1, keepdims=True)
-
-
-def values_and_gradients(function, *args):
-  """Of a random projection of the value."""
-  @jax.jit
-  def run(*args):
-    y, pullback = jax.vjp(function, *args)
-    return y, pullback(random(*y.shape, seed=9).astype(y.dtype))
-
-  return run(*args)
-
-
-def assert_same_function(f, g, *args):
-  for a, b in zip(jax.tree.leaves(values_and_gradients(f, *args)),
-                  jax.tree.leaves(values_and_gradients(g, *args)), strict=True):
-    np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
 
 
 def kept_bytes(function, *args):
@@ -260,8 +241,8 @@ def test_affinities_equal_a_loop_over_windows(size):
   masks = {mask_size: random(2, *size, mask_size[0] * mask_size[1])
            for mask_size in [(3, 5), (9, 7), (1, 1), (15, 3), (4, 2), (2, 6)]}
   collected, distributed = jax.jit(lambda: [
-      [affinity_of(mask, mask_size) for mask_size, mask in masks.items()]
-      for affinity_of in (attention.psa_collect, attention.psa_distribute)])()
+      [psa_affinity(mask, mask_size, direction) for mask_size, mask in masks.items()]
+      for direction in ('collect', 'distribute')])()
   for i, (mask_size, mask) in enumerate(masks.items()):
     expected = expected_affinity(mask, mask_size)
     np.testing.assert_array_equal(collected[i], expected)
@@ -271,10 +252,8 @@ def test_affinities_equal_a_loop_over_windows(size):
 @pytest.mark.parametrize('direction', ['collect', 'distribute'])
 @pytest.mark.parametrize('size, mask_size', [((4, 3), (3, 5)), ((3, 4), (9, 7)), ((1, 5), (3, 3))])
 def test_point_wise_attention_is_the_softmax_over_sources(size, mask_size, direction):
-  affinity_of = getattr(attention, f'psa_{direction}')
-
   def plain(mask, x):
-    weights = jax.nn.softmax(affinity_of(mask, mask_size))
+    weights = jax.nn.softmax(psa_affinity(mask, mask_size, direction))
     return jnp.einsum('ntp,npc->ntc', weights, x.reshape(2, -1, 6)).reshape(x.shape)
 
   assert_same_function(lambda mask, x: attention.psa_attend(mask, x, mask_size, direction), plain,

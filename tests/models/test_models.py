@@ -186,7 +186,8 @@ def test_attention_equals_its_equations(scale):
 
 @pytest.mark.parametrize('fields, sentence', [
     (dict(name='segnet'), 'config.model.name must be one of .*fpn, .*seam, .*unet'),
-    (dict(name='fpn', attention=True), r'config.model.attention: fpn has no such field\. Its fields are axis_name, backbone,'),
+    (dict(name='fpn', attention=True),
+     'config.model.attention: fpn has no such field. Its fields are axis_name, backbone,'),
     (dict(name='unet', dtype='float16'), 'config.model.dtype must be one of float32, bfloat16'),
     (dict(name='unet', num_classes=0), 'num_classes must be .* at least 1, not 0'),
     (dict(name='unet', num_classes=None), 'num_classes must be .* at least 1, not None'),

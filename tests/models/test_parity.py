@@ -14,6 +14,7 @@ from spinejax.models import layers
 from spinejax.models import pretrained
 from spinejax.models import resizing
 from spinejax.models import resnet
+from tests.models.arrays import psa_affinity
 
 GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 
@@ -129,11 +130,9 @@ def test_structure_affinity():
 
 @pytest.mark.parametrize('direction', ['collect', 'distribute'])
 def test_point_wise_affinities(direction):
-  affinity_of = getattr(attention, f'psa_{direction}')
-
   def sources_first(mask):
     n, height, width, _ = mask.shape
-    return (affinity_of(mask, (5, 3)).reshape(n, height, width, height * width),)
+    return (psa_affinity(mask, (5, 3), direction).reshape(n, height, width, height * width),)
 
   compare(load(f'psamask_{direction}'), sources_first)
 

@@ -7,11 +7,9 @@ import pytest
 
 from spinejax import models
 from spinejax.models import attention
-from spinejax.models import ccnet
 from spinejax.models import convolutions
-from spinejax.models import emanet
+from spinejax.models import dilated
 from spinejax.models import ppmu
-from spinejax.models import psanet
 from spinejax.models import resizing
 from spinejax.models import resnet
 from spinejax.models import sadanet
@@ -196,7 +194,7 @@ def resize_by_hand(x, size, align_corners):
     ((5, 7), (3, 4), True), ((6, 7), (3, 3), False), ((4, 2), (2, 1), False),
     ((1, 3), (1, 2), True), ((1, 4), (1, 2), False)])
 def test_point_wise_head_by_hand(size, small, align_corners):
-  head = psanet.PSAHead(num_classes=3, features=4, mask_size=(3, 5))
+  head = dilated.PSAHead(num_classes=3, features=4, mask_size=(3, 5))
   x = random(1, *size, 6)
   variables = init(head, x.shape)
   joined = []
@@ -226,7 +224,7 @@ def test_point_wise_head_by_hand(size, small, align_corners):
 
 
 def test_criss_cross_head_by_hand():
-  head = ccnet.CCHead(num_classes=3, features=8, query_features=4)
+  head = dilated.CCHead(num_classes=3, features=8, query_features=4)
   x = random(2, 5, 4, 6)
   variables = init(head, x.shape)
   y = apply_conv(variables, 'convs_0', x, 3)
@@ -239,7 +237,7 @@ def test_criss_cross_head_by_hand():
 
 
 def test_expectation_maximization_head_by_hand():
-  head = emanet.EMAHead(num_classes=3, features=4, ema_features=8, num_bases=4)
+  head = dilated.EMAHead(num_classes=3, features=4, ema_features=8, num_bases=4)
   x = random(2, 5, 4, 6)
   variables = init(head, x.shape)
   identity = apply_conv(variables, 'ema_in_conv', x, 3)

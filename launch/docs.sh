@@ -5,6 +5,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 prepare_environment docs
 cd "$root"
+export NO_MKDOCS_2_WARNING=1  # an advertisement of Material for MkDocs
 if [ "${1:-}" = serve ]; then
   exec "$PYTHON" -m mkdocs serve --strict "${@:2}"
 fi

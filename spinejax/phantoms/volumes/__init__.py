@@ -63,10 +63,11 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
     ((96, 24, 12), (34, 3), 1)
 
   Args:
-    seed, family: see `vpi`.
+    seed: as in `vpi`.
     shape: (D, H, W) of the volume, at least 48 x 16 x 8.
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales speckle, gain, noise floor, missed
       laminae, false plates and dropped frames. Anatomy, landmarks and label do not change.
+    family: as in `vpi`.
     speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `envelope_speckle`. The
       amplitude is float32 [D,H,W] before log compression, the spacing mm per voxel and axis.
 

@@ -55,11 +55,12 @@ def xray(seed: int | Sequence[int], shape: tuple[int, ...] = (1200, 450),
     ((240, 90), (68, 2))
 
   Args:
-    seed, family: see `vpi`.
+    seed: as in `vpi`.
     shape: (H, W) of the image, at least 64 x 16.
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales photon noise, mottling, bowel gas
       and the probability of each artifact, and above 1 the scatter. Anatomy and truth do not
       change.
+    family: as in `vpi`.
     artifacts: names from ARTIFACTS; None draws them by their probability.
 
   Raises:

@@ -30,7 +30,7 @@ PAPER = {
     'data.num_train': 50.0, 'data.num_validation': 10.0, 'data.num_test': 10.0,
     'optimizer.learning_rate': 1e-4, 'optimizer.gradient_clip': 1.0,
 }
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     'centroid': {},
     'centroid_published': {'loss.gradient': 'published', 'loss.distance_floor': 0.0},
     'dice': {'loss': dict(name='dice')},

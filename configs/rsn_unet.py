@@ -25,7 +25,7 @@ PAPER = {
     'optimizer.learning_rate': 0.01, 'optimizer.weight_decay': 1e-6,
     'evaluation.resize': 'mask',
 }
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     'rsn': {},
     'unet': {'loss.tv_weight': 0.0},
     'quick': {

@@ -40,7 +40,7 @@ PAPER = {
     'optimizer.schedule': 'cosine', 'optimizer.weight_decay': 5e-4,
     'optimizer.learning_rate': 1e-3, 'optimizer.final_learning_rate': 5e-6,
 }
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     'ours': {},
     'wide': {'model.wide': True, 'model.branch_losses': True},
     'wo_sca': {'model.spatial': 'position', 'model.channel': 'danet', 'model.branch_losses': True},

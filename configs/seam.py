@@ -35,7 +35,7 @@ PAPER = {
     'optimizer.schedule': 'cosine', 'optimizer.learning_rate': 1e-4,
     'optimizer.final_learning_rate': 5e-6,
 }
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     'ours': {},
     'wo_al': {'model.attention': False},
     'wo_ss': {'loss.center_weight': 0.0},

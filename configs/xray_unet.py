@@ -40,7 +40,7 @@ MODERN = {
     'optimizer.final_learning_rate': 1e-5,
     'evaluation.resize': 'logits', 'evaluation.best': 'dice',
 }
-VARIANTS = {
+VARIANTS: dict[str, dict] = {
     'paper': {},
     'modern': MODERN,
     'modern_unet': {**MODERN, 'model': dict(name='unet', features=32)},

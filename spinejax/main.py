@@ -42,7 +42,7 @@ def main(argv) -> None:
     if not _MULTIHOST.value and processes != (None, None, None):
       raise ValueError('--coordinator, --num_processes and --process_id need --multihost.')
     config, workdir = flags.FLAGS.config, _WORKDIR.value
-    if config is None:
+    if config is None or workdir is None:
       raise ValueError('--config=CONFIG is needed, such as --config=configs/seam.py:quick.')
     devices.configure_jax()
     import jax  # late: --help and config errors need no JAX

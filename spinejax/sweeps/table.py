@@ -111,7 +111,7 @@ def _group(overrides: dict[str, Any], rows: Sequence[Row]) -> Group:
   finished = [row for row in rows if row.finished]
   metrics = {}
   for name in dict.fromkeys(name for row in finished for name in row.metrics):
-    values = [row.metrics[name] for row in finished if row.metrics.get(name) is not None]
+    values = [value for row in finished if (value := row.metrics.get(name)) is not None]
     metrics[name] = Spread(statistics.fmean(values) if values else None,
                            statistics.stdev(values) if len(values) > 1 else None, len(values))
   return Group(overrides, [row.overrides.get(SEED) for row in finished], len(rows), metrics)

@@ -63,20 +63,21 @@ class PPMU(nn.Module):
     skips = []
     for level in range(self.levels):
       for part in (1, 2):
-        x = conv(self.features * 2 ** level, name=f'encoder_{level}_{part}')(x, train=train)
+        x = conv(features=self.features * 2 ** level,
+                 name=f'encoder_{level}_{part}')(x, train=train)
       skip = x
       if level >= self.levels - 2:
         skip = PyramidPooling(**shared, name=f'pyramid_{level}')(skip, train=train)
       skips.append(skip)
       x = resizing.max_pool(x)
     for part in (1, 2):
-      x = conv(self.features * 2 ** self.levels, name=f'encoder_{self.levels}_{part}')(
-          x, train=train)
+      x = conv(features=self.features * 2 ** self.levels,
+               name=f'encoder_{self.levels}_{part}')(x, train=train)
     for level in reversed(range(self.levels)):
       features = self.features * 2 ** level
       x = layers.ConvTranspose(features, dtype=self.dtype, name=f'upsample_{level}')(x)
       x = jnp.concatenate([skips[level], x], -1)
       for part in (1, 2):
-        x = conv(features, name=f'decoder_{level}_{part}')(x, train=train)
+        x = conv(features=features, name=f'decoder_{level}_{part}')(x, train=train)
     logits = layers.classify(x, self.num_classes, train=train, name='classifier')
     return {'logits': resizing.crop(logits, image.shape[1:-1])}

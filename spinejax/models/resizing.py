@@ -25,8 +25,10 @@ def max_pool(x: Array, kernel_size: int = 2, stride: int = 2, padding: int | str
   """
   rank = x.ndim - 2
   sizes, strides = (kernel_size,) * rank, (stride,) * rank
-  pads = (lax.padtype_to_pads(x.shape[1:-1], sizes, strides, 'SAME') if padding == 'same'
-          else [(padding, padding)] * rank)
+  if isinstance(padding, int):
+    pads = [(padding, padding)] * rank
+  else:
+    pads = lax.padtype_to_pads(x.shape[1:-1], sizes, strides, padding.upper())
   fast = functools.partial(cpu_kernels.max_pool, kernel_size=kernel_size, stride=stride, pads=pads)
   native = functools.partial(nn.max_pool, window_shape=sizes, strides=strides, padding=pads)
   return cpu_kernels.dispatch(cpu=fast, default=native)(x)
@@ -42,9 +44,11 @@ def upsample_bilinear(x: Array, factor: int = 2) -> Array:
 
 def upsample_nearest(x: Array, factor: int = 2) -> Array:
   """Repeats every value `factor` times along each axis: [N,*S,C] -> [N,*factor S,C]."""
-  for axis in range(1, x.ndim - 1):
-    x = jnp.repeat(x, factor, axis)
-  return x
+  n, *size, channels = x.shape
+  spread = jnp.expand_dims(x, range(2, 2 * len(size) + 1, 2))
+  shape = [extent for s in size for extent in (s, factor)]
+  return jnp.broadcast_to(spread, (n, *shape, channels)).reshape(
+      n, *(factor * s for s in size), channels)
 
 
 def resize_bilinear(x: Array, size: Sequence[int], *, align_corners: bool = False) -> Array:

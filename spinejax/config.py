@@ -133,17 +133,8 @@ def check_config(config: ConfigDict) -> None:
 def _check_data(config: ConfigDict) -> None:
   from spinejax.data import datasets
 
-  data = config.data
-  if data.name not in datasets.DATASETS:
-    raise ValueError(f'config.data.name must be one of {", ".join(datasets.DATASETS)}, '
-                     f'not {data.name!r}.')
-  if data.name in ('folder', 'built') and not data.directory:
-    raise ValueError(f'config.data.name={data.name} needs config.data.directory, the folder of the '
-                     'data.')
-  num_classes, label_map = len(data.classes), data.get('label_map') or ()
-  if label_map and not all(0 <= label < num_classes for label in label_map):
-    raise ValueError(f'config.data.label_map {tuple(label_map)} has a class outside of the '
-                     f'{num_classes} classes {tuple(data.classes)}.')
+  datasets.check_settings(config.data)
+  num_classes = len(config.data.classes)
   if config.model.num_classes != num_classes and (config.model.num_classes, num_classes) != (1, 2):
     raise ValueError(f'config.model.num_classes must be the number of config.data.classes, '
                      f'{num_classes} (or 1 for two classes), not {config.model.num_classes}.')

@@ -70,17 +70,30 @@ def load_dataset(config: Config) -> Dataset:
     ValueError: an unknown name, faults in the files, fields that do not fit the data, or no
       training case.
   """
-  if config['name'] not in DATASETS:
-    raise ValueError(f'data.name must be one of {", ".join(DATASETS)}, not {config["name"]!r}.')
-  known = (*preparation.STEPS, 'z_score') if is_volumetric(config) else examples.STEPS
-  if not set(config['preparation']) <= set(known):
-    raise ValueError(f'data.preparation must name steps out of {", ".join(known)}, not '
-                     f'{tuple(config["preparation"])}.')
+  check_settings(config)
   dataset = DATASETS[config['name']](config)
   if not len(dataset['train']):
     raise ValueError(f'the dataset {config["name"]} {config["directory"]} has no training case; '
                      'check its split.')
   return dataset
+
+
+def check_settings(config: Config) -> None:
+  """Checks the fields of config.data as far as that needs no file.
+
+  Raises:
+    ValueError: an unknown name or step, a missing directory, or a class that does not exist.
+  """
+  if config['name'] not in DATASETS:
+    raise ValueError(f'config.data.name must be one of {", ".join(DATASETS)}, '
+                     f'not {config["name"]!r}.')
+  if config['name'] in ('folder', 'built'):
+    _directory(config)
+  known = (*preparation.STEPS, 'z_score') if is_volumetric(config) else examples.STEPS
+  if not set(config['preparation']) <= set(known):
+    raise ValueError(f'config.data.preparation must name steps out of {", ".join(known)}, not '
+                     f'{tuple(config["preparation"])}.')
+  label_map_of(config)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -107,7 +120,7 @@ def label_map_of(config: Config) -> tuple[int, ...]:
   """
   label_map = () if is_volumetric(config) else tuple(config['label_map'])
   if not all(0 <= label < len(config['classes']) for label in label_map):
-    raise ValueError(f'data.label_map {label_map} has a class outside of the '
+    raise ValueError(f'config.data.label_map {label_map} has a class outside of the '
                      f'{len(config["classes"])} classes {tuple(config["classes"])}.')
   return label_map
 
@@ -134,7 +147,8 @@ def read_options(config: Config) -> ReadOptions:
 
 def _directory(config: Config) -> pathlib.Path:
   if not config['directory']:
-    raise ValueError(f'data.name={config["name"]} needs data.directory, the folder of the data.')
+    raise ValueError(f'config.data.name={config["name"]} needs config.data.directory, the folder of '
+                     'the data.')
   return pathlib.Path(config['directory']).expanduser()
 
 

@@ -113,7 +113,7 @@ def test_description_is_json_of_plain_values(tmp_path):
 @pytest.mark.parametrize('fields, error, words', [
     (dict(name='vip'), ValueError,
      "one of vpi_phantom, volume_phantom, xray_phantom, folder, built, not 'vip'"),
-    (dict(directory=''), ValueError, 'needs data.directory'),
+    (dict(directory=''), ValueError, 'needs config.data.directory'),
     (dict(directory='absent'), FileNotFoundError, 'absent: there is no such folder'),
     (dict(classes=('a', 'b')), ValueError, 'values 2, 3, but the labels are 0 to 1. There are 2 '
      'more faults; spinejax build'),

@@ -65,7 +65,7 @@ def write_volumes_and_xrays(folder: pathlib.Path) -> None:
     case = phantoms.volume(seed, (96, 48, 24))
     spacing = np.asarray(case.truth.spacing, float)
     np.savez(folder / f'my_volumes/images/v{seed}.npz', image=case.image, spacing=spacing)
-    np.savez(folder / f'my_volumes/masks/v{seed}.npz', mask=case.label.astype(np.uint8),
+    np.savez(folder / f'my_volumes/masks/v{seed}.npz', label=case.label.astype(np.uint8),
              spacing=spacing)
     case = phantoms.xray(seed, (200, 75))
     Image.fromarray(case.image).save(folder / f'xrays/image{seed}.jpg')

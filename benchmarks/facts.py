@@ -12,7 +12,7 @@ PACKAGES = ('jax', 'flax', 'numpy', 'scipy')
 
 def machine_facts() -> dict[str, Any]:
   """Device, cores, versions, date and load (average of a minute; None where unknown)."""
-  from spinejax import __version__
+  from spinejax.version import __version__
 
   versions = {'spinejax': __version__, 'python': platform.python_version(),
               **{name: importlib.metadata.version(name) for name in PACKAGES}}

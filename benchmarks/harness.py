@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks import systems
 from benchmarks import worker
-from spinejax import __version__
+from spinejax.version import __version__
 
 Row = dict[str, Any]
 

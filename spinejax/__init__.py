@@ -13,7 +13,7 @@ not a medical device.
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = '0.2.0'
+from spinejax.version import __version__ as __version__
 
 if TYPE_CHECKING:
   from spinejax import phantoms

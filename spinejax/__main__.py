@@ -7,7 +7,7 @@
 import importlib
 import sys
 
-from spinejax import __version__
+from spinejax.version import __version__
 
 VERBS = {
     'train': ('spinejax.main', 'train a config, test it and write the report'),

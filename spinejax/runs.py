@@ -23,7 +23,7 @@ from typing import Any
 import filelock
 from ml_collections import ConfigDict
 
-import spinejax
+from spinejax.version import __version__
 
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'tensorflow-datasets',
             'numpy', 'scipy', 'pillow')  # versions that are recorded
@@ -129,7 +129,7 @@ def _read_run_file(workdir: str, name: str) -> dict[str, Any]:
     is_old |= read_manifest(workdir)['starts'][0]['versions']['spinejax'] == _OLD_VERSION
   if is_old:
     raise ValueError(f'{workdir} holds a run of spinejax {_OLD_VERSION}, whose config has other '
-                     f'fields than version {spinejax.__version__} reads; use spinejax '
+                     f'fields than version {__version__} reads; use spinejax '
                      f'{_OLD_VERSION} for this run, or train again in another --workdir.')
   return content
 
@@ -148,7 +148,7 @@ def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
   """Adds this start of the program, with `facts`, to manifest.json and returns the manifest."""
   import jax  # here alone: reading a run needs no JAX
 
-  versions = {'python': platform.python_version(), 'spinejax': spinejax.__version__}
+  versions = {'python': platform.python_version(), 'spinejax': __version__}
   for package in PACKAGES:
     try:
       versions[package] = importlib.metadata.version(package)

@@ -147,8 +147,8 @@ def read_options(config: Config) -> ReadOptions:
 
 def _directory(config: Config) -> pathlib.Path:
   if not config['directory']:
-    raise ValueError(f'config.data.name={config["name"]} needs config.data.directory, the folder of '
-                     'the data.')
+    raise ValueError(f'config.data.name={config["name"]} needs config.data.directory, the folder '
+                     'of the data.')
   return pathlib.Path(config['directory']).expanduser()
 
 

@@ -53,7 +53,7 @@ def prepare_image(image: np.ndarray, config: Config) -> np.ndarray:
   image = scale(image, size)
   if 'z_score' in steps:
     image = image.astype(np.float32)
-    image = (image - image.mean()) / max(image.std(), np.float32(1e-6))
+    image = (image - image.mean()) / np.maximum(image.std(), np.float32(1e-6))
   return _fill(image, config)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from spinejax import __version__
+from spinejax.version import __version__
 from spinejax.handoff import masks, places
 from spinejax.readers import dicom
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 import numpy as np
 
-from spinejax import __version__
+from spinejax.version import __version__
 from spinejax import runs
 from spinejax import steps
 from spinejax.data import augment

@@ -4,7 +4,7 @@ import math
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
-from spinejax import __version__
+from spinejax.version import __version__
 
 SCHEMA = 'spinejax.measure/1'
 MIN_DEG = 5.0  # degrees; a smaller change of tilt is not a curve

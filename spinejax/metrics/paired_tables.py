@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spinejax import __version__
+from spinejax.version import __version__
 from spinejax.measurement.angle_table import AngleTable
 from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES
 from spinejax.metrics import agreement

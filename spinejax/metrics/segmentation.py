@@ -115,7 +115,7 @@ def confusion_counts(
   else:
     matrix = jax.vmap(functools.partial(jnp.bincount, length=size ** 2))(pairs).astype(np.int32)
   matrix = matrix.reshape(-1, size, size)
-  sums = xp.diagonal(matrix, axis1=1, axis2=2), matrix.sum(2), matrix.sum(1)
+  sums: Any = xp.diagonal(matrix, axis1=1, axis2=2), matrix.sum(2), matrix.sum(1)
   hits, true, predicted = (counts[:, :-1] for counts in sums)
   counts = xp.stack([hits, predicted - hits, true - hits], axis=-1)
   return counts if valid is None else counts * valid.astype(counts.dtype)[:, None, None]

@@ -45,7 +45,7 @@ def bland_altman(reference: Angles, other: Angles, agreement: Agreement,
     if interval is not None:
       axis.axhspan(*interval, color=color, alpha=0.13, linewidth=0, zorder=0)
   _draw_dots(axis, means, differences)
-  axis.set_xlim(_range(means, at_least=10.0))
+  axis.set_xlim(_range(means.tolist(), at_least=10.0))
   heights = [value for _, value, *_ in lines]
   bottom, top = _range([*differences, *heights, 0.0], at_least=4.0)
   axis.set_ylim(bottom, top)

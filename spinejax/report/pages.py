@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from ml_collections import ConfigDict
 from rich.console import Console
 
-from spinejax import __version__, colors, logs, runs
+from spinejax import colors, logs, runs
 from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import CaseResult, Evaluation, ShownCase
 from spinejax.report import (
     agreement_plots, agreement_text, angles, curves, formats, overlays, style, svg, terminal)
+from spinejax.version import __version__
 
 METRICS = {'dice': 'Dice', 'iou': 'IoU', 'recall': 'Recall', 'precision': 'Precision',
            'accuracy': 'Accuracy'}

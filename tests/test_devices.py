@@ -94,5 +94,5 @@ def test_parameters_and_metrics_are_those_of_one_device(finished, form, count):
 def test_the_test_table_is_that_of_one_device(finished, count):
   tables = [json.loads((finished / f'mesh_{n}' / 'test_metrics.json').read_text())
             for n in (1, count)]
-  assert len(tables[0]['cases']) == 5 and abs(tables[0]['auc']['any_foreground'] - 0.5) > 0.01
+  assert len(tables[0]['cases']) == 5 and abs(tables[0]['auc']['bone'] - 0.5) > 0.01
   assert_close(*tables)

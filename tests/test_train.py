@@ -86,7 +86,7 @@ def test_the_test_table_is_that_of_the_written_masks(finished):
   test = datasets.load_dataset(config.data)['test']
   for i, name in enumerate(test.names):
     mask = np.asarray(Image.open(workdir / 'predictions' / f'{name}.png')) > 0
-    truth = test[i]['label'] > 0
+    truth = test[i].label > 0
     dice = 2 * (mask & truth).sum() / (mask.sum() + truth.sum())
     assert results['cases'][name]['dice']['mean_foreground'] == pytest.approx(dice)
 
@@ -191,7 +191,7 @@ def test_the_command_evaluates_a_run_without_its_config(finished):
   (workdir / 'test_metrics.json').unlink()
   result = call('test', f'--workdir={workdir}', module='spinejax')
   assert result.returncode == 0, result.stderr
-  assert 'mean of foreground' in result.stdout and 'Report: ' in result.stdout
+  assert 'mean of the foreground' in result.stdout and 'Report: ' in result.stdout
   stored = json.loads((workdir / 'test_metrics.json').read_text())
   assert stored['pooled']['dice'] == pytest.approx(results['pooled']['dice'], abs=1e-3)
 

@@ -147,7 +147,8 @@ class FPNHead(nn.Module):
 
   def __init__(self, cin, features, num_classes):
     super().__init__()
-    double = lambda: nn.Upsample(scale_factor=2, mode='bilinear')
+    def double():
+      return nn.Upsample(scale_factor=2, mode='bilinear')
     self.scale_heads = nn.ModuleList([nn.Sequential(ConvNorm(cin, features))])
     for level in range(1, 4):
       steps = [module for step in range(level)
@@ -209,8 +210,10 @@ class CrissCross(nn.Module):
 
   def forward(self, x):
     n, _, height, width = x.shape
-    columns = lambda y: y.permute(0, 3, 1, 2).reshape(n * width, -1, height)  # [NW,C,H]
-    rows = lambda y: y.permute(0, 2, 1, 3).reshape(n * height, -1, width)  # [NH,C,W]
+    def columns(y):
+      return y.permute(0, 3, 1, 2).reshape(n * width, -1, height)  # [NW,C,H]
+    def rows(y):
+      return y.permute(0, 2, 1, 3).reshape(n * height, -1, width)  # [NH,C,W]
     query, key, value = (layer(x).float()
                          for layer in (self.query_conv, self.key_conv, self.value_conv))
     itself = torch.diag(torch.full((height,), float('inf'), device=x.device))
@@ -294,7 +297,8 @@ class SADANet(nn.Module):
     self.auxiliary_head = AuxiliaryHead(16 * width, auxiliary_features, query_features, num_classes)
 
   def forward(self, x):
-    resize = lambda x: F.interpolate(x.float(), scale_factor=8, mode='bilinear')
+    def resize(x):
+      return F.interpolate(x.float(), scale_factor=8, mode='bilinear')
     *_, middle, last = self.backbone(x)
     outputs = {'logits': resize(self.decode_head(last))}
     if self.training:
@@ -356,7 +360,8 @@ class XceptionUNet(nn.Module):
       y = F.max_pool2d(pad_same(self._block('encoder', level, x), 3, 2, -math.inf), 3, 2)
       x = y + getattr(self, f'encoder_{level}_residual')(x)
     for level in range(self.levels, -1, -1):
-      double = lambda x: F.interpolate(x, scale_factor=2)
+      def double(x):
+        return F.interpolate(x, scale_factor=2)
       y = double(self._block('decoder', level, x))
       x = y + getattr(self, f'decoder_{level}_residual')(double(x))
     return {'logits': self.classifier(x)}

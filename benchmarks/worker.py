@@ -84,7 +84,8 @@ def serve(side: str) -> None:
     answer = create_answer(load_ops(side))
   except ImportError as error:
     reply = {'error': f'{sys.executable} cannot import what the side of {side} needs ({error}).'}
-    answer = lambda request: reply
+    def answer(request):
+      return reply
   for line in sys.stdin:
     print(json.dumps(answer(json.loads(line))), file=channel, flush=True)
 

@@ -100,7 +100,8 @@ def follow(points: np.ndarray, pairs: np.ndarray) -> Course:
   left = _fit(known)
   for _ in range(4):
     quadratic = np.polynomial.Polynomial.fit(down, apart, 2, w=weights[:len(down)])
-    apart_at = lambda y, f=quadratic: f(np.clip(y, *f.domain))
+    def apart_at(y, f=quadratic):
+      return f(np.clip(y, *f.domain))
     if not len(lone):
       break
     middle, _ = _middles(laminae, side, left, apart_at, known)

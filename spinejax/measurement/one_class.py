@@ -83,7 +83,8 @@ def _fit_rails(centers: np.ndarray, midline: PositionAt) -> Rails | None:
     if (side == previous).all():
       break
     *quartic, offset = np.linalg.lstsq(np.column_stack([powers(y), side]), x, rcond=None)[0]
-    midline = lambda at: powers(at) @ quartic
+    def midline(at):
+      return powers(at) @ quartic
   if min((side < 0).sum(), (side > 0).sum()) < 3 or (
       np.median(np.abs(off - offset * side)) > 0.3 * offset):
     return None

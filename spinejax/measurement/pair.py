@@ -132,7 +132,8 @@ def best_chain(points: np.ndarray, lone: Candidates | None = None,
   if spacing is None:
     top, bottom = points[:, 0].min(), points[:, 0].max()
     mean = max((bottom - top) / MEAN_STEPS, 1e-6)
-    spacing = lambda down: mean * np.interp(down, [top, bottom], GROWTH)
+    def spacing(down):
+      return mean * np.interp(down, [top, bottom], GROWTH)
   cost, best = _step_costs(levels, spacing), levels.reward.copy()
   previous = np.full(len(best), -1)
   for b in range(1, len(best)):

@@ -137,7 +137,7 @@ TABLES = {function.__name__: function for function in (
 
 def render(text: str) -> str:
   """The text with all its tables made anew."""
-  return MARKED.sub(lambda match: match[1] + TABLES[match[2]]() + match[4], text)
+  return MARKED.sub(lambda match: f'{match[1]}\n{TABLES[match[2]]()}\n{match[4]}', text)
 
 
 def main(argv) -> int:

@@ -26,7 +26,7 @@ def read_run(folder: pathlib.Path) -> dict:
   row = {'run': folder.name, 'step': metrics['step'], 'cases': len(metrics['cases']),
          'dice': metrics['per_image']['dice'], 'dice_sd': metrics['per_image']['dice_sd'],
          'at_network_size': metrics['at_network_size'], 'durations': manifest['durations'],
-         'start': manifest['starts'][-1]}
+         'devices': manifest['starts'][-1]['devices']}
   if 'laminae' in metrics:
     row['laminae'] = metrics['laminae']['mean']
   if 'angles' in metrics:

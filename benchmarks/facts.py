@@ -16,9 +16,14 @@ def machine_facts() -> dict[str, Any]:
 
   versions = {'spinejax': __version__, 'python': platform.python_version(),
               **{name: importlib.metadata.version(name) for name in PACKAGES}}
-  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-  return {'device': processor_name(), 'cores': os.cpu_count(), 'versions': versions, 'date': now,
-          'load': os.getloadavg()[0] if hasattr(os, 'getloadavg') else None}
+  return {'device': processor_name(), 'cores': os.cpu_count(), 'versions': versions,
+          **load_and_date()}
+
+
+def load_and_date() -> dict[str, Any]:
+  """Load (average of a minute; None where unknown) and date of now."""
+  return {'load': os.getloadavg()[0] if hasattr(os, 'getloadavg') else None,
+          'date': datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')}
 
 
 def processor_name() -> str:

@@ -1,8 +1,6 @@
 """Rows of the benchmark: starts the sides, compares their results, and times them in turns."""
 import contextlib
 import dataclasses
-import datetime
-import json
 import math
 import os
 import pathlib
@@ -17,6 +15,7 @@ import numpy as np
 
 from benchmarks import systems
 from benchmarks import worker
+from benchmarks.facts import append_row, load_and_date, processor_name
 from spinejax.version import __version__
 
 Row = dict[str, Any]
@@ -76,7 +75,7 @@ def look_around(torch_python: str | None, probe_size: int | None = None) -> Mach
               'jax': ours['version']}
   if 'torch' in found:
     versions['torch'] = found['torch']['version']
-  facts = {'device': _processor() if ours['platform'] == 'cpu' else ours['device'],
+  facts = {'device': processor_name() if ours['platform'] == 'cpu' else ours['device'],
            'cores': os.cpu_count(), 'versions': versions,
            'threads': {side: facts['threads'] for side, facts in found.items()}}
   return Machine(ours['platform'], torch_python, note, peaks, facts)
@@ -276,20 +275,9 @@ def record(row: Row, name: str, output: pathlib.Path | None) -> None:
   if row['status'] != 'ok':
     print(f'{name}: {row["reason"]}', file=sys.stderr)
   if output is not None:
-    with output.open('a') as file:
-      file.write(json.dumps(row) + '\n')
+    append_row(output, row)
 
 
 def dated(row: Row, machine: Machine) -> Row:
   """The row with load, date and the facts of the machine."""
-  load = os.getloadavg()[0] if hasattr(os, 'getloadavg') else None
-  now = datetime.datetime.now(datetime.UTC).isoformat(timespec='seconds')
-  return {**row, 'load': load, 'date': now, **machine.facts}
-
-
-def _processor() -> str:
-  """The name of the processor."""
-  info = pathlib.Path('/proc/cpuinfo')
-  names = [line.partition(':')[2].strip() for line in info.read_text().splitlines()
-           if line.startswith('model name')] if info.exists() else []
-  return names[0] if names else system_information.processor() or sys.platform
+  return {**row, **load_and_date(), **machine.facts}

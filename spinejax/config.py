@@ -6,9 +6,10 @@ import inspect
 import math
 import pathlib
 import types
-from typing import Any
 
 from ml_collections import ConfigDict
+
+from spinejax import runs
 
 # Fields that must be whole numbers of at least so much.
 _LEAST = {'num_steps': 0, 'num_epochs': 0, 'batch_size': 1, 'eval_batch_size': 1, 'log_every': 1,
@@ -111,7 +112,7 @@ def check_config(config: ConfigDict) -> None:
   from spinejax.models import create_model
   from spinejax import optimizers
 
-  values = _flatten(config)
+  values = dict(runs.flatten(config.to_dict()))
   for name, least in _LEAST.items():
     if values[name] < least:
       raise ValueError(f'config.{name} must be at least {least}, not {values[name]}.')
@@ -157,14 +158,3 @@ def _check_angle(config: ConfigDict) -> None:
     measurement.Options(angle.min_deg, tuple(angle.bands), tuple(angle.calibration))
   except ValueError as error:
     raise ValueError(f'config.angle: {error}') from None
-
-
-def _flatten(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
-  """Values by dotted name."""
-  values: dict[str, Any] = {}
-  for name, value in config.items():
-    if isinstance(value, ConfigDict):
-      values |= _flatten(value, f'{prefix}{name}.')
-    else:
-      values[f'{prefix}{name}'] = value
-  return values

@@ -136,7 +136,7 @@ def _read_run_file(workdir: str, name: str) -> dict[str, Any]:
 
 def describe_difference(old: Any, new: Any) -> list[str]:
   """One line 'a.b: OLD there, NEW asked' for each field that differs between two nested dicts."""
-  old, new = dict(_flatten(plain(old))), dict(_flatten(plain(new)))
+  old, new = dict(flatten(plain(old))), dict(flatten(plain(new)))
   absent = 'nothing'
   return [f'  {key}: {_shorten(old.get(key, absent))} there, '
           f'{_shorten(new.get(key, absent))} asked'
@@ -251,10 +251,11 @@ def _to_tuples(value: Any) -> Any:
   return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
-def _flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
+  """(dotted name, value) of everything in nested dicts."""
   if isinstance(value, dict) and value:
     for key, item in value.items():
-      yield from _flatten(item, f'{prefix}.{key}' if prefix else key)
+      yield from flatten(item, f'{prefix}.{key}' if prefix else key)
   else:
     yield prefix, value
 

@@ -2,16 +2,16 @@
 
 Each checkpoint has four items, so that inference restores only what it needs:
   variables      {params, batch_stats} for inference (the moving average if the run keeps one)
-  training       {step, skipped, opt_state}; with a moving average also the raw
-                 {params, batch_stats}
+  training       {step, skipped, opt_state}; with a moving average also the raw variables
   data, config   dataset.json and config.json of the run
-digests.json holds the SHA-256 of every file. It reveals damaged files.
+digests.json holds the SHA-256 of every file and reveals damaged files.
 """
 import contextlib
 import hashlib
 import json
 import logging
 import math
+import operator
 import pathlib
 import shutil
 import sys
@@ -33,22 +33,17 @@ _MAX_DIFFERENCES = 20  # arrays named in an error
 
 
 def create_manager(workdir: str) -> Manager:
-  """Opens `workdir/checkpoints`, which keeps the last two checkpoints and the one of best score.
+  """Opens `workdir/checkpoints` and removes leftovers of killed saves.
 
-  With several processes all must open it, save and restore together. Leftovers of killed saves are
-  removed.
-
-  Raises:
-    OSError: the folder cannot be opened.
+  With several processes all must open it, save and restore together. Raises OSError where the
+  folder cannot be opened.
   """
-  policies = ocp.checkpoint_managers
   _silence_orbax()
+  policies, get_score = ocp.checkpoint_managers, operator.itemgetter(_SCORE)
   options = ocp.CheckpointManagerOptions(
-      best_fn=lambda metrics: metrics[_SCORE], best_mode='max',
-      preservation_policy=policies.AnyPreservationPolicy([
-          policies.LatestN(2),
-          policies.BestN(get_metric_fn=lambda metrics: metrics[_SCORE], n=1,
-                         keep_checkpoints_without_metrics=False)]),
+      best_fn=get_score, best_mode='max', preservation_policy=policies.AnyPreservationPolicy([
+          policies.LatestN(2), policies.BestN(get_metric_fn=get_score, n=1,
+                                              keep_checkpoints_without_metrics=False)]),
       cleanup_tmp_directories=True, enable_async_checkpointing=False)
   arrays, values = ocp.StandardCheckpointHandler, ocp.JsonCheckpointHandler
   folder = _folder(workdir)
@@ -63,16 +58,9 @@ def create_manager(workdir: str) -> Manager:
 
 
 def set_aside_damaged(workdir: str) -> list[str]:
-  """Renames each damaged checkpoint to STEP.damaged; training resumes from the last good one.
+  """Renames each damaged checkpoint to STEP.damaged; returns one sentence for each.
 
-  Only one process may call this. A checkpoint without digests counts as good: its process was
-  killed between the save, which is atomic, and the digests.
-
-  Returns:
-    One sentence for each renamed checkpoint.
-
-  Raises:
-    ValueError: all checkpoints are damaged; then none is renamed.
+  Only one process may call this. Raises ValueError, and renames none, if all are damaged.
   """
   folder = _folder(workdir)
   steps = _saved_steps(folder)
@@ -92,36 +80,35 @@ def save(manager: Manager, state: TrainState, *, config: Mapping[str, Any],
          dataset: Mapping[str, Any], score: float | None) -> None:
   """Saves `state` at its step. A checkpoint whose `score` is None is never the best one.
 
-  Raises:
-    OSError: the disk is full or cannot be written; earlier checkpoints stay valid.
+  Raises OSError where the disk is full or cannot be written; earlier checkpoints stay valid.
   """
-  step = int(state.step)
-  items = {'variables': state.variables, 'training': _training_item(state)}
+  step, items = int(state.step), _items(state)
   needed = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
   free = shutil.disk_usage(manager.directory).free
-  if free < needed + _SPARE_BYTES:  # the threads of Orbax would print long errors
-    cause = f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free'
-    raise OSError(_not_saved(manager, step, cause))
   try:
+    if free < needed + _SPARE_BYTES:  # the threads of Orbax would print long errors
+      raise OSError(f'{needed / 1e6:.0f} MB are needed, {free / 1e6:.0f} MB are free')
     manager.save(
         step, force=True, metrics=None if score is None else {_SCORE: score},
         args=ocp.args.Composite(
             **{name: ocp.args.StandardSave(item) for name, item in items.items()},
-            data=ocp.args.JsonSave(dict(dataset)), config=ocp.args.JsonSave(dict(config))))
+            data=ocp.args.JsonSave(runs.plain(dataset)),
+            config=ocp.args.JsonSave(runs.plain(config))))
     manager.wait_until_finished()
     if jax.process_index() == 0:
       checkpoint = pathlib.Path(manager.directory) / str(step)
       runs.write_json(checkpoint / _DIGESTS, _digest_files(checkpoint))
   except Exception as error:  # Orbax and TensorStore raise many kinds
-    raise OSError(_not_saved(manager, step, runs.first_line(error))) from error
+    raise OSError(
+        f'the checkpoint of step {step} could not be written to {manager.directory} '
+        f'({runs.first_line(error)}); earlier checkpoints are intact: make room and run the same '
+        'command to resume.') from error
 
 
 def restore_state(manager: Manager, template: TrainState) -> TrainState:
   """Restores the last checkpoint with the shapes, dtypes and shardings of `template`."""
   checkpoint = pathlib.Path(manager.directory) / str(manager.latest_step())
-  items = {'variables': template.variables, 'training': _training_item(template)}
-  restored = _restore(checkpoint, items)
-  variables, training = restored['variables'], restored['training']
+  variables, training = _restore(checkpoint, _items(template)).values()
   raw = training.pop('raw', variables)
   return TrainState(params=raw['params'], batch_stats=raw['batch_stats'],
                     ema=None if template.ema is None else variables, **training)
@@ -129,13 +116,10 @@ def restore_state(manager: Manager, template: TrainState) -> TrainState:
 
 def restore_variables(workdir: str, template: Mapping[str, Any], *, which: str = 'best'
                       ) -> tuple[dict[str, Any], int]:
-  """Restores {params, batch_stats} for inference from the 'best' or 'last' checkpoint.
+  """Restores {params, batch_stats} from the 'best' or 'last' checkpoint; also returns its step.
 
   The best checkpoint has the highest score; without scores it is the last one. If it is damaged,
   the next one is restored and a line on the terminal says so.
-
-  Returns:
-    The variables and the step of the checkpoint.
 
   Raises:
     FileNotFoundError: there is no checkpoint.
@@ -152,8 +136,7 @@ def restore_variables(workdir: str, template: Mapping[str, Any], *, which: str =
   for step in reversed(steps):
     checkpoint = folder / str(step)
     try:
-      damage = _find_damage(checkpoint, ('variables', 'metrics'))
-      if damage:
+      if damage := _find_damage(checkpoint, ('variables', 'metrics')):
         raise _DamagedError(f'the checkpoint {checkpoint} is damaged or incomplete ({damage}).')
       variables = _restore(checkpoint, {'variables': template}, alone=True)['variables']
     except _DamagedError as error:
@@ -173,11 +156,12 @@ def _folder(workdir: str) -> pathlib.Path:
   return pathlib.Path(workdir).absolute() / 'checkpoints'
 
 
-def _training_item(state: TrainState) -> dict[str, Any]:
-  item = {'step': state.step, 'skipped': state.skipped, 'opt_state': state.opt_state}
+def _items(state: TrainState) -> dict[str, dict[str, Any]]:
+  """The arrays of a state by item of its checkpoint."""
+  training = {'step': state.step, 'skipped': state.skipped, 'opt_state': state.opt_state}
   if state.ema is not None:
-    item['raw'] = {'params': state.params, 'batch_stats': state.batch_stats}
-  return item
+    training['raw'] = {'params': state.params, 'batch_stats': state.batch_stats}
+  return {'variables': state.variables, 'training': training}
 
 
 def _saved_steps(folder: pathlib.Path) -> list[int]:
@@ -205,7 +189,11 @@ def _digest_files(checkpoint: pathlib.Path, items: Sequence[str] = ()) -> dict[s
 
 
 def _find_damage(checkpoint: pathlib.Path, items: Sequence[str] = ()) -> str:
-  """The first fault in the files of a checkpoint, or of some of its items; '' if none."""
+  """The first fault in the files of a checkpoint, or of some of its items; '' if none.
+
+  A checkpoint without digests counts as good: its process was killed between the save, which is
+  atomic, and the digests.
+  """
   path = checkpoint / _DIGESTS
   if not path.exists():
     return ''
@@ -234,24 +222,18 @@ def _restore(checkpoint: pathlib.Path, templates: Mapping[str, Any], *, alone: b
   if alone and jax.process_count() > 1:
     options = ocp.options.MultiprocessingOptions(
         primary_host=jax.process_index(), active_processes={jax.process_index()})
-
-  def open_reader():
-    return contextlib.closing(ocp.Checkpointer(
-        ocp.StandardCheckpointHandler(multiprocessing_options=options),
-        multiprocessing_options=options))
-
   differences: list[str] = []
-  restored = {}
+  restored: dict[str, Any] = {}
   try:
-    for name, template in templates.items():
-      with open_reader() as reader:
-        differences += _differences(reader.metadata(checkpoint / name).item_metadata, template,
-                                    name)
-    if not differences:
+    with contextlib.closing(ocp.Checkpointer(
+        ocp.StandardCheckpointHandler(multiprocessing_options=options),
+        multiprocessing_options=options)) as reader:
       for name, template in templates.items():
-        with open_reader() as reader:
-          restored[name] = reader.restore(
-              checkpoint / name, args=ocp.args.StandardRestore(template))
+        saved = reader.metadata(checkpoint / name).item_metadata
+        differences += _differences(saved, template, name)
+      for name, template in templates.items() if not differences else ():
+        restored[name] = reader.restore(
+            checkpoint / name, args=ocp.args.StandardRestore(template))
   except Exception as error:  # Orbax and TensorStore raise many kinds
     raise _DamagedError(f'the checkpoint {checkpoint} is damaged or incomplete '
                         f'({runs.first_line(error)}); delete that folder to fall back to an '
@@ -284,11 +266,6 @@ def _describe_arrays(tree: Any) -> dict[str, str]:
   leaves, _ = jax.tree_util.tree_flatten_with_path(getattr(tree, 'tree', tree))
   return {jax.tree_util.keystr(path, simple=True, separator='/'):
           f'{np.dtype(leaf.dtype)}[{",".join(map(str, leaf.shape))}]' for path, leaf in leaves}
-
-
-def _not_saved(manager: Manager, step: int, cause: str) -> str:
-  return (f'the checkpoint of step {step} could not be written to {manager.directory} ({cause}); '
-          'earlier checkpoints are intact: make room and run the same command to resume.')
 
 
 def _silence_orbax() -> None:

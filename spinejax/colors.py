@@ -1,24 +1,22 @@
 """Colors of classes, runs and curves, and gray levels of images, shared by reports and files.
 
 The colors are those of Okabe and Ito (2008), which readers with color blindness can tell apart.
-A class has the same color in every picture and file. Yellow is the truth and green the prediction,
-as in RSN-U-net (Huang et al., 2020, fig. 3 and 4).
+Yellow is the truth and green the prediction, as in RSN-U-net (Huang et al., 2020, fig. 3 and 4).
 """
 import numpy as np
 
 BLUE, VERMILION = '#0072b2', '#d55e00'
 TRUTH_COLOR, PREDICTION_COLOR = '#f0e442', '#009e73'
-# By class index; 0 is the background. After the last color the list starts again at index 1.
-CLASS_COLORS = ('#8b95a1', '#e69f00', '#56b4e9', '#cc79a7', VERMILION, BLUE)
-# By the position of a run in a comparison. After the last color the list starts again.
-RUN_COLORS = (BLUE, '#e69f00', '#009e73', '#cc79a7', '#56b4e9', VERMILION)
+_BACKGROUND_COLOR = '#8b95a1'
+_FOREGROUND_COLORS = ('#e69f00', '#56b4e9', '#cc79a7', VERMILION, BLUE)  # of classes 1, 2, ...
+RUN_COLORS = (BLUE, '#e69f00', '#009e73', '#cc79a7', '#56b4e9', VERMILION)  # in a comparison
 CURVE_COLORS = (VERMILION, BLUE, PREDICTION_COLOR)  # curves of a spine, largest angle first
 MIDLINE_COLOR, LEVEL_COLOR = TRUTH_COLOR, '#ffffff'
 
 
 def class_color(index: int) -> str:
-  """Color of class `index` as '#rrggbb'."""
-  return CLASS_COLORS[(index - 1) % (len(CLASS_COLORS) - 1) + 1] if index else CLASS_COLORS[0]
+  """Color of class `index` as '#rrggbb'; after the last color they start again."""
+  return _FOREGROUND_COLORS[(index - 1) % 5] if index else _BACKGROUND_COLOR
 
 
 def color_bytes(color: str) -> tuple[int, int, int]:
@@ -32,21 +30,14 @@ def palette(num_classes: int) -> np.ndarray:
 
 
 def to_bytes(image: np.ndarray) -> np.ndarray:
-  """Converts gray levels 0 to 255 of any dtype to uint8.
+  """Gray levels 0 to 255 of any dtype as uint8; NaN becomes 0.
 
-  Args:
-    image: [H,W], [H,W,1] or [H,W,C] with C >= 3; of the latter the first three channels are used.
-
-  Returns:
-    uint8 [H,W] or [H,W,3]. NaN becomes 0.
-
-  Raises:
-    ValueError: the image has another number of axes.
+  [H,W] and [H,W,1] become [H,W]. Of [H,W,C] with C >= 3 the first three channels are used.
   """
   image = np.asarray(image)
   if image.ndim == 3:
     image = image[..., :3] if image.shape[-1] >= 3 else image[..., 0]
-  if image.ndim != 2 and image.ndim != 3:
+  elif image.ndim != 2:
     raise ValueError(f'expected an image [H,W] or [H,W,C], got shape {image.shape}; '
                      'pass one image without a batch axis.')
   if image.dtype == np.uint8:

@@ -21,12 +21,9 @@ _CHOICES = {'data_parallel': ('mesh', 'pmap'), 'evaluation.resize': ('logits', '
 
 @dataclasses.dataclass(frozen=True)
 class ConfigFile:
-  """A config file that was executed, and one of its variants.
+  """A config file as a module with `get_config` and `VARIANTS`, and one of its variants.
 
-  Attributes:
-    path: as it was given, such as 'configs/seam.py' or 'seam'.
-    variant: name of the variant; '' for a file without variants.
-    module: the file as a module, with `get_config` and `VARIANTS`.
+  `path` is as it was given; `variant` is '' for a file without variants.
   """
   path: str
   variant: str
@@ -43,10 +40,7 @@ class ConfigFile:
 
 
 def load_config(name: str) -> ConfigDict:
-  """The config 'configs/seam.py', 'configs/seam.py:quick' or, from any folder, 'seam:quick'.
-
-  Raises as `open_config`.
-  """
+  """The config 'configs/seam.py:quick' or, from any folder, 'seam:quick'; see `open_config`."""
   return open_config(name).create()
 
 
@@ -58,15 +52,6 @@ def open_config(name: str) -> ConfigFile:
     ValueError: not a config, or an unknown variant. Both name what exists.
   """
   path, _, variant = name.partition(':')
-  module = _execute(path)
-  if variant and variant not in module.VARIANTS:
-    raise ValueError(f'{path} has no variant {variant!r}; it has {", ".join(module.VARIANTS)}.')
-  defaults = [str(parameter.default) for parameter in
-              inspect.signature(module.get_config).parameters.values()]
-  return ConfigFile(path, variant or ''.join(defaults[:1]), module)
-
-
-def _execute(path: str) -> types.ModuleType:
   shipped = pathlib.Path(__file__).parent / 'configs'
   file = pathlib.Path(path) if path.endswith('.py') else shipped / f'{path}.py'
   if not file.is_file():
@@ -84,7 +69,10 @@ def _execute(path: str) -> types.ModuleType:
   except (SyntaxError, AttributeError, ImportError) as error:
     raise ValueError(f'{path} is not a config: it needs get_config(variant) and VARIANTS '
                      f'({error}).') from error
-  return module
+  if variant and variant not in module.VARIANTS:
+    raise ValueError(f'{path} has no variant {variant!r}; it has {", ".join(module.VARIANTS)}.')
+  defaults = inspect.signature(module.get_config).parameters.values()
+  return ConfigFile(path, variant or ''.join(str(field.default) for field in defaults), module)
 
 
 def check_field(config: ConfigDict, name: str) -> None:
@@ -101,16 +89,15 @@ def check_field(config: ConfigDict, name: str) -> None:
 
 
 def check_config(config: ConfigDict) -> None:
-  """Refuses a config that cannot be trained or tested; reads no data.
+  """Raises ValueError for a config that cannot be trained or tested; reads no data.
 
   It calls the constructors of what the config names, which check their own fields.
-
-  Raises:
-    ValueError: one sentence that names the field, what it must be and what it is.
   """
+  from spinejax import measurement
+  from spinejax import optimizers
+  from spinejax.data import datasets
   from spinejax.losses import create_loss
   from spinejax.models import create_model
-  from spinejax import optimizers
 
   values = dict(runs.flatten(config.to_dict()))
   for name, least in _LEAST.items():
@@ -127,23 +114,11 @@ def check_config(config: ConfigDict) -> None:
   create_model(config.model)
   create_loss(config.loss)
   optimizers.create_optimizer(config.optimizer, 1)
-  _check_data(config)
-  _check_angle(config)
-
-
-def _check_data(config: ConfigDict) -> None:
-  from spinejax.data import datasets
-
   datasets.check_settings(config.data)
   num_classes = len(config.data.classes)
   if config.model.num_classes != num_classes and (config.model.num_classes, num_classes) != (1, 2):
     raise ValueError(f'config.model.num_classes must be the number of config.data.classes, '
                      f'{num_classes} (or 1 for two classes), not {config.model.num_classes}.')
-
-
-def _check_angle(config: ConfigDict) -> None:
-  from spinejax import measurement
-
   angle, rank = config.angle, len(config.data.image_size)
   if not angle.method:
     return

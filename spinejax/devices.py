@@ -4,7 +4,6 @@ import os
 import pathlib
 from typing import Any
 
-_VIRTUAL_DEVICES_FLAG = 'xla_force_host_platform_device_count'
 _XLA_FLAGS = {
     # Seconds a virtual device waits for another one; XLA's 40 s are too few on a busy machine.
     '--xla_cpu_collective_call_terminate_timeout_seconds': '600',
@@ -30,7 +29,8 @@ def configure_jax() -> None:
   import jax  # late: --help and config errors need no JAX
 
   if not user_set_number():
-    jax.config.update('jax_num_cpu_devices', available_cores())
+    cores = os.sched_getaffinity(0) if hasattr(os, 'sched_getaffinity') else ()
+    jax.config.update('jax_num_cpu_devices', len(cores) or os.cpu_count() or 1)
   options: Any = jax.config
   if not options.jax_compilation_cache_dir:
     cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME', pathlib.Path.home() / '.cache'))
@@ -41,12 +41,5 @@ def configure_jax() -> None:
 
 def user_set_number() -> bool:
   """Whether the environment sets the number of virtual CPU devices."""
-  return (_VIRTUAL_DEVICES_FLAG in os.environ.get('XLA_FLAGS', '')
+  return ('xla_force_host_platform_device_count' in os.environ.get('XLA_FLAGS', '')
           or 'JAX_NUM_CPU_DEVICES' in os.environ)
-
-
-def available_cores() -> int:
-  """Cores this process may use, at least 1."""
-  if hasattr(os, 'sched_getaffinity'):
-    return len(os.sched_getaffinity(0))
-  return os.cpu_count() or 1

@@ -9,23 +9,15 @@ from ml_collections import ConfigDict
 from PIL import Image
 from rich.console import Console
 
-from spinejax import colors
-from spinejax import logs
-from spinejax import phantoms
-from spinejax import runs
+from spinejax import colors, logs, phantoms, runs
 from spinejax.config import check_config
-from spinejax.data import datasets
-from spinejax.data import resize
-from spinejax.inference import load
-from spinejax.inference import predict
+from spinejax.data import datasets, resize
+from spinejax.inference import load, predict
 from spinejax.measurement.results import AngleResult
-from spinejax.metrics import agreement
-from spinejax.metrics import laminae
-from spinejax.metrics import roc
-from spinejax.metrics import segmentation
+from spinejax.metrics import agreement, laminae, roc, segmentation
 from spinejax.metrics.results import (
-    AngleSummary, CaseAngle, CaseResult, Evaluation, LaminaeSummary, NetworkScores, RegionTable,
-    ShownCase, TestResult)
+    AngleSummary, CaseAngle, CaseResult, Evaluation, NetworkScores, RegionTable, ShownCase,
+    TestResult)
 from spinejax.readers.records import Record
 
 CORONAL = 'coronal projection'
@@ -34,40 +26,24 @@ LABEL_NOISE = (0.5, 0.7, 1.0)  # voxels along each axis, of annotators who place
 
 @dataclasses.dataclass(frozen=True)
 class ScoredCase:
-  """What one test case contributes to the result.
-
-  Attributes:
-    name: of the case.
-    counts: int64 [K,3] at the original size, as `segmentation.confusion_counts`.
-    cross_entropy: mean over the pixels at the network's size.
-    num_correct, num_pixels: pixels of the right class, and all pixels, at the network's size.
-    laminae: of a volume.
-    angle: measured on the predicted mask, if the config asks for it.
-    reference_deg: exact angle of a phantom, else the angle of the true mask, if it has one.
-    is_exact: whether the reference is exact.
-  """
+  """What one test case contributes to the result."""
   name: str
-  counts: np.ndarray
-  cross_entropy: float
-  num_correct: int
-  num_pixels: int
+  counts: np.ndarray          # int64 [K,3] at the original size
+  cross_entropy: float        # mean over the pixels at the network's size
+  num_correct: int            # pixels of the right class at the network's size
+  num_pixels: int             # at the network's size
   laminae: RegionTable | None
-  angle: AngleResult | None
-  reference_deg: float | None
-  is_exact: bool
+  angle: AngleResult | None   # of the predicted mask, if the config asks for it
+  reference_deg: float | None  # exact angle of a phantom, else that of the true mask
+  is_exact: bool              # whether the reference is that of a phantom
 
 
 def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> Evaluation:
-  """Tests a run on its test cases.
+  """Tests the 'best' (by validation score) or 'last' checkpoint of a run on its test cases.
 
   Writes test_metrics.json and predictions/NAME.png (NAME.npz of volumes), with config.angle also
   predictions/NAME_angle.json. A wave_ct network writes styles.npz, the styles of its training
   images. Without test cases the tables of the result are empty.
-
-  Args:
-    config: of the run; it must be the config in `workdir`.
-    workdir: the run folder.
-    checkpoint: 'best' by validation score (the last one without validation cases), or 'last'.
 
   Raises:
     ValueError: the run has another config or its data changed.
@@ -85,12 +61,11 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> E
   classes, tested = tuple(config.data.classes), []
   histograms: dict[str, np.ndarray] = {}
   for record, prediction in _predict_cases(predictor, cases['test']):
-    case = _score_case(predictor, record, prediction)
-    _write_prediction(folder / 'predictions', case, prediction.mask, record.spacing)
+    tested.append(_score_case(predictor, record, prediction))
+    _write_prediction(folder / 'predictions', tested[-1], prediction.mask, record.spacing)
     for name, histogram in roc.class_histograms(
         prediction.probs, _label_of(record), classes).items():
       histograms[name] = histograms.get(name, 0) + histogram
-    tested.append(case)
   curves = roc.summarize(histograms)
   result = _summarize(predictor.step, tested, config)
   result = dataclasses.replace(result, auc={name: curve.auc for name, curve in curves.items()})
@@ -120,14 +95,13 @@ def _score_case(predictor: load.Predictor, record: Record, prediction: predict.P
   config, label, mask = predictor.config, _label_of(record), prediction.mask
   small = resize.resize_nearest(label, prediction.logits.shape[:-1])
   angle = predict.measure_prediction(predictor, mask, record.spacing, probs=prediction.probs)
-  true_angles = record.true_angles or {}
-  reference = None
-  if angle is not None:
-    if config.angle.method in true_angles:
-      reference = true_angles[config.angle.method]
-    else:
-      truth = predict.measure_prediction(predictor, label, record.spacing)
-      reference = truth.major_deg if truth else None
+  true_angles, reference = record.true_angles or {}, None
+  is_exact = config.angle.method in true_angles
+  if angle is not None and is_exact:
+    reference = true_angles[config.angle.method]
+  elif angle is not None:
+    truth = predict.measure_prediction(predictor, label, record.spacing)
+    reference = truth.major_deg if truth else None
   return ScoredCase(
       name=record.name,
       counts=segmentation.confusion_counts(mask[None], label[None], len(config.data.classes))[0],
@@ -137,7 +111,7 @@ def _score_case(predictor: load.Predictor, record: Record, prediction: predict.P
       laminae=laminae.case_metrics(
           mask, label, spacing=record.spacing, landmarks=record.landmarks, region=record.region)
       if label.ndim == 3 else None,
-      angle=angle, reference_deg=reference, is_exact=config.angle.method in true_angles)
+      angle=angle, reference_deg=reference, is_exact=is_exact)
 
 
 def _label_of(record: Record) -> np.ndarray:
@@ -166,7 +140,14 @@ def _summarize(step: int, cases: Sequence[ScoredCase], config: ConfigDict) -> Te
   classes = tuple(config.data.classes)
   per_image, pooled = segmentation.summarize(
       np.stack([case.counts for case in cases]), classes, any_foreground=True)
-  angles = _compare_angles(cases)
+  angles = {case.name: CaseAngle(
+      reference_deg=case.reference_deg, angle_deg=case.angle.major_deg,
+      naive_deg=case.angle.naive_deg if case.angle.status != 'fail' else None,
+      band=case.angle.band, status=case.angle.status, flags=tuple(case.angle.flags))
+            for case in cases if case.angle is not None}
+  tables = [case.laminae for case in cases if case.laminae is not None]
+  reached = {f'{noise:g}': float(phantoms.localizer_dice(noise))
+             for noise in LABEL_NOISE} if tables and config.data.labels == 'cubes' else {}
   return TestResult(
       step, per_image, pooled, auc={},
       cases={case.name: CaseResult(
@@ -176,16 +157,8 @@ def _summarize(step: int, cases: Sequence[ScoredCase], config: ConfigDict) -> Te
           cross_entropy=float(np.mean([case.cross_entropy for case in cases])),
           accuracy=sum(case.num_correct for case in cases) / sum(
               case.num_pixels for case in cases)),
-      laminae=_summarize_laminae(cases, config), angles=_summarize_angles(cases, angles))
-
-
-def _compare_angles(cases: Sequence[ScoredCase]) -> dict[str, CaseAngle]:
-  """Angle and reference of each measured case; a failed measurement has no naive angle."""
-  return {case.name: CaseAngle(
-      reference_deg=case.reference_deg, angle_deg=case.angle.major_deg,
-      naive_deg=case.angle.naive_deg if case.angle.status != 'fail' else None,
-      band=case.angle.band, status=case.angle.status, flags=tuple(case.angle.flags))
-          for case in cases if case.angle is not None}
+      laminae=dataclasses.replace(laminae.summarize(tables), localizer_dice=reached)
+      if tables else None, angles=_summarize_angles(cases, angles))
 
 
 def _summarize_angles(cases: Sequence[ScoredCase], angles: Mapping[str, CaseAngle]
@@ -195,22 +168,13 @@ def _summarize_angles(cases: Sequence[ScoredCase], angles: Mapping[str, CaseAngl
   reference = [angle.reference_deg for angle in angles.values()]
   measured = [angle.angle_deg for angle in angles.values()]
   naive = [angle.naive_deg for angle in angles.values()]
-  method = next(case.angle.method for case in cases if case.angle)
   return AngleSummary(
-      method=method, reference='phantom truth' if cases[0].is_exact else 'true masks',
+      method=next(case.angle.method for case in cases if case.angle),
+      reference='phantom truth' if cases[0].is_exact else 'true masks',
       failed=sum(angle.status == 'fail' for angle in angles.values()),
       agreement=agreement.agree(reference, measured),
       naive=agreement.agree(reference, naive) if any(
           value is not None for value in naive) else None)
-
-
-def _summarize_laminae(cases: Sequence[ScoredCase], config: ConfigDict) -> LaminaeSummary | None:
-  tables = [case.laminae for case in cases if case.laminae is not None]
-  if not tables:
-    return None
-  reached = {f'{noise:g}': float(phantoms.localizer_dice(noise))
-             for noise in LABEL_NOISE} if config.data.labels == 'cubes' else {}
-  return dataclasses.replace(laminae.summarize(tables), localizer_dice=reached)
 
 
 def _show_cases(predictor: load.Predictor, test: datasets.Source,
@@ -238,8 +202,7 @@ def _show_cases(predictor: load.Predictor, test: datasets.Source,
 def _views(record: Record, prediction: predict.Prediction) -> dict[str, tuple[np.ndarray, ...]]:
   """Image, label, mask and probabilities of a case by view; an image has the one view ''.
 
-  A volume has maximum projections along its third and second axis, and the coronal slice with the
-  most foreground.
+  A volume has two maximum projections and the coronal slice with the most foreground.
   """
   image, label = record.image[..., 0], _label_of(record)
   if label.ndim == 2:

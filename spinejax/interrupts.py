@@ -12,14 +12,10 @@ class Interrupted(Exception):
 
 
 class StopRequest:
-  """Whether a signal asked this run to stop.
-
-  Several processes agree on the step: JAX passes a SIGTERM on to all of them.
-  """
+  """Whether a signal asked this run to stop. Several processes agree on the step."""
 
   def __init__(self, several_processes: bool):
-    self._several = several_processes
-    self.received = False
+    self._several, self.received = several_processes, False
 
   def reached(self, step: int) -> bool:
     """Whether to stop after `step`; of several processes each must ask at every step."""
@@ -33,9 +29,9 @@ class StopRequest:
 def stop_request(num_processes: int = 1) -> Iterator[StopRequest]:
   """Records the first Ctrl-C or SIGTERM instead of raising; a second one raises KeyboardInterrupt.
 
-  With several processes JAX handles SIGTERM, and a Ctrl-C is sent on as a SIGTERM. JAX would ignore
-  a SIGTERM after training, so its handler is removed at the end. Outside the main thread, as in a
-  notebook's worker, signals are left as they are.
+  With several processes JAX passes a SIGTERM on to all of them, and a Ctrl-C is sent on as one. JAX
+  would ignore a SIGTERM after training, so its handler is removed at the end. Outside the main
+  thread, as in a notebook's worker, signals are left as they are.
   """
   several = num_processes > 1
   request = StopRequest(several)
@@ -48,10 +44,10 @@ def stop_request(num_processes: int = 1) -> Iterator[StopRequest]:
     if several:
       os.kill(os.getpid(), signal.SIGTERM)
 
-  signals = (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM)
   previous = {}
   with contextlib.suppress(ValueError):  # raised outside the main thread
-    previous = {number: signal.signal(number, handle) for number in signals}
+    for number in (signal.SIGINT,) if several else (signal.SIGINT, signal.SIGTERM):
+      previous[number] = signal.signal(number, handle)
   try:
     yield request
   finally:

@@ -15,7 +15,6 @@ class MetricsLog:
   """Appends rows {"step", "phase", name: value} to metrics.jsonl and, if installed, TensorBoard.
 
   Opening the log removes the rows after `start_step`, because the resumed run writes them again.
-  With several processes only the one with `writes` writes.
   """
 
   def __init__(self, workdir: str, start_step: int, writes: bool = True):
@@ -30,11 +29,7 @@ class MetricsLog:
       self._writer = SummaryWriter(f'{workdir}/tensorboard', purge_step=start_step + 1)
 
   def write(self, step: int, phase: str, values: Mapping[str, Any]) -> None:
-    """Writes one row. Values of None are left out; values that are not finite become null.
-
-    Raises:
-      OSError: the file cannot be written; the message is one sentence.
-    """
+    """Writes one row. Values of None are left out; values that are not finite become null."""
     if not self._writes:
       return
     values = {name: float(value) for name, value in values.items() if value is not None}
@@ -69,37 +64,30 @@ class Progress:
   """A progress bar on a terminal, plain lines elsewhere."""
 
   def __init__(self, description: str, total: int, console: Console, start: int = 0):
-    self._console = console
-    self._bar = None
-    if console.is_terminal:
-      self._bar = progress.Progress(
-          progress.TextColumn('{task.description}'), progress.BarColumn(),
-          progress.MofNCompleteColumn(), progress.TimeRemainingColumn(),
-          progress.TextColumn('{task.fields[note]}'), console=console)
-      self._bar.start()
-      self._task = self._bar.add_task(description, total=total, completed=start, note='')
-    else:
+    self.bar = progress.Progress(
+        progress.TextColumn('{task.description}'), progress.BarColumn(),
+        progress.MofNCompleteColumn(), progress.TimeRemainingColumn(),
+        progress.TextColumn('{task.fields[note]}'), console=console,
+        disable=not console.is_terminal)
+    self._task = self.bar.add_task(description, total=total, completed=start, note='')
+    if self.bar.disable:
       console.print(f'{description}: {total - start} to go', highlight=False)
 
   def advance(self, amount: int = 1) -> None:
-    if self._bar is not None:
-      self._bar.advance(self._task, amount)
+    self.bar.advance(self._task, amount)
 
   def note(self, text: str) -> None:
     """Shows the latest values beside the bar, or as a line."""
-    if self._bar is not None:
-      self._bar.update(self._task, note=text)
+    if self.bar.disable:
+      self.bar.console.print(text, highlight=False)
     else:
-      self._console.print(text, highlight=False)
-
-  def close(self) -> None:
-    if self._bar is not None:
-      self._bar.stop()
+      self.bar.update(self._task, note=text)
 
 
 @contextlib.contextmanager
 def progress_of(description: str, total: int, console: Console, start: int = 0
                 ) -> Iterator[Progress]:
   """A `Progress` that is closed at the end, also after an error."""
-  with contextlib.closing(Progress(description, total, console, start)) as bar:
-    yield bar
+  shown = Progress(description, total, console, start)
+  with shown.bar:
+    yield shown

@@ -12,11 +12,9 @@ the run folder.
 """
 import contextlib
 
-from absl import app
-from absl import flags
+from absl import app, flags
 
-from spinejax import devices
-from spinejax import multihost
+from spinejax import devices, multihost
 from spinejax.commands import cli
 
 POSITIONALS = ()

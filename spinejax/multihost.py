@@ -9,8 +9,7 @@ from collections.abc import Iterator
 
 from absl import logging
 
-from spinejax import interrupts
-from spinejax import runs
+from spinejax import interrupts, runs
 
 _HEARTBEAT_SECONDS = 30  # a process that is silent for so long counts as ended
 _LINGER_SECONDS = 5  # process 0 waits so long after an error, so that the others report theirs
@@ -23,12 +22,8 @@ def joined_processes(coordinator: str | None = None, num_processes: int | None =
   """Joins this process to the others of the same command. If one process fails, all exit.
 
   A failing process exits at once with status 1. The others wait for it, notice and exit as well;
-  each prints why. A process that is done waits for the others.
-
-  Args:
-    coordinator: HOST:PORT of process 0; None detects Slurm, Open MPI, Cloud TPU or GKE.
-    num_processes: number of processes; None detects it.
-    process_id: index of this process, from 0; None detects it.
+  each prints why. A process that is done waits for the others. Without `coordinator`, HOST:PORT of
+  process 0, the arguments are detected on Slurm, Open MPI, Cloud TPU and GKE.
 
   Raises:
     ValueError: no known cluster and an argument is missing, or process 0 cannot be reached.
@@ -69,8 +64,7 @@ def joined_processes(coordinator: str | None = None, num_processes: int | None =
 
 def _exit(message: str, status: int, linger: float = 0.0) -> None:
   """Ends the process without waiting for the others, as a regular exit would."""
-  print(message, file=sys.stderr)
   sys.stdout.flush()
-  sys.stderr.flush()
+  print(message, file=sys.stderr, flush=True)
   time.sleep(linger)
   os._exit(status)

@@ -7,9 +7,6 @@ import optax
 
 from spinejax.models import FROZEN
 
-OPTIMIZERS = ('adam', 'adamw', 'rmsprop', 'sgd')
-SCHEDULES = ('constant', 'cosine', 'polynomial')
-
 
 def create_schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule:
   """Learning rate by step, warmed up linearly over `warmup_steps`, then `schedule` to the end.
@@ -18,17 +15,17 @@ def create_schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule
   restarts); 'polynomial' decays with power 0.9 to `final_learning_rate`.
   """
   peak, final = config['learning_rate'], config['final_learning_rate']
-  warmup = config['warmup_steps']
+  name, warmup = config['schedule'], config['warmup_steps']
   decay_steps = max(num_steps - warmup, 1)
-  if config['schedule'] == 'constant':
+  if name == 'constant':
     schedule = optax.constant_schedule(peak)
-  elif config['schedule'] == 'cosine':
+  elif name == 'cosine':
     schedule = optax.cosine_decay_schedule(peak, decay_steps, alpha=final / peak)
-  elif config['schedule'] == 'polynomial':
+  elif name == 'polynomial':
     schedule = optax.polynomial_schedule(peak, final, 0.9, decay_steps)
   else:
-    raise ValueError(f'config.optimizer.schedule must be one of {", ".join(SCHEDULES)}, '
-                     f'not {config["schedule"]!r}.')
+    raise ValueError('config.optimizer.schedule must be one of constant, cosine, polynomial, '
+                     f'not {name!r}.')
   if not warmup:
     return schedule
   return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), schedule], [warmup])
@@ -37,9 +34,9 @@ def create_schedule(config: Mapping[str, Any], num_steps: int) -> optax.Schedule
 def create_optimizer(config: Mapping[str, Any], num_steps: int) -> optax.GradientTransformation:
   """Gradient clipping, weight decay and the named optimizer.
 
-  `weight_decay` is L2 in the gradient, as PyTorch's Adam and SGD have it, except for 'adamw',
-  which decouples it; the modules in `models.FROZEN`, whose gradient is zero, do not decay.
-  `gradient_clip` is the largest global norm, 0 for none.
+  `weight_decay` is L2 in the gradient, as PyTorch's Adam and SGD have it; 'adamw' decouples it.
+  The modules in `models.FROZEN`, whose gradient is zero, do not decay. `gradient_clip` is the
+  largest global norm, 0 for none.
 
   'rmsprop' is that of TensorFlow's Keras: w - lr g / (sqrt(v) + 1e-7) with v <- 0.9 v + 0.1 g^2
   from 0, without momentum. Keras 3 and Optax by default have the 1e-7 under the root.
@@ -58,20 +55,17 @@ def create_optimizer(config: Mapping[str, Any], num_steps: int) -> optax.Gradien
   elif name == 'sgd':
     steps.append(optax.sgd(schedule, momentum=0.9))
   else:
-    raise ValueError(f'config.optimizer.name must be one of {", ".join(OPTIMIZERS)}, not {name!r}.')
-  return _with_standard_promotion(optax.chain(*steps))
+    raise ValueError('config.optimizer.name must be one of adam, adamw, rmsprop, sgd, '
+                     f'not {name!r}.')
+  tx = optax.chain(*steps)
+
+  def update(grads, state, params=None):
+    with jax.numpy_dtype_promotion('standard'):  # optax mixes int and float scalars
+      return tx.update(grads, state, params)
+
+  return optax.GradientTransformation(tx.init, update)
 
 
 def _is_trained(params: Any) -> Any:
   return jax.tree_util.tree_map_with_path(
       lambda path, _: not any(getattr(entry, 'key', None) in FROZEN for entry in path), params)
-
-
-def _with_standard_promotion(tx: optax.GradientTransformation) -> optax.GradientTransformation:
-  """Lets optax mix int and float scalars where the caller has set strict dtype promotion."""
-
-  def update(grads, state, params=None):
-    with jax.numpy_dtype_promotion('standard'):
-      return tx.update(grads, state, params)
-
-  return optax.GradientTransformation(tx.init, update)

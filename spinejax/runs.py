@@ -31,12 +31,7 @@ _OLD_VERSION = '0.1.0'  # its configs have other fields
 
 
 def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
-  """Makes the run folder; if it holds a run, checks that the run has this config.
-
-  Raises:
-    ValueError: the folder holds a run with another config.
-    OSError: the folder cannot be written.
-  """
+  """Makes the run folder and checks that it can be written and holds no run of another config."""
   folder = pathlib.Path(workdir)
   try:
     folder.mkdir(parents=True, exist_ok=True)
@@ -53,10 +48,8 @@ def open_folder(workdir: str, config: Mapping[str, Any]) -> None:
 def locked(workdir: str) -> Iterator[None]:
   """Locks the run folder for this process. The lock ends with the process, however it ends.
 
-  A folder on a file system without locks is not locked.
-
-  Raises:
-    ValueError: another process holds the lock.
+  Raises ValueError where another process holds the lock. A folder on a file system without locks is
+  not locked.
   """
   lock, holder = filelock.FileLock(f'{workdir}/.lock'), pathlib.Path(workdir) / '.holder'
   try:
@@ -75,16 +68,7 @@ def locked(workdir: str) -> Iterator[None]:
 
 
 def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
-  """Writes `name`.json into the run folder; if the file exists, checks that it is the same.
-
-  Args:
-    workdir: the run folder.
-    name: 'config' or 'dataset'.
-    content: nested dicts of plain values.
-
-  Raises:
-    ValueError: the folder holds a run with another config or other data.
-  """
+  """Writes `name`.json ('config' or 'dataset'); if it exists, checks that it has this content."""
   path = pathlib.Path(workdir) / f'{name}.json'
   if path.exists():
     check(workdir, name, content)
@@ -94,7 +78,12 @@ def claim(workdir: str, name: str, content: Mapping[str, Any]) -> None:
 
 def check(workdir: str, name: str, content: Mapping[str, Any]) -> None:
   """Raises ValueError with each differing field unless `name`.json of the run is `content`."""
-  different = describe_difference(_read_run_file(workdir, name), content)
+  old = dict(flatten(_read_run_file(workdir, name)))
+  new, absent = dict(flatten(plain(content))), 'nothing'
+  different = [f'  {key}: {_shorten(old.get(key, absent))} there, '
+               f'{_shorten(new.get(key, absent))} asked'
+               for key in sorted(old.keys() | new.keys())
+               if old.get(key, absent) != new.get(key, absent)]
   if different:
     raise ValueError(f'{workdir} holds a run with another {name}; choose another --workdir, or '
                      'restore these fields:\n' + '\n'.join(different))
@@ -105,9 +94,16 @@ def load_config(workdir: str) -> ConfigDict:
 
   Raises:
     FileNotFoundError: the folder holds no run.
-    ValueError: the file is damaged, or the run is of an older version with other fields.
+    ValueError: the file is damaged, or of an older version with other fields.
   """
   return ConfigDict(_to_tuples(_read_run_file(workdir, 'config'))).lock()
+
+
+def _to_tuples(value: Any) -> Any:
+  """The lists of JSON as the tuples of configs."""
+  if isinstance(value, dict):
+    return {key: _to_tuples(item) for key, item in value.items()}
+  return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
 def load_dataset_info(workdir: str) -> dict[str, Any]:
@@ -132,16 +128,6 @@ def _read_run_file(workdir: str, name: str) -> dict[str, Any]:
                      f'fields than version {__version__} reads; use spinejax '
                      f'{_OLD_VERSION} for this run, or train again in another --workdir.')
   return content
-
-
-def describe_difference(old: Any, new: Any) -> list[str]:
-  """One line 'a.b: OLD there, NEW asked' for each field that differs between two nested dicts."""
-  old, new = dict(flatten(plain(old))), dict(flatten(plain(new)))
-  absent = 'nothing'
-  return [f'  {key}: {_shorten(old.get(key, absent))} there, '
-          f'{_shorten(new.get(key, absent))} asked'
-          for key in sorted(old.keys() | new.keys())
-          if old.get(key, absent) != new.get(key, absent)]
 
 
 def record_start(workdir: str, **facts: Any) -> dict[str, Any]:
@@ -174,13 +160,7 @@ def add_durations(workdir: str, seconds: Mapping[str, float]) -> None:
 
 
 def read_manifest(workdir: str) -> dict[str, Any]:
-  """The manifest of a run: `starts` [one dict per start] and, if recorded, `durations`.
-
-  Without a manifest `starts` is empty.
-
-  Raises:
-    ValueError: the file is damaged.
-  """
+  """The manifest of a run: `starts`, empty without a manifest, and, if recorded, `durations`."""
   path = pathlib.Path(workdir) / 'manifest.json'
   manifest = read_json(path) if path.is_file() else {'starts': []}
   durations = manifest.get('durations', {}) if isinstance(manifest, dict) else None
@@ -206,21 +186,17 @@ def read_json(path: str | os.PathLike) -> Any:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-  """Writes JSON atomically, like `write_bytes`; raises ValueError for NaN and infinity."""
+  """Writes JSON, as `write_bytes`; raises ValueError for NaN and infinity."""
   write_text(path, json.dumps(plain(content), indent=1, allow_nan=False) + '\n')
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-  """Writes a text as UTF-8, atomically like `write_bytes`."""
+  """Writes a text in UTF-8, as `write_bytes`."""
   write_bytes(path, text.encode())
 
 
 def write_bytes(path: str | os.PathLike, data: bytes) -> None:
-  """Writes a file atomically: a reader sees the old file or the new one, never half of one.
-
-  Raises:
-    OSError: the file cannot be written; the message is one sentence.
-  """
+  """Writes a file atomically: a reader sees the old file or the new one, never half of one."""
   path = pathlib.Path(path)
   temporary = path.with_name(path.name + '.writing')
   try:
@@ -244,13 +220,6 @@ def plain(value: Any) -> Any:
   return value.item() if hasattr(value, 'item') else value
 
 
-def _to_tuples(value: Any) -> Any:
-  """The lists of JSON as the tuples of configs."""
-  if isinstance(value, dict):
-    return {key: _to_tuples(item) for key, item in value.items()}
-  return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
-
-
 def flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
   """(dotted name, value) of everything in nested dicts."""
   if isinstance(value, dict) and value:
@@ -260,6 +229,6 @@ def flatten(value: Any, prefix: str = '') -> Iterator[tuple[str, Any]]:
     yield prefix, value
 
 
-def _shorten(value: Any, limit: int = 80) -> str:
+def _shorten(value: Any) -> str:
   text = str(value)
-  return text if len(text) <= limit else text[:limit - 4] + ' ...'
+  return text if len(text) <= 80 else text[:76] + ' ...'

@@ -1,10 +1,9 @@
 """Pure training and evaluation steps, and their compilation for several devices.
 
-`train_step(state, batch, key)` sees the global batch. `parallelize_train_step` compiles it in one
-of two ways. `'mesh'` is `jit` with the batch sharded over a mesh of devices: batch norm and
-gradients are those of one device with the whole batch. `'pmap'` runs the same function on each
-device and averages over the axis `'data'`. In a mesh, devices that the batch does not need share
-the planes of each volume.
+`parallelize_train_step` compiles `train_step` in one of two ways. `'mesh'` is `jit` with the batch
+sharded over a mesh of devices: batch norm and gradients are those of one device with the whole
+batch. Devices that the batch does not need share the planes of each volume. `'pmap'` runs the same
+function on each device and averages over the axis `'data'`.
 """
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +20,7 @@ import optax
 from spinejax import devices
 from spinejax.metrics import segmentation
 
-AXIS = 'data'
-SPACE = 'space'
+AXIS, SPACE = 'data', 'space'
 # Operations of a training step per parameter, above which several virtual devices of a CPU are
 # faster than one. Measured on two cores: two win from 19,000 on, one wins below 11,000.
 _MIN_OPERATIONS_PER_PARAMETER = 15_000
@@ -31,21 +29,13 @@ Variables = Mapping[str, Any]
 
 
 class TrainState(struct.PyTreeNode):
-  """Everything a step changes, as arrays without a device axis.
-
-  Attributes:
-    step: int32 [], training steps done.
-    params, batch_stats: the model's variables.
-    opt_state: state of the optax chain.
-    ema: exponential moving average of {params, batch_stats}, or None.
-    skipped: int32 [], latest steps in a row that were skipped: loss or gradient not finite.
-  """
-  step: jax.Array
+  """Everything a step changes, as arrays without a device axis."""
+  step: jax.Array            # int32 [], training steps done
   params: Any
   batch_stats: Any
   opt_state: optax.OptState
-  ema: Any
-  skipped: jax.Array
+  ema: Any                   # moving average of {params, batch_stats}, or None
+  skipped: jax.Array         # int32 [], latest steps in a row with a non-finite loss or gradient
 
   @property
   def variables(self) -> dict[str, Any]:
@@ -63,9 +53,9 @@ def create_train_state(
     variables = model.init({'params': params_key, 'dropout': dropout_key},
                            jnp.zeros(image_shape, jnp.float32), train=True)
     params, batch_stats = variables['params'], variables.get('batch_stats', {})
-    average = {'params': params, 'batch_stats': batch_stats} if ema else None
-    return TrainState(step=jnp.int32(0), params=params, batch_stats=batch_stats,
-                      opt_state=tx.init(params), ema=average, skipped=jnp.int32(0))
+    return TrainState(
+        step=jnp.int32(0), params=params, batch_stats=batch_stats, opt_state=tx.init(params),
+        ema={'params': params, 'batch_stats': batch_stats} if ema else None, skipped=jnp.int32(0))
 
   return jax.jit(create)(key)
 
@@ -93,9 +83,9 @@ def train_step(
     tx: the optimizer.
     augment_fn: `augment_fn(key, batch)` returns the batch with a normalized `image`
       [N, (D,) H, W, C], `label` [N, (D,) H, W] and what else the loss reads.
-    ema_decay: decay of the moving average of the variables, if `state.ema` is not None.
-    axis_name: name of the mapped axis under `pmap`, else None.
-    mesh: devices that share the batch and the volumes; see `create_mesh`.
+    ema_decay: decay of the moving average, if `state.ema` is not None.
+    axis_name: name of the mapped axis under `pmap`.
+    mesh: devices that share the batch and the volumes.
 
   Returns:
     The new state and scalars: loss, its parts as `loss/<part>`, grad_norm and skipped (in a row).
@@ -121,11 +111,8 @@ def train_step(
   grad_norm = optax.tree.norm(grads)
   updates, opt_state = tx.update(grads, state.opt_state, state.params)
   params = optax.apply_updates(state.params, updates)
-  ema = state.ema
-  if ema is not None:
-    ema = optax.incremental_update({'params': params, 'batch_stats': batch_stats}, ema,
-                                   1.0 - ema_decay)
-
+  ema = None if state.ema is None else optax.incremental_update(
+      {'params': params, 'batch_stats': batch_stats}, state.ema, 1.0 - ema_decay)
   finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
   updated = state.replace(params=params, batch_stats=batch_stats, opt_state=opt_state, ema=ema,
                           skipped=jnp.int32(0))
@@ -138,10 +125,9 @@ def train_step(
 def eval_step(variables: Variables, batch: Batch, *, model: nn.Module, loss_fn: Callable,
               normalize_fn: Callable, num_classes: int, mesh: Mesh | None = None
               ) -> dict[str, jax.Array]:
-  """Loss and counts of one batch at the network's size.
+  """`loss` [N] and `counts` [N, K, 3] (true positives, false positives, false negatives).
 
-  Returns `loss` [N] and `counts` [N, K, 3] (true positives, false positives, false negatives). Both
-  are zero where `batch['valid']` is 0.
+  They are at the network's size, and zero where `batch['valid']` is 0.
   """
   outputs = _predict(variables, batch['image'], model, normalize_fn, mesh)
   loss, _ = loss_fn(outputs, batch)
@@ -173,21 +159,17 @@ def create_mesh(batch_size: int, image_size: Sequence[int] = (),
                 devices: Sequence[jax.Device] | None = None) -> Mesh:
   """Mesh with the axes 'data' (devices that share the batch) and 'space' (that share a volume).
 
-  'data' is the largest number of devices that divides the batch, because batch norm would see the
-  padding of a training batch. 'space' is 1 for images [H, W]. For volumes [D, H, W] it is the
-  largest number of the remaining devices that divides D. Each of several processes has the same
-  number of devices in the mesh and its own part of the batch.
-
-  Raises:
-    ValueError: the number of processes does not divide the batch.
+  'data' is the largest number of devices that divides the batch, because batch norm would see a
+  padding. 'space' is 1 for images [H, W]; for volumes [D, H, W] it is the largest number of the
+  remaining devices that divides D. Each of several processes has the same number of devices in the
+  mesh and its own part of the batch, so their number must divide the batch.
   """
   devices = list(devices if devices is not None else jax.devices())
-  processes = sorted({device.process_index for device in devices})
-  share, rest = divmod(batch_size, len(processes))
+  groups = [[device for device in devices if device.process_index == index]
+            for index in sorted({device.process_index for device in devices})]
+  share, rest = divmod(batch_size, len(groups))
   if rest:
-    raise ValueError(f'batch_size {batch_size} is not a multiple of the {len(processes)} '
-                     'processes.')
-  groups = [[device for device in devices if device.process_index == index] for index in processes]
+    raise ValueError(f'batch_size {batch_size} is not a multiple of the {len(groups)} processes.')
   each = min(map(len, groups))
   data = _largest_divisor(share, each)
   space = _largest_divisor(image_size[0], each // data) if len(image_size) == 3 else 1
@@ -200,23 +182,22 @@ def _largest_divisor(number: int, limit: int) -> int:
 
 
 def training_devices(model: nn.Module, shape: Sequence[int]) -> list[jax.Device]:
-  """Devices to train on with batches of images [N,*S,C] of `shape`.
+  """Devices to train on with batches of images [N,*S,C] of `shape`: all of them.
 
-  Uses all devices. On CPU it uses one where synchronization would cost more than it saves: every
-  device updates all parameters, and one device also runs on all cores. A number of devices that the
-  user set is kept.
+  On CPU it is one where synchronization would cost more than it saves: every device updates all
+  parameters, and one device also runs on all cores. A number that the user set is kept.
   """
   all_devices = jax.devices()
   if jax.default_backend() != 'cpu' or len(all_devices) == 1 or devices.user_set_number():
     return all_devices
   variables = variable_shapes(model, shape)
   image = jax.ShapeDtypeStruct(tuple(shape), jnp.float32)
-  program = jax.jit(functools.partial(model.apply, train=False)).lower(variables, image)
-  analysis: Any = program.cost_analysis()
-  num_parameters = sum(leaf.size for leaf in jax.tree.leaves(variables['params']))
-  operations = 3 * analysis['flops']  # forward, and twice as many backward
-  return all_devices if operations >= _MIN_OPERATIONS_PER_PARAMETER * num_parameters else (
-      all_devices[:1])
+  forward = jax.jit(functools.partial(model.apply, train=False)).lower(variables, image)
+  analysis: Any = forward.cost_analysis()
+  operations = 3 * analysis['flops']  # twice as many backward as forward
+  least = _MIN_OPERATIONS_PER_PARAMETER * sum(
+      leaf.size for leaf in jax.tree.leaves(variables['params']))
+  return all_devices if operations >= least else all_devices[:1]
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -244,11 +225,9 @@ def join(batch: Batch, mesh: Mesh) -> Batch:
 
 
 def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Callable:
-  """Compiles `step(state, batch, key, axis_name=None)` for the devices of `mesh`.
+  """Compiles `step(state, batch, key)` for the devices of `mesh`, by 'mesh' or 'pmap'.
 
-  `data_parallel='mesh'` shards the batch and the volumes. `'pmap'` maps the step over the devices
-  of the axis 'data', over which batch norm averages. Both take and return a replicated state
-  without a device axis and take a global batch [N, ...]. The state passed in is donated.
+  Both take a global batch [N, ...] and a replicated state without a device axis; 'mesh' donates it.
   """
   if data_parallel == 'mesh':
     return jax.jit(functools.partial(step, mesh=mesh), donate_argnums=0,
@@ -269,9 +248,6 @@ def parallelize_train_step(step: Callable, mesh: Mesh, data_parallel: str) -> Ca
 
 
 def parallelize_eval_step(step: Callable, mesh: Mesh) -> jax.stages.Wrapped:
-  """Compiles `step(variables, batch)` with the batch sharded and the outputs gathered.
-
-  `eval_step` and `predict_step` also share a volume among devices if they are given the mesh.
-  """
+  """Compiles `step(variables, batch)` with the batch sharded and the outputs gathered."""
   return jax.jit(step, in_shardings=(replicated(mesh), batched(mesh)),
                  out_shardings=replicated(mesh))

@@ -10,8 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from spinejax import checkpoints
-from spinejax import steps
+from spinejax import checkpoints, steps
 
 
 class Net(nn.Module):

@@ -3,12 +3,9 @@
 import numpy as np
 import pytest
 
-from spinejax import evaluate
-from spinejax import phantoms
-from spinejax import runs
+from spinejax import evaluate, phantoms, runs
 from spinejax.data import datasets
-from spinejax.inference import load
-from spinejax.inference import predict
+from spinejax.inference import load, predict
 from spinejax.measurement.results import AngleResult
 from spinejax.metrics.results import TestResult
 from spinejax.report import pages

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spinejax import models
-from spinejax import steps
-from spinejax import train
+from spinejax import models, steps, train
 from spinejax.models import resnet
 from tests import tiny
 

@@ -12,10 +12,7 @@ import pytest
 
 from spinejax import checkpoints
 from spinejax import config as config_lib
-from spinejax import logs
-from spinejax import multihost
-from spinejax import steps
-from spinejax import train
+from spinejax import logs, multihost, steps, train
 from tests import tiny
 
 pytestmark = pytest.mark.xdist_group('test_multihost')  # one pair of processes at a time

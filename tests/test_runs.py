@@ -24,20 +24,16 @@ def test_a_config_survives_the_folder(tmp_path):
 
 def test_a_changed_config_is_refused_with_the_differing_fields(tmp_path):
   runs.claim(tmp_path, 'config', make_config())
-  changed = make_config(seed=1, extra=True)
+  changed = make_config(seed=1, extra=True, names=('other',) * 99)
   changed.data.size = (4, 3)
   for refuse in (runs.open_folder, lambda *args: runs.claim(args[0], 'config', args[1])):
     with pytest.raises(ValueError) as error:
       refuse(tmp_path, changed)
-  assert str(error.value).splitlines()[1:] == [
-      '  data.size: [4, 2] there, [4, 3] asked', '  extra: nothing there, True asked',
-      '  seed: 0 there, 1 asked']
+  *fields, names, seed = str(error.value).splitlines()[1:]
+  assert [*fields, seed] == ['  data.size: [4, 2] there, [4, 3] asked',
+                             '  extra: nothing there, True asked', '  seed: 0 there, 1 asked']
+  assert names.startswith("  names: nothing there, ['other', ") and len(names) < 120
   assert runs.load_config(tmp_path).to_dict() == make_config().to_dict()
-
-
-def test_long_values_are_shortened():
-  line, = runs.describe_difference({'names': ['case'] * 99}, {'names': ['other'] * 99})
-  assert len(line) < 200 and '...' in line
 
 
 def test_an_unwritable_folder_is_one_sentence(tmp_path):

@@ -9,9 +9,7 @@ import optax
 import pytest
 
 from spinejax import devices as devices_lib
-from spinejax import losses
-from spinejax import optimizers
-from spinejax import steps
+from spinejax import losses, optimizers, steps
 from spinejax.models.unet import UNet
 
 LOSS = losses.create_loss({'name': 'cross_entropy'})

@@ -14,12 +14,9 @@ from PIL import Image
 import pytest
 from rich.console import Console
 
-from spinejax import evaluate
-from spinejax import interrupts
-from spinejax import logs
+from spinejax import evaluate, interrupts, logs
 from spinejax.inference import load
-from spinejax import runs
-from spinejax import train
+from spinejax import runs, train
 from spinejax.metrics.results import TestResult as Result
 from spinejax.report import pages
 from tests import tiny

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spinejax import evaluate
-from spinejax import train
+from spinejax import evaluate, train
 from spinejax.report import pages
 from tests import tiny
 

@@ -5,14 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spinejax import evaluate
-from spinejax import runs
-from spinejax import train
-from spinejax.data import examples
-from spinejax.data import datasets
-from spinejax.inference import files
-from spinejax.inference import load
-from spinejax.inference import predict
+from spinejax import evaluate, runs, train
+from spinejax.data import examples, datasets
+from spinejax.inference import files, load, predict
 from spinejax.metrics import segmentation
 from spinejax.report import pages
 from tests import tiny

@@ -9,10 +9,7 @@ from PIL import Image
 import pytest
 from scipy import ndimage
 
-from benchmarks import curves
-from benchmarks import growth
-from benchmarks import harness
-from benchmarks import worker
+from benchmarks import curves, growth, harness, worker
 from spinejax.models import resnet
 from tests import tiny
 

@@ -12,13 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import harness
-from benchmarks import layer_forms
-from benchmarks import pieces
-from benchmarks import plain_side
-from benchmarks import spinejax_side
-from benchmarks import systems
-from benchmarks import worker
+from benchmarks import harness, layer_forms, pieces, plain_side, spinejax_side, systems, worker
 from spinejax.models import cpu_kernels
 from tests import tiny
 

@@ -19,8 +19,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from spinejax import checkpoints, logs, runs, train
-from spinejax import interrupts
+from spinejax import checkpoints, logs, runs, train, interrupts
 from tests import tiny
 from tests.faults import campaign
 

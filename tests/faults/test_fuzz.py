@@ -5,8 +5,7 @@ import zlib
 import pytest
 
 from spinejax.readers import volumes
-from tests.faults import fuzz
-from tests.faults import inputs
+from tests.faults import fuzz, inputs
 
 pytestmark = pytest.mark.filterwarnings('ignore')
 SLOW = ('nifti', 'nrrd', 'mha', 'npz', 'weights_npz', 'png')  # their bombs are large

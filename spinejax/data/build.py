@@ -20,7 +20,6 @@ from rich.table import Table
 from spinejax import logs
 from spinejax.data import datasets
 from spinejax.data import splits
-from spinejax.readers import checks
 from spinejax.readers import layouts
 from spinejax.readers import masks
 from spinejax.readers import pairs as pairs_lib
@@ -90,9 +89,9 @@ def _check_folder(directory: pathlib.Path, options: ReadOptions) -> list[Pair]:
   """The pairs of a folder with all facts. Raises ValueError with every fault."""
   pairs, faults = layouts.find_pairs(directory)
   if any(volumes.is_volume(pair.image) for pair in pairs):
-    checks.check_volume_settings(options.num_classes or 0, options.channels, ())
+    pairs_lib.check_volume_settings(options.num_classes or 0, options.channels, ())
   with _progress('checking', len(pairs)) as advance:
-    pairs, found = checks.check_pairs(pairs, options, advance)
+    pairs, found = pairs_lib.check_pairs(pairs, options, advance)
   faults += found
   if faults:
     count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'

@@ -17,7 +17,6 @@ from spinejax import phantoms
 from spinejax.data import examples
 from spinejax.data import preparation
 from spinejax.data import splits
-from spinejax.readers import checks
 from spinejax.readers import images
 from spinejax.readers import layouts
 from spinejax.readers import masks
@@ -160,7 +159,7 @@ def _check_kind(config: Config, are_volumes: bool) -> None:
                      f'data.image_size {tuple(config["image_size"])} is that of {other}; choose a '
                      f'config for {held}.')
   if are_volumes:
-    checks.check_volume_settings(len(config['classes']), config['channels'], ())
+    pairs_lib.check_volume_settings(len(config['classes']), config['channels'], ())
 
 
 # ---------------------------------------------------------------------------------------- sources
@@ -223,7 +222,7 @@ def load_folder(config: Config) -> Dataset:
   pairs, faults = layouts.find_pairs(directory)
   if not faults:
     _check_kind(config, any(volumes.is_volume(pair.image) for pair in pairs))
-    pairs, faults = checks.check_pairs(pairs, options)
+    pairs, faults = pairs_lib.check_pairs(pairs, options)
   if faults:
     more = (f' There are {len(faults) - 1} more faults; spinejax build --input={directory} '
             '--classes=... lists them.')

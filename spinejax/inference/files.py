@@ -13,7 +13,7 @@ from spinejax.inference.predict import (Prediction, known_spacing, measure_predi
                                         predict_images)
 from spinejax.inference.volumes import predict_volume
 from spinejax.measurement import AngleResult
-from spinejax.readers import images, landmarks, layouts, volumes
+from spinejax.readers import contents, images, landmarks, layouts, volumes
 from spinejax.report import cases, overlays
 
 
@@ -123,7 +123,8 @@ def _predict_volume(predictor: Predictor, path: pathlib.Path, output: pathlib.Pa
     found = predict_volume(predictor, volume.array, volume.spacing)
   except ValueError as error:
     raise ValueError(f'{path}: {error}') from None
-  volumes.write_mask(output / f'{name}_mask{volumes.suffix_of(path)}', found.mask, volume.geometry)
+  suffix = contents.suffix_of(path, volumes.KINDS)
+  volumes.write_mask(output / f'{name}_mask{suffix}', found.mask, volume.geometry)
   landmarks.write_landmarks(output / f'{name}_centroids.csv', found.centroids, volume.geometry)
   overlays.save_overlay(output / f'{name}_overlay.png', _project(colors.stretch(found.grid_image)),
                         _project(found.grid_mask), tuple(data.classes))

@@ -122,7 +122,7 @@ def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings
     mask, steps, geometry = volumes.read_labels(path, settings.axes)
     spacing = tuple(steps.tolist())
   else:
-    mask = masks.read_mask(path)
+    mask, _ = masks.read_mask(path)
   if pixels is not None and pixels.shape[:2] != mask.shape[:2]:
     sizes = ['{} x {}'.format(*shape) for shape in (mask.shape, pixels.shape)]
     raise ValueError(f'{path}: the mask is {sizes[0]} (height x width), its image {sizes[1]}.')

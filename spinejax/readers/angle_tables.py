@@ -19,13 +19,13 @@ def read_pair(reference: str | os.PathLike, other: str | os.PathLike, *,
               keys: tuple[str | None, str | None] = (None, None),
               columns: tuple[Sequence[str], Sequence[str]] = ((), ())
               ) -> tuple[AngleTable, AngleTable]:
-  """Reads two tables with the same number of angles for each case.
+  """Reads two CSV tables with the same number of angles for each case.
 
   A case whose column 'status' says fail has no angle. Empty cells, nan, na, none and - are no
   angle; decimal commas and degree signs are understood.
 
   Args:
-    reference, other: CSV tables with a header.
+    reference, other: tables with a header.
     keys: column of the case names in each; None takes the first one named like one of KEYS, else
       the first column.
     columns: columns of angles in each, in the same order; () takes those of the other table if this
@@ -37,10 +37,19 @@ def read_pair(reference: str | os.PathLike, other: str | os.PathLike, *,
       table, or a cell is no angle within ±180 degrees.
   """
   first, second = _read_table(reference), _read_table(other)
-  first_key, second_key = _find_key(first, keys[0], 'key'), _find_key(second, keys[1], 'key_b')
-  groups = (_column_groups(first, first_key, 'columns', columns[0], columns[1]),
-            _column_groups(second, second_key, 'columns_b', columns[1], columns[0]))
-  chosen = _match_groups(first, second, groups)
+  first_key, second_key = (
+      _find_column(table, key, flag) if key else
+      next((name for name in table.columns if _plain(name) in KEYS), table.columns[0])
+      for table, key, flag in ((first, keys[0], 'key'), (second, keys[1], 'key_b')))
+  first_groups = _column_groups(first, first_key, 'columns', columns[0], columns[1])
+  second_groups = _column_groups(second, second_key, 'columns_b', columns[1], columns[0])
+  pairs = [(a, b) for a in first_groups for b in second_groups if len(a) == len(b)]
+  if not pairs:
+    raise ValueError(f'expected as many angles in both tables, got {", ".join(first_groups[0])} in '
+                     f'{first.path} and {", ".join(second_groups[0])} in {second.path}; choose '
+                     'with --columns and --columns_b.')
+  chosen = next(((a, b) for a, b in pairs if list(map(_plain, a)) == list(map(_plain, b))),
+                pairs[0])
   return _read_angles(first, first_key, chosen[0]), _read_angles(second, second_key, chosen[1])
 
 
@@ -66,12 +75,6 @@ def _read_table(path: str | os.PathLike) -> tables.Table:
   return table._replace(columns=columns)
 
 
-def _find_key(table: tables.Table, asked: str | None, flag: str) -> str:
-  if asked:
-    return _find_column(table, asked, flag)
-  return next((name for name in table.columns if _plain(name) in KEYS), table.columns[0])
-
-
 def _column_groups(table: tables.Table, key: str, flag: str, asked: Sequence[str],
                    asked_of_other: Sequence[str]) -> list[list[str]]:
   """Groups of columns that may hold the angles, the likeliest first."""
@@ -85,24 +88,13 @@ def _column_groups(table: tables.Table, key: str, flag: str, asked: Sequence[str
   others = [name for name in table.columns if name != key]
   by_name = {_plain(name): name for name in reversed(others)}
   guesses = [[by_name[name]] for name in ANGLES if name in by_name]
-  if all(name in by_name for name in CASE_ANGLES):
+  if by_name.keys() >= set(CASE_ANGLES):
     guesses.append([by_name[name] for name in CASE_ANGLES])
   groups += guesses or ([others] if len(others) == 1 else [])
   if not groups:
     raise ValueError(f'{table.path}: it is not clear which column holds the angle; name it with '
                      f'--{flag}. {_list_columns(table)}')
   return groups
-
-
-def _match_groups(first: tables.Table, second: tables.Table,
-                  groups: tuple[list[list[str]], list[list[str]]]) -> tuple[list[str], list[str]]:
-  """The first two groups with the same names, else with the same number of columns."""
-  pairs = [(a, b) for a in groups[0] for b in groups[1] if len(a) == len(b)]
-  if not pairs:
-    raise ValueError(f'expected as many angles in both tables, got {", ".join(groups[0][0])} in '
-                     f'{first.path} and {", ".join(groups[1][0])} in {second.path}; choose with '
-                     '--columns and --columns_b.')
-  return next(((a, b) for a, b in pairs if list(map(_plain, a)) == list(map(_plain, b))), pairs[0])
 
 
 def _find_column(table: tables.Table, name: str, flag: str) -> str:
@@ -137,11 +129,11 @@ def _read_angles(table: tables.Table, key: str, columns: Sequence[str]) -> Angle
       raise ValueError(f'{table.path} has {table.columns.count(name)} columns {name!r}; give each '
                        'its own name.')
   places = [table.columns.index(name) for name in columns]
-  angles, failed = {}, []
+  plain = [_plain(name) for name in table.columns]
+  angles, failed, methods = {}, [], set()
   lines: dict[str, int] = {}
-  status_place, key_place = _place(table, 'status'), table.columns.index(key)
   for line, cells in table.rows:
-    case = ' '.join(cells[key_place].split())
+    case = ' '.join(cells[table.columns.index(key)].split())
     if not case:
       raise ValueError(f'{table.path} line {line}: the column {key!r} has no name of a case.')
     if case in lines:
@@ -150,19 +142,14 @@ def _read_angles(table: tables.Table, key: str, columns: Sequence[str]) -> Angle
     lines[case] = line
     values = tuple(_read_angle(cells[place], f'{table.path} line {line}', table.columns[place])
                    for place in places)
-    if status_place is not None and cells[status_place].lower() in ('fail', 'failed'):
+    if 'status' in plain and cells[plain.index('status')].lower() in ('fail', 'failed'):
       failed.append(case)
     else:
       angles[case] = values
-  method_place = _place(table, 'method')
-  methods = frozenset(cells[method_place] for _, cells in table.rows
-                      if cells[method_place]) if method_place is not None else frozenset()
-  return AngleTable(table.path, key, tuple(columns), angles, tuple(failed), methods)
-
-
-def _place(table: tables.Table, name: str) -> int | None:
-  """Index of the first column of that name, in any capitals."""
-  return next((i for i, column in enumerate(table.columns) if _plain(column) == name), None)
+    if 'method' in plain:
+      methods.add(cells[plain.index('method')])
+  return AngleTable(table.path, key, tuple(columns), angles, tuple(failed),
+                    frozenset(methods - {''}))
 
 
 def _read_angle(cell: str, where: str, column: str) -> float | None:

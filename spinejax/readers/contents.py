@@ -1,6 +1,7 @@
 """Bytes of files, with one sentence for whatever cannot be read."""
 import os
 import pathlib
+from collections.abc import Iterable
 
 
 class Refusal(ValueError):
@@ -9,6 +10,12 @@ class Refusal(ValueError):
 
 class Damaged(Exception):
   """The file is truncated or corrupt."""
+
+
+def suffix_of(path: str | os.PathLike, suffixes: Iterable[str]) -> str:
+  """The first of the suffixes that a file name ends with in any capitals; '' if none."""
+  name = pathlib.Path(path).name.lower()
+  return next((suffix for suffix in suffixes if name.endswith(suffix)), '')
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:

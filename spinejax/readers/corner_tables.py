@@ -11,8 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from spinejax.readers import contents
-from spinejax.readers import tables
+from spinejax.readers import contents, tables
 
 TABLES = ('.csv', '.mat')
 
@@ -28,7 +27,7 @@ _IN_ORDER = 0.9  # least share of the steps between vertebrae that lead down
 
 def is_table(path: str | os.PathLike) -> bool:
   """Whether the suffix is one of `TABLES`."""
-  return pathlib.Path(path).suffix.lower() in TABLES
+  return bool(contents.suffix_of(path, TABLES))
 
 
 def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
@@ -55,8 +54,7 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
       do not run down the image; corners far outside of it.
   """
   path = pathlib.Path(path)
-  matlab = path.suffix.lower() == '.mat'
-  numbers, are_points = _read_matlab(path) if matlab else _read_text(path, line)
+  numbers = _read_matlab(path) if path.suffix.lower() == '.mat' else _read_text(path, line)
   where = f'{path} line {line}' if line else str(path)
   if numbers.size < 16 or numbers.size % 8:
     raise ValueError(f'{where}: expected 68 corners (17 vertebrae of 4, 136 numbers), found '
@@ -64,7 +62,7 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
   if not np.isfinite(numbers).all():
     raise ValueError(f'{where}: the corners must be finite numbers.')
   notes = []
-  readings = [numbers] if are_points else [numbers.reshape(2, -1).T, numbers.reshape(-1, 2)]
+  readings = [numbers] if numbers.ndim == 2 else [numbers.reshape(2, -1).T, numbers.reshape(-1, 2)]
   found = [points for points in readings if _goes_down(points)]
   if not found:
     found = [points[::-1] for points in readings if _goes_down(points[::-1])]
@@ -72,16 +70,22 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
   if not found:
     raise ValueError(f'{where}: the vertebrae do not run from top to bottom; expected the corners '
                      'of one after the other, x1..x68 then y1..y68, or x,y for each.')
-  points = min(found, key=_body_size)
+  # Bodies are larger if x and y are mixed up.
+  points = min(found, key=lambda points: np.ptp(points.reshape(-1, 4, 2), 1).sum(-1).mean())
   fractions = np.abs(points).max() <= _LARGEST_FRACTION
   scale = np.array([size[1], size[0]], np.float64)
   points = points * scale if fractions else points
-  _check_inside(where, points, scale)
+  beyond = ((points < -_OUTSIDE * scale) | (points > (1 + _OUTSIDE) * scale)).any(1)
+  if beyond.any():
+    x, y = points[beyond.argmax()]
+    raise ValueError(f'{where}: {int(beyond.sum())} of {len(points)} corners lie outside of the '
+                     f'image of {scale[1]:g} x {scale[0]:g} (height x width), such as x '
+                     f'{x:.6g}, y {y:.6g}; is it the table of another image?')
   corners = points.reshape(-1, 4, 2)
   ordered = order_corners(corners)
   changed = int((ordered != corners).any((1, 2)).sum())
-  unit = 'fractions of the image' if fractions else 'pixels'
-  notes.insert(0, f'{len(corners)} vertebrae in {unit}')
+  notes.insert(0, f'{len(corners)} vertebrae in '
+               f'{"fractions of the image" if fractions else "pixels"}')
   notes += [f'corners of {changed} put in order'] if changed else []
   return ordered, tuple(notes)
 
@@ -91,53 +95,35 @@ def _goes_down(points: np.ndarray) -> bool:
   return bool((steps > 0).mean() >= _IN_ORDER)
 
 
-def _body_size(points: np.ndarray) -> float:
-  """Mean size of a body; it is larger if x and y are mixed up."""
-  return float(np.ptp(points.reshape(-1, 4, 2), 1).sum(-1).mean())
-
-
-def _check_inside(where: str, points: np.ndarray, scale: np.ndarray) -> None:
-  """Raises ValueError if corners lie far outside of the image of scale (width, height)."""
-  beyond = ((points < -_OUTSIDE * scale) | (points > (1 + _OUTSIDE) * scale)).any(1)
-  if beyond.any():
-    first = points[beyond.argmax()]
-    raise ValueError(f'{where}: {int(beyond.sum())} of {len(points)} corners lie outside of the '
-                     f'image of {scale[1]:g} x {scale[0]:g} (height x width), such as x '
-                     f'{first[0]:.6g}, y {first[1]:.6g}; is it the table of another image?')
-
-
 def order_corners(points: np.ndarray) -> np.ndarray:
   """Sorts the corners of every body: top left, top right, bottom left, bottom right.
 
   Top is towards the previous body. Left and right are those of a viewer who looks down along the
-  spine with its head up, so a body may be tilted by any angle.
-
-  Args:
-    points: [n,4,2], bodies from top to bottom, n >= 2, corners in any order.
+  spine with its head up, so a body may be tilted by any angle. The points [n,4,2] are of n >= 2
+  bodies from top to bottom, with their corners in any order.
   """
   centers = points.mean(1)
   ahead = np.gradient(centers, axis=0)
   ahead /= np.maximum(np.linalg.norm(ahead, axis=-1, keepdims=True), 1e-9)
   across = np.stack([ahead[:, 1], -ahead[:, 0]], -1)
-  offset = points - centers[:, None]
-  rank = np.argsort(np.einsum('npc,nc->np', offset, ahead), 1, kind='stable')
-  ordered = np.take_along_axis(points, rank[..., None], 1).reshape(-1, 2, 2, 2)
-  sideways = np.einsum('nepc,nc->nep', ordered - centers[:, None, None], across)
-  rank = np.argsort(sideways, -1, kind='stable')
-  return np.take_along_axis(ordered, rank[..., None], 2).reshape(-1, 4, 2)
+  down, right = (np.einsum('npc,nc->np', points - centers[:, None], axis)
+                 for axis in (ahead, across))
+  is_lower = np.argsort(np.argsort(down, 1, kind='stable'), 1) >= 2
+  rank = np.lexsort((down, right, is_lower))
+  return np.take_along_axis(points, rank[..., None], 1)
 
 
 # ------------------------------------------------------------------------------------- files
 
 
-def _read_text(path: pathlib.Path, line: int) -> tuple[np.ndarray, bool]:
-  """Numbers of a text file (of one line of it, from 1), and whether they are points [n,2]."""
+def _read_text(path: pathlib.Path, line: int) -> np.ndarray:
+  """Numbers of a text file (of one line of it, from 1): points [n,2], or in one row."""
   lines = [row for row in tables.read_text(path).splitlines() if row.strip(' ,;\t')]
   if line:
     if line > len(lines):
       raise ValueError(f'{path}: the table has {len(lines)} lines; expected one an image.')
     lines = lines[line - 1:line]
-  rows, swap = [], False
+  rows, is_yx = [], False
   for number, row in enumerate(lines, line or 1):
     cells = [cell for cell in re.split(r'[,;\s]+', row.strip(' ,;\t')) if cell]
     try:
@@ -145,18 +131,17 @@ def _read_text(path: pathlib.Path, line: int) -> tuple[np.ndarray, bool]:
     except ValueError:
       if rows or len(lines) == 1:
         raise ValueError(f'{path} line {number}: expected numbers only.') from None
-      swap = [cell.strip('"\'').lower() for cell in cells] == ['y', 'x']
+      is_yx = [cell.strip('"\'').lower() for cell in cells] == ['y', 'x']
   if rows and all(len(row) == 2 for row in rows):
-    points = np.array(rows, np.float64)
-    return points[:, ::-1] if swap else points, True
+    return np.array(rows, np.float64)[:, ::-1] if is_yx else np.array(rows, np.float64)
   if len(rows) != 1:
     raise ValueError(f'{path}: expected one line of 136 numbers (x1 to x68, y1 to y68), or a line '
                      'x,y for each of 68 corners.')
-  return np.array(rows[0], np.float64), False
+  return np.array(rows[0], np.float64)
 
 
-def _read_matlab(path: pathlib.Path) -> tuple[np.ndarray, bool]:
-  """Numbers of the array p2, or of the only array that may be it; and whether they are points.
+def _read_matlab(path: pathlib.Path) -> np.ndarray:
+  """The array p2, or the only one that may be it: points [n,2], or in one row.
 
   The file is parsed here because a damaged one ends the process inside of `scipy.io.loadmat`.
   """
@@ -168,13 +153,11 @@ def _read_matlab(path: pathlib.Path) -> tuple[np.ndarray, bool]:
   except (ValueError, struct.error, zlib.error):
     raise ValueError(f'{path}: the MATLAB file is truncated or corrupt.') from None
   arrays = {name: array for name, array in arrays.items() if array.size > 7}
-  if _MATLAB_NAME in arrays:
-    arrays = {_MATLAB_NAME: arrays[_MATLAB_NAME]}
-  if len(arrays) != 1:
+  if len(arrays) != 1 and _MATLAB_NAME not in arrays:
     raise ValueError(f'{path}: expected an array {_MATLAB_NAME} of 68 x 2 corners, found '
                      f'{len(arrays)} arrays of numbers.')
-  array = next(iter(arrays.values())).astype(np.float64)
-  return (array, True) if array.shape[1] == 2 else (array.reshape(-1), False)
+  array = arrays.get(_MATLAB_NAME, [*arrays.values()][0]).astype(np.float64)
+  return array if array.shape[1] == 2 else array.reshape(-1)
 
 
 def _matlab_arrays(content: bytes) -> dict[str, np.ndarray]:
@@ -184,9 +167,7 @@ def _matlab_arrays(content: bytes) -> dict[str, np.ndarray]:
     if kind == _COMPRESSED:
       inflated = zlib.decompressobj().decompress(data, _MOST_BYTES)
       kind, data = next(_elements(inflated), (0, b''))
-    if kind != _MATRIX:
-      continue
-    parts = list(_elements(data))
+    parts = list(_elements(data)) if kind == _MATRIX else []
     if len(parts) < 4 or parts[3][0] not in _MATLAB_TYPES:
       continue  # text, cells, structures
     shape = np.frombuffer(parts[1][1], '<i4').tolist()

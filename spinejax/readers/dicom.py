@@ -8,7 +8,6 @@ import io
 import logging
 import math
 import os
-import pathlib
 import threading
 import warnings
 from collections.abc import Iterator
@@ -16,37 +15,24 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from spinejax.readers import contents
 from spinejax.readers.contents import Damaged, Refusal
+from spinejax.readers.records import Picture
 
 SUFFIXES = ('.dcm', '.dicom')
 
-_PREAMBLE = 128  # bytes before the mark
-_MARK = b'DICM'
+_MARK = slice(128, 132)  # place of b'DICM' after the preamble
 _PICTURES = b'\x89PNG', b'\xff\xd8\xff', b'II*\0', b'MM\0*'  # first bytes of PNG, JPEG and TIFF
-_SPACINGS = (('PixelSpacing', 'PixelSpacing'),
-             ('ImagerPixelSpacing', 'ImagerPixelSpacing, at the detector'))
+_SPACINGS = {'PixelSpacing': 'PixelSpacing',
+             'ImagerPixelSpacing': 'ImagerPixelSpacing, at the detector'}
 _LEAST_RANGE = 1 / 8  # share of the gray scale; a picture that uses less gets a note
 _LOCK = threading.Lock()  # pydicom's settings and Python's warnings are global
 
 
-class XRay(NamedTuple):
-  """An X-ray as gray levels 0..255, bones bright.
-
-  Attributes:
-    pixels: uint8 or float32 [H,W,1], or uint8 [H,W,3] of a color picture.
-    spacing: mm per pixel, vertical and horizontal; NaN where unknown.
-    notes: what was done to the pixels and where the spacing is from, in words.
-  """
-  pixels: np.ndarray
-  spacing: tuple[float, float]
-  notes: tuple[str, ...]
-
-
 def is_dicom(path: str | os.PathLike, content: bytes) -> bool:
   """Whether a file is DICOM: by its preamble, or without one by its suffix."""
-  if content[_PREAMBLE:_PREAMBLE + len(_MARK)] == _MARK:
-    return True
-  return pathlib.Path(path).suffix.lower() in SUFFIXES and not content.startswith(_PICTURES)
+  return content[_MARK] == b'DICM' or bool(
+      contents.suffix_of(path, SUFFIXES) and not content.startswith(_PICTURES))
 
 
 @contextlib.contextmanager
@@ -65,24 +51,19 @@ def quietly(pydicom: Any) -> Iterator[None]:
       settings.reading_validation_mode = mode
 
 
-def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 28) -> XRay:
+def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 28) -> Picture:
   """Reads the X-ray of a DICOM file.
 
   Stored values pass the modality transform (slope and intercept, or a table), then the first VOI
   window or table of the file. Without one, the range that their bits can hold becomes 0..255.
   MONOCHROME1 is inverted, YBR becomes RGB. 8-bit pixels that need none of it stay uint8. The
   spacing is PixelSpacing, else ImagerPixelSpacing (at the detector, larger than in the body by the
-  magnification).
-
-  Args:
-    path: for messages only.
-    content: of the file.
-    most_pixels: larger pictures are refused.
+  magnification). The path is for messages only.
 
   Raises:
     ValueError: pydicom is missing; no DICOM file, a truncated or corrupt one, no picture; several
-      frames; a compression that cannot be decoded here; other than 8 to 16 bits; color that is not
-      8-bit RGB.
+      frames; more than `most_pixels`; a compression that cannot be decoded here; other than 8 to 16
+      bits; color that is not 8-bit RGB.
   """
   try:
     import pydicom
@@ -99,52 +80,39 @@ def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 
           f'{path}: this is not a DICOM file, or it is truncated or corrupt.') from None
 
 
-def _read(pydicom: Any, content: bytes, most_pixels: int) -> XRay:
+def _read(pydicom: Any, content: bytes, most_pixels: int) -> Picture:
   data = pydicom.dcmread(io.BytesIO(content), force=True)
   if 'PixelData' not in data:
-    if not len(data) or content[_PREAMBLE:_PREAMBLE + len(_MARK)] != _MARK:
+    if not len(data) or content[_MARK] != b'DICM':
       raise Damaged
     raise Refusal('the DICOM file holds no picture.')
-  header = _read_header(data)
-  _check_header(header, most_pixels)
+  spacing, note = _read_spacing(data)
+  header = _read_header(data, most_pixels)
   stored = _decode(pydicom, data)
-  if stored.shape != (header.rows, header.columns, 3)[:2 + header.samples // 3]:
+  if stored.shape != header.shape:
     raise Damaged
-  notes: list[str] = []
-  if header.samples == 3:
-    pixels = stored.astype(np.uint8)
-  else:
-    try:
-      levels, notes = _to_gray_levels(pydicom, data, header, stored)
-    except Exception:
-      raise Refusal('a table of gray levels in the DICOM file is damaged.') from None
-    pixels = levels[..., None]
-  vertical, horizontal = header.spacing
-  notes.append(f'{vertical:.4g} x {horizontal:.4g} mm a pixel ({header.spacing_from})'
-               if header.spacing_from else 'no pixel spacing')
-  return XRay(pixels, header.spacing, tuple(notes))
+  if stored.ndim == 3:
+    return Picture(stored.astype(np.uint8), spacing, (note,))
+  try:
+    levels, notes = _to_gray_levels(pydicom, data, header, stored)
+  except Exception:
+    raise Refusal('a table of gray levels in the DICOM file is damaged.') from None
+  return Picture(levels[..., None], spacing, (*notes, note))
 
 
 # ------------------------------------------------------------------------------------- header
 
 
 class _Header(NamedTuple):
-  """What decoding needs to know, under the names of DICOM."""
-  frames: int
-  rows: int
-  columns: int
-  samples: int
-  bits: int
-  allocated: int
-  high_bit: int
-  signed: bool
+  """What the pixels depend on, under the names of DICOM."""
+  shape: tuple[int, ...]
   photometric: str
+  bits: int
+  signed: bool
   slope: float
   intercept: float
   center: float
   width: float
-  spacing: tuple[float, float]
-  spacing_from: str
 
 
 def _first_number(value: Any) -> float:
@@ -155,59 +123,50 @@ def _first_number(value: Any) -> float:
     return float(value[0]) if value else math.nan
 
 
-def _read_header(data: Any) -> _Header:
-  """Reads the tags. Damaged ones raise whatever pydicom raises."""
-  allocated = int(data.BitsAllocated)
-  bits = int(data.get('BitsStored') or allocated)
-  high_bit = data.get('HighBit')
-  spacing, spacing_from = _read_spacing(data)
-  return _Header(
-      frames=int(data.get('NumberOfFrames') or 1), rows=int(data.Rows), columns=int(data.Columns),
-      samples=int(data.get('SamplesPerPixel') or 1), bits=bits, allocated=allocated,
-      high_bit=bits - 1 if high_bit is None else int(high_bit),
-      signed=bool(data.get('PixelRepresentation')),
-      photometric=str(data.get('PhotometricInterpretation', '')).strip().upper(),
-      slope=_first_number(data.get('RescaleSlope', 1)),
-      intercept=_first_number(data.get('RescaleIntercept', 0)),
-      center=_first_number(data.get('WindowCenter')), width=_first_number(data.get('WindowWidth')),
-      spacing=spacing, spacing_from=spacing_from)
-
-
 def _read_spacing(data: Any) -> tuple[tuple[float, float], str]:
-  """Spacing in mm and the tag it is from; NaN and '' without a valid one."""
-  for keyword, words in _SPACINGS:
+  """Spacing in mm, NaN without a valid one, and a note on it."""
+  for keyword, words in _SPACINGS.items():
     try:
       vertical, horizontal = (float(size) for size in data.get(keyword))
     except (TypeError, ValueError):
       continue
     if all(math.isfinite(size) and size > 0 for size in (vertical, horizontal)):
-      return (vertical, horizontal), words
-  return (math.nan, math.nan), ''
+      return (vertical, horizontal), f'{vertical:.4g} x {horizontal:.4g} mm a pixel ({words})'
+  return (math.nan, math.nan), 'no pixel spacing'
 
 
-def _check_header(header: _Header, most_pixels: int) -> None:
-  """Refuses what this module does not read."""
-  if header.frames != 1:
-    raise Refusal(f'the file holds {header.frames} pages or frames; save one image per file.')
-  if header.rows < 1 or header.columns < 1:
+def _read_header(data: Any, most_pixels: int) -> _Header:
+  """Reads the tags and refuses what this module does not read. Damaged tags raise other errors."""
+  frames, samples = int(data.get('NumberOfFrames') or 1), int(data.get('SamplesPerPixel') or 1)
+  rows, columns, allocated = int(data.Rows), int(data.Columns), int(data.BitsAllocated)
+  bits = int(data.get('BitsStored') or allocated)
+  high_bit = bits - 1 if data.get('HighBit') is None else int(data.HighBit)
+  header = _Header(
+      (rows, columns, 3)[:2 + samples // 3],
+      str(data.get('PhotometricInterpretation', '')).strip().upper(), bits,
+      bool(data.get('PixelRepresentation')), _first_number(data.get('RescaleSlope', 1)),
+      _first_number(data.get('RescaleIntercept', 0)), _first_number(data.get('WindowCenter')),
+      _first_number(data.get('WindowWidth')))
+  if frames != 1:
+    raise Refusal(f'the file holds {frames} pages or frames; save one image per file.')
+  if rows < 1 or columns < 1:
     raise Damaged
-  if header.rows * header.columns > most_pixels:
+  if rows * columns > most_pixels:
     raise Refusal(f'the image has more than {most_pixels} pixels; save it smaller.')
-  gray = header.samples == 1 and header.photometric in ('MONOCHROME1', 'MONOCHROME2')
-  color = header.samples == 3 and header.allocated == 8 and header.photometric.startswith(
-      ('RGB', 'YBR'))
+  gray = samples == 1 and header.photometric in ('MONOCHROME1', 'MONOCHROME2')
+  color = samples == 3 and allocated == 8 and header.photometric.startswith(('RGB', 'YBR'))
   if not (gray or color):
     raise Refusal('expected a gray DICOM X-ray (MONOCHROME1 or MONOCHROME2) or 8-bit RGB; save it '
                   'as PNG.')
-  if not (8 <= header.bits <= min(16, header.allocated) and header.allocated in (8, 16)):
-    raise Refusal(f'the pixels have {header.bits} of {header.allocated} bits; expected X-rays of 8 '
-                  'to 16 bits.')
-  if header.high_bit != header.bits - 1:
-    raise Refusal(f'the highest bit of a pixel is {header.high_bit}, not {header.bits - 1}; save '
-                  'the X-ray again with another program.')
+  if not (8 <= bits <= min(16, allocated) and allocated in (8, 16)):
+    raise Refusal(f'the pixels have {bits} of {allocated} bits; expected X-rays of 8 to 16 bits.')
+  if high_bit != bits - 1:
+    raise Refusal(f'the highest bit of a pixel is {high_bit}, not {bits - 1}; save the X-ray again '
+                  'with another program.')
   if not (math.isfinite(header.slope) and header.slope and math.isfinite(header.intercept)):
     raise Refusal(f'the rescale slope and intercept are {header.slope:g} and {header.intercept:g}; '
                   'expected a slope other than 0.')
+  return header
 
 
 # ------------------------------------------------------------------------------------- pixels

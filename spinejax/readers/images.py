@@ -2,13 +2,12 @@
 import io
 import os
 import sys
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from spinejax.readers import contents
-from spinejax.readers import dicom
+from spinejax.readers import contents, dicom
+from spinejax.readers.records import Picture
 
 SIXTEEN_BITS = ('I;16', 'I;16L', 'I;16B', 'I;16N')  # modes of pillow
 THIRTY_TWO_BITS = ('I', 'F')
@@ -16,22 +15,9 @@ THIRTY_TWO_BITS = ('I', 'F')
 _FORMATS = ('PNG', 'JPEG', 'TIFF')
 _GRAY = ('1', 'L', 'LA', 'La')
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0  # tag of TIFF and its value
-_LUMINANCE = (19595, 38470, 7471)  # ITU-R 601 in 1/65536, rounded as in pillow
+_LUMINANCE = (19595, 38470, 7471)  # ITU-R 601 in 1/65536, as in pillow
 _COLORED_LEVELS = 16  # a pixel is colored if its channels differ by more gray levels
 _COLORED_SHARE = 0.01  # a picture is colored if more of its pixels are
-
-
-class Picture(NamedTuple):
-  """An image file as read.
-
-  Attributes:
-    pixels: uint8 or float32 [H,W,channels], 0..255.
-    spacing: mm per pixel, vertical and horizontal, if a DICOM file gives it; else NaN.
-    notes: what was done to the pixels, in words.
-  """
-  pixels: np.ndarray
-  spacing: tuple[float, float] = (np.nan, np.nan)
-  notes: tuple[str, ...] = ()
 
 
 def decode(path: str | os.PathLike, content: bytes) -> Image.Image:
@@ -69,12 +55,7 @@ def _most_pixels() -> int:
 def set_channels(image: np.ndarray, channels: int) -> np.ndarray:
   """Converts gray to color by repetition, color to gray by 0.299 R + 0.587 G + 0.114 B.
 
-  Args:
-    image: uint8 or float32 [H,W,1] or [H,W,3].
-    channels: 1 or 3.
-
-  Returns:
-    [H,W,channels] of the same dtype. uint8 is rounded half up.
+  The image is uint8 (rounded half up) or float32, [H,W,1] or [H,W,3], as is the result.
   """
   if channels not in (1, 3):
     raise ValueError(f'data.channels must be 1 (gray) or 3 (color), not {channels}.')
@@ -83,8 +64,7 @@ def set_channels(image: np.ndarray, channels: int) -> np.ndarray:
   if channels == 3:
     return np.repeat(image, 3, axis=-1)
   if image.dtype == np.uint8:
-    total = image.astype(np.uint32) @ np.array(_LUMINANCE, np.uint32)
-    return ((total + 0x8000) >> 16).astype(np.uint8)[..., None]
+    return np.array(Image.fromarray(image).convert('L'))[..., None]
   return (image @ (np.array(_LUMINANCE, np.float32) / np.float32(65536)))[..., None]
 
 
@@ -100,7 +80,7 @@ def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
     channels: 1 or 3, see `set_channels`.
 
   Returns:
-    The picture. Its pixels are uint8 for 8 bits, else float32 (value / 257 for 16-bit files).
+    [H,W,channels]: uint8 for 8 bits, else float32 (value / 257 for 16-bit files).
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -108,9 +88,17 @@ def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
   """
   content = contents.read_bytes(path)
   if dicom.is_dicom(path, content):
-    pixels, spacing, notes = dicom.read_dicom(path, content, _most_pixels())
-    return Picture(set_channels(pixels, channels), spacing, notes + _color_note(pixels, channels))
-  image = decode(path, content)
+    picture = dicom.read_dicom(path, content, _most_pixels())
+  else:
+    picture = _to_picture(path, decode(path, content))
+  pixels, _, notes = picture
+  if channels == 1 and pixels.shape[-1] == 3:
+    colored = pixels.max(-1) - pixels.min(-1) > _COLORED_LEVELS
+    notes += ('color converted to gray',) if colored.mean() > _COLORED_SHARE else ()
+  return picture._replace(pixels=set_channels(pixels, channels), notes=notes)
+
+
+def _to_picture(path: str | os.PathLike, image: Image.Image) -> Picture:
   notes = ()
   if image.mode in THIRTY_TWO_BITS:
     raise ValueError(f'{path}: the pixels have 32 bits; save the image with 8 or 16 bits.')
@@ -122,18 +110,4 @@ def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
     pixels = np.array(image.convert('L'))[..., None]
   else:
     pixels = np.array(image.convert('RGB'))
-  return Picture(
-      set_channels(pixels, channels), notes=notes + _color_note(pixels, channels))
-
-
-def _color_note(pixels: np.ndarray, channels: int) -> tuple[str, ...]:
-  """A note if a colored picture was converted to gray."""
-  if channels == 3 or pixels.shape[-1] == 1:
-    return ()
-  colored = pixels.max(-1) - pixels.min(-1) > _COLORED_LEVELS
-  return ('color converted to gray',) if colored.mean() > _COLORED_SHARE else ()
-
-
-def read_image(path: str | os.PathLike, channels: int = 1) -> np.ndarray:
-  """The pixels of `read_picture`: uint8 or float32 [H,W,channels], 0..255."""
-  return read_picture(path, channels).pixels
+  return Picture(pixels, notes=notes)

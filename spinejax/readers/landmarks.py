@@ -7,14 +7,13 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import ndimage
 
 from spinejax import runs
-from spinejax.readers import orientation
-from spinejax.readers import tables
+from spinejax.readers import contents, orientation, tables
 from spinejax.readers.orientation import Geometry
 
 THORACIC, LUMBAR, UNKNOWN = 0, 1, -1
@@ -22,7 +21,9 @@ TABLES = ('.csv', '.mrk.json')
 
 _REGIONS = {'thoracic': THORACIC, 'lumbar': LUMBAR, 't': THORACIC, 'l': LUMBAR, '0': THORACIC,
             '1': LUMBAR, '': UNKNOWN, '-1': UNKNOWN, 'unknown': UNKNOWN}
-_LEVEL = re.compile(r'(t|th|l)\s*-?\s*\d{1,2}(?!\d)', re.IGNORECASE)
+_LEVEL = re.compile(r'\s*(t|th|l)\s*-?\s*\d{1,2}(?!\d)', re.IGNORECASE)
+
+_Rows = tuple[list[Any], list[int], bool]  # positions, regions, whether the positions are in mm
 
 
 class Landmarks(NamedTuple):
@@ -36,19 +37,6 @@ class Landmarks(NamedTuple):
   region: np.ndarray
 
 
-class _Rows(NamedTuple):
-  """A table as written: positions, regions, and whether the positions are mm or voxels."""
-  places: list[Sequence[float]]
-  region: list[int]
-  in_mm: bool
-
-
-def suffix_of(path: str | os.PathLike) -> str:
-  """The one of `TABLES` that a file name ends with, in lower case; '' if none."""
-  name = pathlib.Path(path).name.lower()
-  return next((suffix for suffix in TABLES if name.endswith(suffix)), '')
-
-
 def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
   """Reads landmarks from a table or a 3D Slicer markups file into the voxels of a volume.
 
@@ -57,10 +45,6 @@ def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
   L5) and region (thoracic or lumbar). Other columns are ignored. Without a region, the level or
   label decides if it starts like T5 or L3. A .mrk.json file gives positions in LPS or RAS mm and
   labels; all its markups are read, without points that were never placed.
-
-  Args:
-    path: .csv or .mrk.json.
-    geometry: of the volume.
 
   Returns:
     The landmarks in order; there may be none.
@@ -71,27 +55,28 @@ def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
       outside of the volume.
   """
   path = pathlib.Path(path)
-  if not suffix_of(path):
+  suffix = contents.suffix_of(path, TABLES)
+  if not suffix:
     raise ValueError(f'{path}: landmarks are read from {" and ".join(TABLES)} files.')
-  rows = (_read_csv if suffix_of(path) == '.csv' else _read_markups)(path)
-  places = np.reshape(rows.places, (-1, 3)).astype(np.float64)
-  if rows.in_mm and not orientation.has_spacing(geometry):
+  rows, region, in_mm = _read_csv(path) if suffix == '.csv' else _read_markups(path)
+  places = np.reshape(rows, (-1, 3)).astype(np.float64)
+  if in_mm and not orientation.has_spacing(geometry):
     raise ValueError(f'{path}: the landmarks are in mm, but their volume has no spacing; write the '
                      'spacing into its file, or give voxels i,j,k.')
-  points = (orientation.to_voxels if rows.in_mm else orientation.from_index)(places, geometry)
+  points = (orientation.to_voxels if in_mm else orientation.from_index)(places, geometry)
   outside = ~orientation.inside(points, geometry)
   if outside.any():
     first = int(outside.argmax())
     raise ValueError(
         f'{path}: {int(outside.sum())} of the {len(points)} landmarks lie outside of the volume, '
         f'such as number {first + 1} at {tuple(np.round(places[first], 2).tolist())}'
-        f'{" mm" if rows.in_mm else ""}; is it the table of another volume or coordinate system?')
-  return Landmarks(points, np.array(rows.region, np.int8))
+        f'{" mm" if in_mm else ""}; is it the table of another volume or coordinate system?')
+  return Landmarks(points, np.array(region, np.int8))
 
 
 def _region_of(name: str) -> int:
   """The region of a level such as T5, Th12 or L3 at the start of a name, else unknown."""
-  match = _LEVEL.match(name.strip())
+  match = _LEVEL.match(name)
   return UNKNOWN if match is None else LUMBAR if match[1].lower() == 'l' else THORACIC
 
 
@@ -104,7 +89,7 @@ def _read_csv(path: pathlib.Path) -> _Rows:
     raise ValueError(f'{path}: the first line must name the columns x,y,z (LPS positions in mm) or '
                      'i,j,k (voxels of the file), and may name label, level and region; it names '
                      f'{", ".join(columns)[:200]!r}.')
-  rows = _Rows([], [], in_mm)
+  places, regions = [], []
   for number, cells in table.rows:
     cell = dict(zip(columns, cells))
     try:
@@ -117,14 +102,14 @@ def _read_csv(path: pathlib.Path) -> _Rows:
     if region not in _REGIONS:
       raise ValueError(f'{path} line {number}: the region is thoracic, lumbar or empty, not '
                        f'{region!r}.')
-    rows.places.append(place)
-    rows.region.append(_REGIONS[region] if region else _region_of(
-        cell.get('level', '') or cell.get('label', '')))
-  return rows
+    places.append(place)
+    regions.append(_REGIONS[region] if region else
+                   _region_of(cell.get('level', '') or cell.get('label', '')))
+  return places, regions, in_mm
 
 
 def _read_markups(path: pathlib.Path) -> _Rows:
-  rows = _Rows([], [], True)
+  places, regions = [], []
   try:
     for markup in json.loads(tables.read_text(path))['markups']:
       system = str(markup.get('coordinateSystem', 'LPS')).upper()
@@ -132,35 +117,28 @@ def _read_markups(path: pathlib.Path) -> _Rows:
       if system not in ('LPS', 'RAS', '0', '1') or unit != 'mm':
         raise ValueError(f'{path}: expected coordinates LPS or RAS in mm, not {system} in {unit}.')
       sign = np.array([-1, -1, 1]) if system in ('RAS', '0') else np.ones(3)
-      for number, point in enumerate(markup.get('controlPoints', ())):
+      for number, point in enumerate(markup.get('controlPoints', ()), 1):
         if str(point.get('positionStatus', 'defined')).lower() in ('undefined', 'missing'):
           continue
         place = np.array(point['position'])
         if place.shape != (3,) or place.dtype.kind not in 'if' or not np.isfinite(place).all():
-          raise ValueError(f'{path}: position {number + 1} is not three numbers.')
-        rows.places.append(sign * place)
-        rows.region.append(_region_of(str(point.get('label', ''))))
+          raise ValueError(f'{path}: position {number} is not three numbers.')
+        places.append(sign * place)
+        regions.append(_region_of(str(point.get('label', ''))))
   except (json.JSONDecodeError, RecursionError):
     raise ValueError(f'{path}: this is not a JSON file, or it is truncated.') from None
   except (KeyError, TypeError, AttributeError):
     raise ValueError(f'{path}: this is not a markups file of 3D Slicer (markups, controlPoints, '
                      'position).') from None
-  return rows
+  return places, regions, True
 
 
 def write_landmarks(path: str | os.PathLike, points: np.ndarray, geometry: Geometry) -> None:
-  """Writes a CSV table that `read_landmarks` reads back to 1e-6 mm.
+  """Writes points [P,3] (voxels, may be empty) as a CSV table.
 
   The columns are i, j, k (voxels along the axes of the volume's file) and, if the spacing is known,
-  x, y, z (LPS positions in mm).
-
-  Args:
-    path: overwritten if it exists.
-    points: [P,3] voxels of the array in our axes; may be empty.
-    geometry: of the volume.
-
-  Raises:
-    OSError: the file cannot be written.
+  x, y, z (LPS positions in mm). `read_landmarks` reads the points back to 1e-6 mm. Raises OSError
+  if the file cannot be written.
   """
   places = [orientation.to_index(points, geometry)]
   if orientation.has_spacing(geometry):
@@ -175,14 +153,8 @@ def write_landmarks(path: str | os.PathLike, points: np.ndarray, geometry: Geome
 def landmarks_of_mask(mask: np.ndarray) -> Landmarks:
   """The centroid of every connected component of every label, in the order of labels and scan.
 
-  Components are connected over faces, edges and corners. Components of different labels are
-  separate even if they touch.
-
-  Args:
-    mask: integers [D,H,W], 0 = background.
-
-  Returns:
-    The landmarks, of unknown region.
+  Components of integers [D,H,W] are connected over faces, edges and corners. Components of
+  different labels are separate even if they touch. The regions are unknown.
   """
   points = [np.zeros((0, 3))]
   for value in np.unique(mask[mask > 0]):
@@ -195,15 +167,8 @@ def landmarks_of_mask(mask: np.ndarray) -> Landmarks:
 def cubes(points: np.ndarray, shape: Sequence[int]) -> np.ndarray:
   """A cube of 3x3x3 voxels around the voxel nearest to each point, as C-U-net labels laminae.
 
-  Cubes are cut at the border, and cubes that touch are one component. A point whose nearest voxel
-  lies outside of the grid has no cube.
-
-  Args:
-    points: [P,3] voxels; P may be 0.
-    shape: (D, H, W).
-
-  Returns:
-    uint8 [D,H,W], 1 in the cubes.
+  Cubes are cut at the border, and cubes that touch are one component. A point [P,3] whose nearest
+  voxel lies outside of the grid (D, H, W) has no cube. Returns uint8 [D,H,W], 1 in the cubes.
   """
   label = np.zeros(tuple(shape), np.uint8)
   for center in np.floor(np.reshape(points, (-1, 3)) + 0.5).astype(int):

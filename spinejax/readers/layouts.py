@@ -6,10 +6,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from spinejax.readers import dicom
-from spinejax.readers import landmarks
-from spinejax.readers import tables
-from spinejax.readers import volumes
+from spinejax.readers import contents, dicom, landmarks, tables, volumes
 from spinejax.readers.records import Pair
 
 LAYOUTS = (
@@ -20,8 +17,8 @@ LAYOUTS = (
     'landmarks/NAME.csv'
 )
 CASES_TABLE = 'cases.csv'
-CASES_COLUMNS = ('name', 'patient', 'spacing_y_mm', 'spacing_x_mm')
 
+_CASES_COLUMNS = ('name', 'patient', 'spacing_y_mm', 'spacing_x_mm')
 _IGNORED = ('Thumbs.db', 'desktop.ini')
 _SPLITS = {'train': 'train', 'training': 'train', 'validation': 'validation', 'val': 'validation',
            'test': 'test'}
@@ -32,9 +29,9 @@ _TRIMAP_ENDS = ('-mask-trimap-grayscale', '-mask-trimap')
 # ------------------------------------------------------------------------------------- names
 
 
-def visible_files(folder: str | os.PathLike) -> list[pathlib.Path]:
+def _visible_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Entries of a folder in the order of their names, without hidden files."""
-  return sorted(path for path in pathlib.Path(folder).iterdir()
+  return sorted(path for path in folder.iterdir()
                 if not path.name.startswith('.') and path.name not in _IGNORED)
 
 
@@ -48,25 +45,28 @@ def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
   path = pathlib.Path(path)
   if not path.exists():
     raise FileNotFoundError(f'{path}: there is no such file or folder.')
-  files = [path] if path.is_file() else [p for p in visible_files(path) if p.is_file()]
+  files = [path] if path.is_file() else [p for p in _visible_files(path) if p.is_file()]
   if not files:
     raise ValueError(f'{path}: the folder holds no images.')
   return files
 
 
+def _stem(path: pathlib.Path, suffixes: Iterable[str]) -> str:
+  """The name without its suffix, which may be one of `suffixes` with several dots."""
+  return path.name[:len(path.name) - len(contents.suffix_of(path, suffixes) or path.suffix)]
+
+
 def unique_names(paths: Sequence[pathlib.Path]) -> dict[pathlib.Path, str]:
   """The name of each file without its suffix, or with it if two files share the rest."""
-  stems = [path.name[:len(path.name) - len(volumes.suffix_of(path) or path.suffix)]
-           for path in paths]
+  stems = [_stem(path, volumes.KINDS) for path in paths]
   return {path: stem if stems.count(stem) == 1 else path.name for path, stem in zip(paths, stems)}
 
 
 def _name_of(path: pathlib.Path) -> str:
   """The name without its suffix: NAME of NAME.nii.gz, NAME.mrk.json and NAME.jpg.mat."""
-  suffix = volumes.suffix_of(path) or landmarks.suffix_of(path) or path.suffix
-  name = path.name[:len(path.name) - len(suffix)]
+  name = _stem(path, (*volumes.KINDS, *landmarks.TABLES))
   inner = pathlib.Path(name).suffix
-  return name.removesuffix(inner) if suffix == '.mat' and inner.lower() in _SUFFIXES else name
+  return name.removesuffix(inner) if path.suffix == '.mat' and inner.lower() in _SUFFIXES else name
 
 
 def _is_trimap(path: pathlib.Path) -> bool:
@@ -113,49 +113,39 @@ class _Group(NamedTuple):
   table: pathlib.Path | None = None
 
 
-def _is_image_beside_trimaps(path: pathlib.Path) -> bool:
-  return path.is_file() and path.name != CASES_TABLE and not _is_trimap(path)
-
-
-def _trimap_groups(directory: pathlib.Path) -> list[_Group]:
+def _trimap_groups(folder: pathlib.Path, split: str = '', prefix: str = '') -> list[_Group]:
   """X-rays with trimaps NAME-mask-trimap beside them or in masks/rgb, masks/grayscale or masks/.
 
-  They lie in the folder itself, or in its folders training, validation and test, which may repeat
-  names: their cases are named FOLDER-NAME. Colored trimaps take precedence over gray ones.
+  Colored trimaps take precedence over gray ones.
   """
-
-  def group(folder: pathlib.Path, split: str, prefix: str) -> list[_Group]:
-    places = [folder / 'masks' / 'rgb', folder / 'masks' / 'grayscale', folder / 'masks', folder]
-    masks = next((place for place in places
-                  if place.is_dir() and any(map(_is_trimap, visible_files(place)))), None)
-    holds_images = any(path.is_file() and not _is_trimap(path) for path in visible_files(folder))
-    return ([_Group(split, folder, [masks], _TRIMAP_ENDS, prefix, True)]
-            if masks and holds_images else [])
-
-  return group(directory, '', '') or [
-      found for folder in visible_files(directory) if folder.is_dir() and folder.name in _SPLITS
-      for found in group(folder, _SPLITS[folder.name], f'{folder.name}-')]
+  places = [folder / 'masks' / 'rgb', folder / 'masks' / 'grayscale', folder / 'masks', folder]
+  masks = next((place for place in places
+                if place.is_dir() and any(map(_is_trimap, _visible_files(place)))), None)
+  holds_images = any(path.is_file() and not _is_trimap(path) for path in _visible_files(folder))
+  return ([_Group(split, folder, [masks], _TRIMAP_ENDS, prefix, True)]
+          if masks and holds_images else [])
 
 
 def _corner_groups(directory: pathlib.Path, faults: list[str]) -> list[_Group]:
   """X-rays in data/SPLIT with labels/SPLIT/landmarks.csv, or a file NAME.jpg.mat for each."""
   groups = []
-  for folder in visible_files(directory / 'data'):
+  for folder in _visible_files(directory / 'data'):
     labels = directory / 'labels' / folder.name
+    table = labels / 'landmarks.csv'
     if folder.name not in _SPLITS or not labels.is_dir():
       faults.append(f'{folder}: expected the folders training (or train), validation (or val) and '
                     f'test, each in {directory / "data"} and in {directory / "labels"}.')
-      continue
-    table = labels / 'landmarks.csv'
-    groups.append(_Group(_SPLITS[folder.name], folder, [], table=table) if table.is_file() else
-                  _Group(_SPLITS[folder.name], folder, [labels]))
+    elif table.is_file():
+      groups.append(_Group(_SPLITS[folder.name], folder, [], table=table))
+    else:
+      groups.append(_Group(_SPLITS[folder.name], folder, [labels]))
   return groups
 
 
 def _split_groups(images: pathlib.Path, masks: pathlib.Path, faults: list[str]) -> list[_Group]:
   """Images in dataset/SPLIT with masks in groundtruth/SPLIT."""
   groups = []
-  for name in sorted({path.name for path in visible_files(images) + visible_files(masks)}):
+  for name in sorted({path.name for path in _visible_files(images) + _visible_files(masks)}):
     if name not in ('train', 'validation', 'val', 'test'):
       faults.append(f'{images / name}: expected the folders train, validation (or val) and test.')
     elif not ((images / name).is_dir() and (masks / name).is_dir()):
@@ -168,23 +158,25 @@ def _split_groups(images: pathlib.Path, masks: pathlib.Path, faults: list[str]) 
 
 def _find_groups(directory: pathlib.Path, faults: list[str]) -> list[_Group]:
   """The groups of whatever layout the folder has."""
-  folder = {name: directory / name for name in (
-      'images', 'masks', 'landmarks', 'dataset', 'groundtruth', 'data', 'labels')
-            if (directory / name).is_dir()}
-  masks = [folder[name] for name in ('masks', 'landmarks') if name in folder]
-  if 'images' in folder and (
-      masks or any(map(volumes.is_volume, visible_files(folder['images'])))):
-    return [_Group('', folder['images'], masks, _TRIMAP_ENDS)]
-  if {'dataset', 'groundtruth'} <= folder.keys():
-    return _split_groups(folder['dataset'], folder['groundtruth'], faults)
-  if {'data', 'labels'} <= folder.keys():
+  found = _visible_files(directory)
+  folders = {path.name for path in found if path.is_dir()}
+  masks = [directory / name for name in ('masks', 'landmarks') if name in folders]
+  images = directory / 'images'
+  if 'images' in folders and (masks or any(map(volumes.is_volume, _visible_files(images)))):
+    return [_Group('', images, masks, _TRIMAP_ENDS)]
+  if {'dataset', 'groundtruth'} <= folders:
+    return _split_groups(directory / 'dataset', directory / 'groundtruth', faults)
+  if {'data', 'labels'} <= folders:
     return _corner_groups(directory, faults)
-  groups = _trimap_groups(directory)
+  # Folders of a split may repeat names, so the name of the folder precedes them.
+  groups = _trimap_groups(directory) or [
+      group for name in sorted(folders & _SPLITS.keys())
+      for group in _trimap_groups(directory / name, _SPLITS[name], f'{name}-')]
   if not groups:
-    found = [path.name for path in visible_files(directory)]
-    rest = f' and {len(found) - 5} more' if len(found) > 5 else ''
+    names = [path.name for path in found]
+    rest = f' and {len(names) - 5} more' if len(names) > 5 else ''
     raise ValueError(f'{directory}: expected {LAYOUTS}; found '
-                     f'{", ".join(found[:5]) or "nothing"}{rest}.')
+                     f'{", ".join(names[:5]) or "nothing"}{rest}.')
   return groups
 
 
@@ -192,17 +184,17 @@ def _find_lines(table: pathlib.Path, images: dict[str, pathlib.Path], faults: li
                 ) -> dict[str, int]:
   """The line of each image in a table of corners, which filenames.csv beside it gives."""
   listing = table.with_name('filenames.csv')
+  lines: dict[str, int] = {}
   try:
     text = tables.read_text(listing)
   except FileNotFoundError:
     faults.append(f'{listing}: there is no such file; it must name the image of each line of '
                   f'{table.name}.')
-    return {}
+    return lines
   except ValueError as error:
     faults.append(str(error))
-    return {}
+    return lines
   by_file = {path.name: name for name, path in images.items()}
-  lines: dict[str, int] = {}
   for number, line in enumerate((line for line in text.splitlines() if line.strip()), 1):
     file = line.strip().strip('"').strip()
     name = by_file.get(file)
@@ -217,11 +209,14 @@ def _find_lines(table: pathlib.Path, images: dict[str, pathlib.Path], faults: li
 
 def _pairs_of(group: _Group, directory: pathlib.Path, faults: list[str]) -> list[Pair]:
   """The pairs of a group in the order of their names."""
-  listed = visible_files(group.images)
-  images = _by_name(filter(_is_image_beside_trimaps, listed) if group.mixed else listed, (), faults)
-  candidates = [path for folder in group.masks for path in visible_files(folder)
-                if not group.mixed or _is_trimap(path)]
+  listed = _visible_files(group.images)
+  candidates = [path for folder in group.masks for path in _visible_files(folder)]
   ends = group.ends
+  if group.mixed:
+    listed = [path for path in listed
+              if path.is_file() and path.name != CASES_TABLE and not _is_trimap(path)]
+    candidates = list(filter(_is_trimap, candidates))
+  images = _by_name(listed, (), faults)
   if group.images.name == 'images' and images.keys() & set(map(_name_of, candidates)):
     ends = ()  # images may be called like trimaps
   masks, lines = _by_name(candidates, ends, faults), {}
@@ -234,24 +229,21 @@ def _pairs_of(group: _Group, directory: pathlib.Path, faults: list[str]) -> list
   folder = group.masks[0] if group.masks else directory / 'masks'
   pairs = []
   for name in sorted(images.keys() | masks.keys()):
-    if name not in images:
+    image, expected = images.get(name), folder / f'{name}{end}'
+    if image is None:
       faults.append(f'{masks[name]}: the mask has no image; expected {group.images / name}.png or '
                     'another image.')
-    elif name not in masks and volumes.suffix_of(images[name]) != '.npz':
-      faults.append(_no_mask(images[name], folder / (name + end), group.table))
+    elif name in masks or image.name.lower().endswith('.npz'):
+      pairs.append(Pair(group.prefix + name, group.prefix + name, image, masks.get(name, image),
+                        group.split, line=lines.get(name, 0)))
+    elif group.table:
+      faults.append(f'{image}: the image has no line in {group.table.with_name("filenames.csv")}.')
+    elif volumes.is_volume(image):
+      faults.append(f'{image}: the volume has no laminae; expected a mask {expected}.nii.gz or a '
+                    f'table of landmarks {expected.name}.csv.')
     else:
-      pairs.append(Pair(group.prefix + name, group.prefix + name, images[name],
-                        masks.get(name, images[name]), group.split, line=lines.get(name, 0)))
+      faults.append(f'{image}: the image has no mask; expected {expected}.png.')
   return pairs
-
-
-def _no_mask(image: pathlib.Path, expected: pathlib.Path, table: pathlib.Path | None) -> str:
-  if table:
-    return f'{image}: the image has no line in {table.with_name("filenames.csv")}.'
-  if volumes.is_volume(image):
-    return (f'{image}: the volume has no laminae; expected a mask {expected}.nii.gz or a table of '
-            f'landmarks {expected.name}.csv.')
-  return f'{image}: the image has no mask; expected {expected}.png.'
 
 
 def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
@@ -317,18 +309,14 @@ def _spacing(text: str) -> float:
   return spacing
 
 
-def read_cases(
-    path: str | os.PathLike, names: Sequence[str],
-) -> tuple[dict[str, tuple[str, tuple[float, ...]]], list[str]]:
+def read_cases(path: str | os.PathLike, names: Sequence[str]
+               ) -> tuple[dict[str, tuple[str, tuple[float, ...]]], list[str]]:
   """Reads the patients and pixel spacings of cases from a table.
 
   The columns are name (of the file, without suffix), patient, spacing_y_mm and spacing_x_mm
   (vertical and horizontal size of a pixel of the original image). All but name are optional, a
-  spacing may be empty, other columns are ignored. Volumes take their spacing from their own files.
-
-  Args:
-    path: of the table.
-    names: of the cases; each must have one line.
+  spacing may be empty, other columns are ignored. Each of `names` must have one line. Volumes take
+  their spacing from their own files.
 
   Returns:
     {name: (patient, (spacing_y, spacing_x))}, where patient = name and spacing = NaN without such a
@@ -339,7 +327,7 @@ def read_cases(
   except (FileNotFoundError, ValueError) as error:
     return {}, [str(error)]
   if 'name' not in columns:
-    return {}, [f'{path}: the first line must name the columns ({", ".join(CASES_COLUMNS)}); it '
+    return {}, [f'{path}: the first line must name the columns ({", ".join(_CASES_COLUMNS)}); it '
                 f'names {", ".join(columns)[:200]!r}.']
   faults = []
   cases: dict[str, tuple[str, tuple[float, ...]]] = {}

@@ -7,12 +7,8 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from spinejax.readers import contents
-from spinejax.readers import dicom
-from spinejax.readers import images
-from spinejax.readers import trimaps
-
-Palette = Sequence[Sequence[int]]  # RGB by label, or (value,) by label for gray masks
+from spinejax.readers import contents, dicom, images, trimaps
+from spinejax.readers.records import Palette
 
 _COLORS = dict(black='000000', white='ffffff', red='ff0000', green='00ff00', blue='0000ff',
                yellow='ffff00', cyan='00ffff', magenta='ff00ff', gray='808080')
@@ -58,22 +54,8 @@ def check_palette(palette: Palette, num_labels: int) -> None:
     raise ValueError('the palette must be colors only or gray values only, of levels 0 to 255.')
 
 
-def read_mask(
-    path: str | os.PathLike,
-    palette: Palette = (),
-    label_map: Sequence[int] = (),
-    num_classes: int | None = None,
-) -> np.ndarray:
-  """The class indices of `inspect_mask`, uint8 [H,W]."""
-  return inspect_mask(path, palette, label_map, num_classes)[0]
-
-
-def inspect_mask(
-    path: str | os.PathLike,
-    palette: Palette = (),
-    label_map: Sequence[int] = (),
-    num_classes: int | None = None,
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def read_mask(path: str | os.PathLike, palette: Palette = (), label_map: Sequence[int] = (),
+              num_classes: int | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
   """Reads a mask as class indices: class = label_map[source label].
 
   Without a palette, the source label is the pixel value (of a palette PNG, the index). If there are
@@ -105,12 +87,9 @@ def inspect_mask(
     raise ValueError(f'{path}: masks are PNG, TIFF or JPEG images, not DICOM.')
   image = images.decode(path, content)
   num_labels = len(label_map) or num_classes
-  notes: list[str] = []
-  if palette:
-    label, notes = _palette_indices(path, image, palette)
-  else:
-    label = _gray_values(path, image)
-  values = _unique(label)
+  label, notes = (_palette_indices(path, image, palette) if palette else
+                  (_gray_values(path, image), []))
+  values = np.unique(label)
   if not palette and num_labels in (None, 2) and set(values.tolist()) <= {0, 255}:
     label, values = label // 255, values // 255
   outside = values[values >= (num_labels or 256)]
@@ -166,8 +145,8 @@ def _gray_values(path: str | os.PathLike, image: Image.Image) -> np.ndarray:
                    f'{image.mode}.')
 
 
-def _palette_indices(
-    path: str | os.PathLike, image: Image.Image, palette: Palette) -> tuple[np.ndarray, list[str]]:
+def _palette_indices(path: str | os.PathLike, image: Image.Image, palette: Palette
+                     ) -> tuple[np.ndarray, list[str]]:
   """Index of the palette color nearest to each pixel, uint8 [H,W], and a note on snapped pixels."""
   if len(palette[0]) == 1:
     pixels = _gray_values(path, image)[..., None]
@@ -182,7 +161,9 @@ def _palette_indices(
   label, far = np.empty(pixels.shape[:2], np.uint8), np.zeros(pixels.shape[:2], bool)
   unknown: dict[tuple[int, ...], int] = {}  # pixels of each color that is far from the palette
   snapped = noisy = 0
-  for rows in _blocks(label.shape):
+  step = max(1, _BLOCK // max(pixels.shape[1], 1))
+  for start in range(0, len(pixels), step):
+    rows = slice(start, start + step)
     codes = pixels[rows] @ _WEIGHTS[-pixels.shape[-1]:]  # one number per color sorts faster
     values, inverse, counts = np.unique(codes, return_inverse=True, return_counts=True)
     values = values[:, None].astype(np.int64)
@@ -224,14 +205,3 @@ def _has_plain_patch(far: np.ndarray, pixels: np.ndarray) -> bool:
   windows = np.lib.stride_tricks.sliding_window_view(pixels, (side, side), axis=(0, 1))
   windows = windows[corners[:, 0], corners[:, 1]].astype(np.int32)
   return bool((np.ptp(windows, (-2, -1)).max(-1) <= _NOISE).any())
-
-
-def _blocks(shape: Sequence[int]) -> list[slice]:
-  """Slices of rows of about `_BLOCK` pixels each."""
-  step = max(1, _BLOCK // max(shape[1], 1))
-  return [slice(start, start + step) for start in range(0, shape[0], step)]
-
-
-def _unique(label: np.ndarray) -> np.ndarray:
-  """The different values of a mask, ascending, without a sorted copy of the mask."""
-  return np.unique(np.concatenate([np.unique(label[rows]) for rows in _blocks(label.shape)]))

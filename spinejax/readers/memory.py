@@ -3,18 +3,15 @@ import re
 
 import psutil
 
-_UNITS = {f'{letter}{infix}': base ** power
-          for infix, base in (('', 1000), ('i', 1024)) for power, letter in enumerate('kmgt', 1)}
+_POWERS = {letter: power for power, letter in enumerate('kmgt', 1)}
 
 
 def parse(text: str) -> int:
-  """Bytes of a size such as '4GB' (10^9), '1.5GiB' (2^30) or '800 mb'.
-
-  Raises:
-    ValueError: anything else, or zero.
-  """
-  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([kmgt]i?)b', text.strip().lower())
-  count = int(float(match[1]) * _UNITS[match[2]]) if match and len(text) < 32 else 0
+  """Bytes of a size such as '4GB' (10^9), '1.5GiB' (2^30) or '800 mb'; ValueError if it is none."""
+  match = re.fullmatch(r'(\d+\.?\d*|\.\d+)\s*([kmgt])(i?)b', text.strip().lower())
+  count = 0
+  if match and len(text) < 32:
+    count = int(float(match[1]) * (1024 if match[3] else 1000) ** _POWERS[match[2]])
   if not count:
     raise ValueError(f'memory is given as 4GB, 800MB or 1.5GiB, not {text!r}.')
   return count

@@ -2,7 +2,8 @@
 
 Our axes are (I, L, A): axis 0 of an array [D,H,W] points to inferior, axis 1 to the patient's left,
 axis 2 from the skin of the back to anterior. Positions are mm in LPS, the patient system of DICOM
-and ITK. Arrays are turned by permuting and flipping axes. Nothing is interpolated.
+and ITK. Arrays are turned by permuting and flipping axes. Nothing is interpolated. Points [...,3]
+are voxels of the array in our axes, with centers at whole numbers, and may be none.
 """
 import itertools
 import os
@@ -47,11 +48,10 @@ def directions(axes: str) -> np.ndarray:
 
 def orient(direction: np.ndarray, axes: np.ndarray = AXES
            ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
-  """Order and flips of `Geometry` that bring the axes of a file nearest to `axes`.
+  """Order and flips of `Geometry` that bring a file's axes nearest to `axes`.
 
-  Args:
-    direction: [3,3], columns are the LPS directions of the file's axes (i, j, k).
-    axes: [3,3], rows are the wanted LPS directions.
+  `direction` [3,3] has the LPS directions of the file's axes as columns, `axes` the wanted LPS
+  directions as rows.
   """
   cosine = axes @ direction
   order = max(itertools.permutations(range(3)),
@@ -65,38 +65,39 @@ def shape_of(geometry: Geometry) -> tuple[int, ...]:
 
 
 def spacing_of(geometry: Geometry) -> np.ndarray:
-  """Spacing in mm along our axes, float32 [3]; NaN where unknown."""
-  return np.asarray(geometry.spacing, np.float32)[list(geometry.order)]
+  """Spacing in mm along our axes, float64 [3]; NaN where unknown."""
+  return np.asarray(geometry.spacing, np.float64)[list(geometry.order)]
+
+
+def _flip(array: np.ndarray, geometry: Geometry) -> np.ndarray:
+  return np.flip(array, tuple(axis for axis, flip in enumerate(geometry.flips) if flip))
 
 
 def to_array(array: np.ndarray, geometry: Geometry) -> np.ndarray:
   """Turns an array from the axes (i, j, k) of the file to ours [D,H,W]."""
-  turned = array.transpose(geometry.order)
-  return np.ascontiguousarray(turned[tuple(slice(None, None, -1 if flip else 1)
-                                           for flip in geometry.flips)])
+  return np.ascontiguousarray(_flip(array.transpose(geometry.order), geometry))
 
 
 def to_file(array: np.ndarray, geometry: Geometry) -> np.ndarray:
   """Turns an array [D,H,W] from our axes to the axes (i, j, k) of the file."""
-  turned = array[tuple(slice(None, None, -1 if flip else 1) for flip in geometry.flips)]
-  return np.ascontiguousarray(turned.transpose(np.argsort(geometry.order)))
+  return np.ascontiguousarray(_flip(array, geometry).transpose(np.argsort(geometry.order)))
 
 
 def to_index(points: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Converts voxels of the array [...,3] to indices (i, j, k) of the file, float64 [...,3]."""
+  """Converts points to indices (i, j, k) of the file, float64 [...,3]."""
   points = np.asarray(points, np.float64)
   last = np.subtract(shape_of(geometry), 1)
   return np.where(geometry.flips, last - points, points)[..., np.argsort(geometry.order)]
 
 
 def from_index(index: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Converts indices (i, j, k) of the file [...,3] to voxels of the array, float64 [...,3]."""
+  """Converts indices (i, j, k) of the file [...,3] to points, float64 [...,3]."""
   points = np.asarray(index, np.float64)[..., list(geometry.order)]
   return np.where(geometry.flips, np.subtract(shape_of(geometry), 1) - points, points)
 
 
 def inside(points: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Whether voxels of the array [...,3] lie in the volume, bool [...]."""
+  """Whether points lie in the volume, bool [...]."""
   last = np.subtract(shape_of(geometry), 1)
   return np.all((points >= -0.5) & (points <= last + 0.5), axis=-1)
 
@@ -113,27 +114,16 @@ def _require_spacing(geometry: Geometry) -> None:
 
 
 def to_physical(points: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """LPS position = origin + direction (spacing * index), in mm.
+  """LPS position = origin + direction (spacing * index), float64 [...,3] mm.
 
-  Args:
-    points: [...,3] voxels of the array in our axes, centers at whole numbers; may be empty.
-    geometry: of the file.
-
-  Returns:
-    float64 [...,3] mm.
-
-  Raises:
-    ValueError: the spacing is unknown.
+  Raises ValueError if the spacing is unknown.
   """
   _require_spacing(geometry)
   return geometry.origin + (to_index(points, geometry) * geometry.spacing) @ geometry.direction.T
 
 
 def to_voxels(positions: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """Converts LPS positions [...,3] in mm to voxels of the array, float64 [...,3].
-
-  Inverse of `to_physical`, with its errors.
-  """
+  """Converts LPS positions [...,3] in mm to points; inverse of `to_physical`, with its errors."""
   _require_spacing(geometry)
   moved = np.asarray(positions, np.float64) - geometry.origin
   return from_index(moved @ np.linalg.inv(geometry.direction).T / geometry.spacing, geometry)

@@ -1,21 +1,23 @@
-"""Reads an image, or a volume, with its label as a record."""
+"""Reads an image, or a volume, with its label as a record, and checks many of them before work."""
+import concurrent.futures
+import dataclasses
 import functools
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from spinejax.readers import corner_tables
-from spinejax.readers import images
-from spinejax.readers import landmarks
-from spinejax.readers import masks
-from spinejax.readers import trimaps
+from spinejax.readers import contents, corner_tables, images, landmarks, masks, records, trimaps
 from spinejax.readers import volumes
 from spinejax.readers.records import Pair, ReadOptions, Record
 
 _DEFAULTS = ReadOptions()
+_MOST_VOLUMES = 2  # read at a time, to bound the memory
 
 
 def read_pair(pair: Pair, options: ReadOptions = _DEFAULTS) -> Record:
-  """Reads both files of a pair.
+  """Reads both files of a pair of `layouts.find_pairs`.
 
   Of an image, the label is the mask, or is made of the corners of its vertebrae. The spacing is the
   one of the pair (cases.csv), else the one of a DICOM file.
@@ -24,23 +26,18 @@ def read_pair(pair: Pair, options: ReadOptions = _DEFAULTS) -> Record:
   of 3x3x3 voxels around the landmarks of a table. The landmarks are those of the table, or the
   centroids of the mask.
 
-  Args:
-    pair: of `layouts.find_pairs` or `checks.check_pairs`.
-    options: how to read it.
-
   Raises:
-    FileNotFoundError, ValueError: as `images.read_picture`, `masks.inspect_mask` and
+    FileNotFoundError, ValueError: as `images.read_picture`, `masks.read_mask` and
       `corner_tables.read_corners`, or as `volumes.read_volume`, `volumes.read_mask` and
       `landmarks.read_landmarks`; sizes that differ; no lamina or vertebral body.
   """
-  read = _read_volume if volumes.is_volume(pair.image) else _read_image
-  return read(pair, options)
+  return (_read_volume if volumes.is_volume(pair.image) else _read_image)(pair, options)
 
 
 def _read_volume(pair: Pair, options: ReadOptions) -> Record:
   volume = volumes.read_volume(pair.image, options.axes)
   mask, points, region = volume.label, volume.landmarks, volume.region
-  if landmarks.suffix_of(pair.mask):
+  if contents.suffix_of(pair.mask, landmarks.TABLES):
     mask, (points, region) = None, landmarks.read_landmarks(pair.mask, volume.geometry)
   elif pair.mask != pair.image:
     mask, points = volumes.read_mask(pair.mask, volume.geometry), None
@@ -72,21 +69,23 @@ def _read_image(pair: Pair, options: ReadOptions) -> Record:
                        *(f'{pair.mask.name}: {note}' for note in said)))
 
 
-def _read_label(
-    pair: Pair, options: ReadOptions, size: tuple[int, int]) -> tuple[np.ndarray, list[str]]:
+def _read_label(pair: Pair, options: ReadOptions, size: tuple[int, int]
+                ) -> tuple[np.ndarray, list[str]]:
   """The label of an image of `size`, uint8 [H,W], and notes."""
   if corner_tables.is_table(pair.mask):
     corners, notes = corner_tables.read_corners(pair.mask, size, pair.line)
     make_label = functools.partial(trimaps.label_corners, corners, size)
-  elif options.labels in trimaps.DRAWN:
-    mask, notes = masks.inspect_mask(pair.mask, options.palette)
-    _check_size(pair, size, mask)
-    make_label = functools.partial(trimaps.label_bodies, mask)
   else:
-    label, notes = masks.inspect_mask(
+    is_drawn = options.labels in trimaps.DRAWN
+    mask, notes = masks.read_mask(pair.mask, options.palette) if is_drawn else masks.read_mask(
         pair.mask, options.palette, options.label_map, options.num_classes)
-    _check_size(pair, size, label)
-    return label, list(notes)
+    if size != mask.shape:
+      sizes = ['{} x {}'.format(*shape) for shape in (mask.shape, size)]
+      raise ValueError(f'{pair.mask}: the mask is {sizes[0]} (height x width), but its image is '
+                       f'{sizes[1]}; save the mask at the size of its image.')
+    if not is_drawn:
+      return mask, list(notes)
+    make_label = functools.partial(trimaps.label_bodies, mask)
   try:
     label, more = make_label(options.labels, options.border, options.num_labels)
   except ValueError as error:
@@ -96,8 +95,58 @@ def _read_label(
   return label, [*notes, *more]
 
 
-def _check_size(pair: Pair, size: tuple[int, int], label: np.ndarray) -> None:
-  if size != label.shape:
-    sizes = ['{} x {}'.format(*shape) for shape in (label.shape, size)]
-    raise ValueError(f'{pair.mask}: the mask is {sizes[0]} (height x width), but its image is '
-                     f'{sizes[1]}; save the mask at the size of its image.')
+# ------------------------------------------------------------------------------------- checks
+
+
+def check_pairs(pairs: Sequence[Pair], options: ReadOptions,
+                progress: Callable[[], Any] = lambda: None) -> tuple[list[Pair], list[str]]:
+  """Decodes both files of every pair and collects every fault.
+
+  Args:
+    pairs: of `layouts.find_pairs`.
+    options: how to read them; num_classes is required.
+    progress: called once per pair.
+
+  Returns:
+    The sound pairs with size, is_float, counts, digest and notes (such as 'NAME.png: 12 pixels
+    (0.1%) snapped to the nearest color'); and the faults, one line each: path, what is wrong, what
+    was expected.
+  """
+  def check(pair: Pair) -> tuple[Pair | None, list[str]]:
+    found = _check_pair(pair, options)
+    progress()
+    return found
+
+  are_volumes = any(volumes.is_volume(pair.image) for pair in pairs)
+  workers = _MOST_VOLUMES if are_volumes else os.cpu_count()
+  with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+    checked = list(pool.map(check, pairs))
+  return ([pair for pair, _ in checked if pair is not None],
+          [fault for _, faults in checked for fault in faults])
+
+
+def _check_pair(pair: Pair, options: ReadOptions) -> tuple[Pair | None, list[str]]:
+  """The pair with its facts, or None and its faults."""
+  try:
+    record = read_pair(pair, options)
+  except (ValueError, FileNotFoundError) as error:
+    faults = [str(error)]
+    if not (volumes.is_volume(pair.image) or corner_tables.is_table(pair.mask)
+            or options.labels in trimaps.DRAWN):
+      try:  # a fault of the mask, which reading the pair does not reach if its image has one
+        masks.read_mask(pair.mask, options.palette, options.label_map, options.num_classes)
+      except (ValueError, FileNotFoundError) as second:
+        faults.append(str(second))
+    return None, list(dict.fromkeys(faults))
+  assert record.label is not None and options.num_classes is not None
+  counts = np.bincount(record.label.reshape(-1), minlength=options.num_classes).tolist()
+  return dataclasses.replace(
+      pair, size=record.label.shape, is_float=record.image.dtype == np.float32,
+      counts=tuple(counts), digest=records.digest(record), notes=record.notes), []
+
+
+def check_volume_settings(num_classes: int, channels: int, label_map: Sequence[int]) -> None:
+  """Raises ValueError unless the settings fit volumes: background and lamina, gray."""
+  if num_classes != 2 or channels != 1 or label_map:
+    raise ValueError('volumes have one channel and 2 labels (background, lamina): give 2 classes, '
+                     'channels=1 and no label_map.')

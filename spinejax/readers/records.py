@@ -1,15 +1,29 @@
-"""What readers return: a case in memory, a pair of files, and the options of reading."""
+"""What readers return: a picture, a case in memory, a pair of files, and the options of reading."""
 import dataclasses
 import hashlib
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from spinejax.readers import trimaps
 
 Palette = Sequence[Sequence[int]]  # RGB by label, or (value,) by label for gray masks
+
+
+class Picture(NamedTuple):
+  """An image file as gray levels.
+
+  Attributes:
+    pixels: uint8 or float32 [H,W,1] or [H,W,3], 0..255; of an X-ray bones are bright.
+    spacing: mm per pixel, vertical and horizontal, if a DICOM file gives it; else NaN.
+    notes: what was done to the pixels and where the spacing is from, in words.
+  """
+  pixels: np.ndarray
+  spacing: tuple[float, float] = (np.nan, np.nan)
+  notes: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,11 +54,10 @@ class Record:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-  """An image file and the file of its label. `checks.check_pairs` fills in the facts.
+  """An image file and the file of its label. `pairs.check_pairs` fills in the facts.
 
   Attributes:
-    name: of the case.
-    patient: of the case.
+    name, patient: of the case.
     image: file of the image or volume.
     mask: file of the mask, table of landmarks or corners, or the NPZ file of the volume itself.
     split: 'train', 'validation' or 'test'; '' where the folder has no splits.
@@ -53,8 +66,7 @@ class Pair:
     size: shape of the label.
     is_float: whether the image is read as float32, as images of more than 8 bits are.
     counts: pixels of each class.
-    digest: of the record, see `digest`.
-    notes: of the record.
+    digest, notes: of the record.
   """
   name: str
   patient: str
@@ -72,7 +84,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-  """How a pair of files becomes a record.
+  """How a pair of files becomes a record; ValueError for a value that no file can be read with.
 
   Attributes:
     channels: of images, 1 (gray) or 3 (color).
@@ -83,9 +95,6 @@ class ReadOptions:
     labels: what masks or corners of vertebrae become, see `trimaps.LABELS`; '' reads masks as they
       are and chooses by the number of labels for corners.
     border: width of the border of a trimap, as a fraction of the width of the image.
-
-  Raises:
-    ValueError: a value that no file can be read with.
   """
   channels: int = 1
   palette: Palette = ()
@@ -110,9 +119,8 @@ def digest(record: Record) -> str:
   """Hexadecimal digest of a record: changes with any pixel, landmark, name, patient or spacing."""
   code = hashlib.blake2b(digest_size=16)
   code.update(repr((record.name, record.patient, record.image.shape)).encode())
-  code.update(np.ascontiguousarray(record.image, np.float32).tobytes())
-  code.update(np.ascontiguousarray(record.label, np.uint8).tobytes())
-  for array, dtype in ((record.spacing, np.float32), (record.landmarks, np.float32),
+  for array, dtype in ((record.image, np.float32), (record.label, np.uint8),
+                       (record.spacing, np.float32), (record.landmarks, np.float32),
                        (record.region, np.int8)):
     code.update(np.ascontiguousarray(() if array is None else array, dtype).tobytes())
   return code.hexdigest()

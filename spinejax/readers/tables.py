@@ -31,8 +31,7 @@ def read_text(path: str | os.PathLike) -> str:
   """Reads UTF-8, UTF-16 with its mark, or else the Western code page of spreadsheets.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: a folder, an unreadable or empty file, a spreadsheet, no text.
+    FileNotFoundError, ValueError: as `contents.read_bytes`; a spreadsheet; no text.
   """
   data = contents.read_bytes(path)
   if data.startswith(_SPREADSHEETS):
@@ -59,12 +58,10 @@ def read_table(path: str | os.PathLike) -> Table:
   path = pathlib.Path(path)
   lines = read_text(path).splitlines(keepends=True)
   given = re.fullmatch(r'sep=(.)\s*', lines[0]) if lines else None
-  skipped = 1 if given else 0
-  text = ''.join(lines[skipped:])
   if given:
-    rows = _read_rows(path, text, given[1], skipped)
+    rows = _read_rows(path, ''.join(lines[1:]), given[1], 1)
   else:
-    candidates = [_read_rows(path, text, separator, 0) for separator in _SEPARATORS]
+    candidates = [_read_rows(path, ''.join(lines), separator, 0) for separator in _SEPARATORS]
     rows = max(candidates, key=lambda rows: len(rows[0][1]) if rows else 0)
     rows = rows if rows and len(rows[0][1]) > 1 else candidates[-1]
   if not rows:
@@ -74,8 +71,8 @@ def read_table(path: str | os.PathLike) -> Table:
                                for number, cells in rows])
 
 
-def _read_rows(
-    path: pathlib.Path, text: str, separator: str, skipped: int) -> list[tuple[int, list[str]]]:
+def _read_rows(path: pathlib.Path, text: str, separator: str, skipped: int
+               ) -> list[tuple[int, list[str]]]:
   """(line, cells) of the rows that are not empty; empty cells at the end are left out."""
   reader = csv.reader(io.StringIO(text, newline=''), delimiter=separator,
                       skipinitialspace=separator != '\t')

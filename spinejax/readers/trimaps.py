@@ -6,9 +6,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import ndimage
-from scipy import spatial
-from skimage import draw
+from scipy import ndimage, spatial
+from skimage import draw, measure
 
 BACKGROUND, CORE, BORDER = 0, 1, 2
 DRAWN = ('trimap', 'column', 'bodies', 'levels')  # labels made of vertebral bodies
@@ -33,24 +32,23 @@ def check_labels(labels: str, border: float) -> None:
 # ------------------------------------------------------------------------------------- shapes
 
 
+def _pixels_inside(polygon: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+  """Rows and columns of the pixels of a polygon, see `fill_polygons`."""
+  # scikit-image counts all edges as inside. The shift moves right and lower edges off centers.
+  x, y = (polygon - _EDGE_SHIFT).T
+  return draw.polygon(y, x, tuple(size))
+
+
 def fill_polygons(polygons: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray:
-  """The union of polygons, each filled by the even-odd rule.
+  """The union of polygons [m,2], each filled by the even-odd rule, bool [H,W].
 
   A pixel belongs to a polygon if its center does. Centers on a left or upper edge belong to it,
-  those on a right or lower edge do not, so polygons that share an edge share no pixel.
-
-  Args:
-    polygons: [m,2] points each; may reach over the image.
-    size: (H, W).
-
-  Returns:
-    bool [H,W].
+  those on a right or lower edge do not, so polygons that share an edge share no pixel. Polygons may
+  reach over the image of `size` (H, W).
   """
   filled = np.zeros(tuple(size), bool)
   for polygon in polygons:
-    # scikit-image counts all edges as inside. The shift moves right and lower edges off centers.
-    x, y = (polygon - _EDGE_SHIFT).T
-    filled[draw.polygon(y, x, filled.shape)] = True
+    filled[_pixels_inside(polygon, size)] = True
   return filled
 
 
@@ -58,78 +56,56 @@ def make_trimap(spine: np.ndarray, width: float) -> np.ndarray:
   """The trimap of a mask: a border of `width` pixels along its outline, half of it on either side.
 
   A pixel whose center lies less than width / 2 from the outline (which runs between pixels) is
-  border. The edges of the image are no outline.
-
-  Args:
-    spine: bool [H,W]; may be empty.
-    width: pixels.
-
-  Returns:
-    uint8 [H,W]: 0 background, 1 core, 2 border.
+  border. The edges of the image are no outline. The mask is bool [H,W] and may be empty. Returns
+  uint8 [H,W]: 0 background, 1 core, 2 border.
   """
   label = np.zeros(spine.shape, np.uint8)
-  if not spine.any():
-    return label
   margin = math.ceil(width) + 1
-  box = tuple(slice(max(int(line[0]) - margin, 0), int(line[-1]) + margin + 1)
-              for line in (np.flatnonzero(spine.any(axis)) for axis in (1, 0)))
-  inside = spine[box]
-  reach = width / 2 + 0.5  # from center to center
-  border = np.zeros(inside.shape, bool)
-  if not inside.all():
-    border = ((ndimage.distance_transform_edt(~inside) < reach)
-              & (ndimage.distance_transform_edt(inside) < reach))
-  label[box] = np.where(border, BORDER, np.where(inside, CORE, BACKGROUND))
+  for sides in ndimage.find_objects(spine.view(np.uint8)):  # one box, or none
+    box = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in sides)
+    inside = spine[box]
+    reach = width / 2 + 0.5  # from center to center
+    border = np.zeros(inside.shape, bool)
+    if not inside.all():
+      border = ((ndimage.distance_transform_edt(~inside) < reach)
+                & (ndimage.distance_transform_edt(inside) < reach))
+    label[box] = np.where(border, BORDER, np.where(inside, CORE, BACKGROUND))
   return label
 
 
 def column_polygons(corners: np.ndarray) -> list[np.ndarray]:
   """Quadrilaterals of the bodies, then of the discs between them; together the spine column.
 
-  Args:
-    corners: [n,4,2], top left, top right, bottom left, bottom right of bodies from top to bottom.
+  The corners [n,4,2] are top left, top right, bottom left, bottom right of bodies from top to
+  bottom.
   """
   discs = np.concatenate([corners[:-1, 2:], corners[1:, :2]], 1)
   return [quad[[0, 1, 3, 2]] for quad in (*corners, *discs)]
 
 
 def find_bodies(mask: np.ndarray) -> list[np.ndarray]:
-  """Pixels of every vertebral body, int [m,2] (x, y), from top to bottom.
+  """Pixels of every vertebral body, int [m,2] (row, column), from top to bottom.
 
   In a mask of one value, each connected component (over edges and corners) is a body; in a mask of
-  several values, each value is one. Pieces below a tenth of the median area are left out.
-
-  Args:
-    mask: integers [H,W], 0 = background.
+  several values, each value is one. Pieces below a tenth of the median area are left out. The mask
+  holds integers [H,W], 0 = background.
   """
-  values = np.flatnonzero(np.bincount(mask.reshape(-1)))
-  if len(values[values > 0]) == 1:
-    mask, count = ndimage.label(mask > 0, np.ones((3, 3)))
-    values = np.arange(count + 1)
-  boxes = ndimage.find_objects(mask)
-  bodies = []
-  for value in values[values > 0]:
-    rows, columns = boxes[value - 1]
-    y, x = np.nonzero(mask[rows, columns] == value)
-    bodies.append(np.stack([x + columns.start, y + rows.start], -1))
+  if len(np.unique(mask[mask > 0])) == 1:
+    mask = measure.label(mask > 0, connectivity=2)
+  bodies = [region.coords for region in measure.regionprops(mask)]
   least = _SPECK * np.median([len(body) for body in bodies]) if bodies else 0
   return sorted((body for body in bodies if len(body) >= least),
-                key=lambda body: body[:, 1].mean())
+                key=lambda body: body[:, 0].mean())
 
 
 def join_bodies(bodies: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray:
   """The spine column: bodies and, between neighbors, the convex hull of their facing halves.
 
-  Args:
-    bodies: of `find_bodies`.
-    size: (H, W).
-
-  Returns:
-    bool [H,W].
+  The bodies are those of `find_bodies` in an image of `size` (H, W). Returns bool [H,W].
   """
   column = np.zeros(tuple(size), bool)
   for body in bodies:
-    column[body[:, 1], body[:, 0]] = True
+    column[tuple(body.T)] = True
   if len(bodies) < 2:
     return column
   reach = 0.5 * math.sqrt(np.median([len(body) for body in bodies]))
@@ -141,17 +117,16 @@ def join_bodies(bodies: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray
     facing = [points[along >= along.max() - reach] for points, along in
               ((upper, upper @ ahead), (lower, -(lower @ ahead)))]
     points = (np.concatenate(facing)[:, None] + pixel_corners).reshape(-1, 2)
-    hulls.append(points[spatial.ConvexHull(points).vertices])
+    hulls.append(points[spatial.ConvexHull(points).vertices, ::-1])
   return column | fill_polygons(hulls, size)
 
 
 # ------------------------------------------------------------------------------------- labels
 
 
-def label_corners(
-    corners: np.ndarray, size: Sequence[int], labels: str = 'trimap',
-    border: float = BORDER_WIDTH, num_labels: int | None = None,
-) -> tuple[np.ndarray, tuple[str, ...]]:
+def label_corners(corners: np.ndarray, size: Sequence[int], labels: str = 'trimap',
+                  border: float = BORDER_WIDTH, num_labels: int | None = None
+                  ) -> tuple[np.ndarray, tuple[str, ...]]:
   """Labels an image from the corners of its vertebral bodies.
 
   Args:
@@ -169,29 +144,30 @@ def label_corners(
   Raises:
     ValueError: labels that do not fit.
   """
-  labels = labels or _default_labels(num_labels)
+  if not labels:
+    kinds = {2: 'column', 3: 'trimap', 18: 'levels'}
+    if num_labels not in kinds:
+      raise ValueError('corners of vertebrae become 2 labels (background, spine), 3 (background, '
+                       f'spine, border) or 18 (background, T1 to L5), not {num_labels}; set '
+                       'data.labels and the classes.')
+    labels = kinds[num_labels]
   if labels == 'mask':
     raise ValueError("labels 'mask' reads masks as they are; corners of vertebrae need 'trimap', "
                      "'column', 'bodies' or 'levels'.")
-  if labels == 'levels':
-    _check_count(labels, num_labels, len(corners))
-    label = np.zeros(tuple(size), np.uint8)
-    for level, quad in enumerate(column_polygons(corners)[:len(corners)], 1):
-      label[fill_polygons([quad], size)] = level
-    return label, ()
   quads = column_polygons(corners)
-  spine = fill_polygons(quads[:len(corners)] if labels == 'bodies' else quads, size)
-  return _label_spine(spine, labels, border, num_labels)
+  bodies = quads[:len(corners)]
+  if labels == 'levels':
+    return _number([_pixels_inside(body, size) for body in bodies], size, num_labels), ()
+  return _label_spine(fill_polygons(bodies if labels == 'bodies' else quads, size), labels, border,
+                      num_labels)
 
 
 def label_bodies(mask: np.ndarray, labels: str = 'trimap', border: float = BORDER_WIDTH,
                  num_labels: int | None = None) -> tuple[np.ndarray, tuple[str, ...]]:
   """Labels an image from a mask of its vertebral bodies, as `label_corners` does.
 
-  Args:
-    mask: integers [H,W]: binary, or a number for every vertebra, see `find_bodies`.
-    labels: 'trimap', 'column', 'bodies' or 'levels' (bodies numbered from the top).
-    border, num_labels: as `label_corners`.
+  The mask holds integers [H,W]: binary, or a number for every vertebra, see `find_bodies`. Its
+  levels are numbered from the top.
 
   Raises:
     ValueError: a mask without a body; labels that do not fit.
@@ -201,24 +177,20 @@ def label_bodies(mask: np.ndarray, labels: str = 'trimap', border: float = BORDE
     raise ValueError('the mask holds no vertebral body; mark one, or leave the image out.')
   note = f'{len(bodies)} vertebral bodies' if len(bodies) > 1 else '1 vertebral body'
   if labels == 'levels':
-    _check_count(labels, num_labels, len(bodies))
-    label = np.zeros(mask.shape, np.uint8)
-    for level, body in enumerate(bodies, 1):
-      label[body[:, 1], body[:, 0]] = level
-    return label, (note,)
+    return _number([tuple(body.T) for body in bodies], mask.shape, num_labels), (note,)
   spine = mask > 0 if labels == 'bodies' else join_bodies(bodies, mask.shape)
   label, notes = _label_spine(spine, labels, border, num_labels)
   return label, (note, *notes)
 
 
-def _default_labels(num_labels: int | None) -> str:
-  """The labels of corners that fit a number of labels."""
-  kinds = {2: 'column', 3: 'trimap', 18: 'levels'}
-  if num_labels not in kinds:
-    raise ValueError('corners of vertebrae become 2 labels (background, spine), 3 (background, '
-                     f'spine, border) or 18 (background, T1 to L5), not {num_labels}; set '
-                     'data.labels and the classes.')
-  return kinds[num_labels]
+def _number(bodies: Sequence[tuple[np.ndarray, ...]], size: Sequence[int], num_labels: int | None
+            ) -> np.ndarray:
+  """The label of each body is its place in the sequence, from 1."""
+  _check_count('levels', num_labels, len(bodies))
+  label = np.zeros(tuple(size), np.uint8)
+  for level, pixels in enumerate(bodies, 1):
+    label[pixels] = level
+  return label
 
 
 def _check_count(labels: str, num_labels: int | None, highest: int) -> None:
@@ -229,20 +201,15 @@ def _check_count(labels: str, num_labels: int | None, highest: int) -> None:
 
 def _label_spine(spine: np.ndarray, labels: str, border: float, num_labels: int | None
                  ) -> tuple[np.ndarray, tuple[str, ...]]:
+  _check_count(labels, num_labels, BORDER if labels == 'trimap' else 1)
   if labels != 'trimap':
-    _check_count(labels, num_labels, 1)
     return spine.astype(np.uint8), ()
-  _check_count(labels, num_labels, BORDER)
   width = max(_LEAST_BORDER, border * spine.shape[1])
   return make_trimap(spine, width), (f'border {width:.3g} pixels wide',)
 
 
 def doubts(label: np.ndarray) -> list[str]:
-  """What is unusual about a trimap, in words: a missing label, a spine as wide as the image.
-
-  Args:
-    label: uint8 [H,W]: 0 background, 1 core, 2 border.
-  """
+  """What is unusual about a trimap, in words: a missing label, a spine as wide as the image."""
   names = 'background', 'core', 'border'
   missing = [name for value, name in enumerate(names) if not (label == value).any()]
   found = [f'no pixel is {" or ".join(missing)}'] if missing else []

@@ -9,17 +9,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spinejax.readers import contents
-from spinejax.readers import orientation
+from spinejax.readers import contents, formats, orientation
 from spinejax.readers.contents import Refusal
-from spinejax.readers.formats import metaimage
-from spinejax.readers.formats import nifti
-from spinejax.readers.formats import npz
-from spinejax.readers.formats import nrrd_file
-from spinejax.readers.formats.stored import Stored
+from spinejax.readers.formats import Stored
 from spinejax.readers.orientation import Geometry
 
 KINDS = {'.nii.gz': 'NIfTI', '.nii': 'NIfTI', '.nrrd': 'NRRD', '.mha': 'MetaImage', '.npz': 'NPZ'}
+
+_WRITERS = {'NIfTI': formats.write_nifti, 'NRRD': formats.write_nrrd,
+            'MetaImage': formats.write_metaimage, 'NPZ': formats.write_npz}
 
 
 class Volume(NamedTuple):
@@ -41,29 +39,23 @@ class Volume(NamedTuple):
   region: np.ndarray | None = None
 
 
-def suffix_of(path: str | os.PathLike) -> str:
-  """The one of `KINDS` that a file name ends with, in lower case; '' if none."""
-  name = pathlib.Path(path).name.lower()
-  return next((suffix for suffix in KINDS if name.endswith(suffix)), '')
-
-
 def is_volume(path: str | os.PathLike) -> bool:
   """Whether the file is a volume by its suffix. Any other file may be an image."""
-  return bool(suffix_of(path))
+  return bool(contents.suffix_of(path, KINDS))
 
 
 def _read(path: str | os.PathLike, key: str) -> Stored:
   """A file as stored; of an NPZ file, the array `key`."""
-  kind = KINDS.get(suffix_of(path))
+  kind = KINDS.get(contents.suffix_of(path, KINDS))
   if not kind and pathlib.Path(path).exists():
     raise ValueError(f'{path}: a volume is a file {", ".join(KINDS)}; this is none of them.')
   content = contents.read_bytes(path)
   try:
     if kind == 'NPZ':
-      return npz.read(content, key)
+      return formats.read_npz(content, key)
     if kind == 'MetaImage':
-      return metaimage.read(path, content)
-    return (nifti if kind == 'NIfTI' else nrrd_file).read(content)
+      return formats.read_metaimage(path, content)
+    return (formats.read_nifti if kind == 'NIfTI' else formats.read_nrrd)(content)
   except Refusal as refusal:
     raise ValueError(f'{path}: {refusal}') from None
   except MemoryError:
@@ -74,8 +66,8 @@ def _read(path: str | os.PathLike, key: str) -> Stored:
                      'says.') from None
 
 
-def _geometry(
-    stored: Stored, direction: np.ndarray, axes: np.ndarray = orientation.AXES) -> Geometry:
+def _geometry(stored: Stored, direction: np.ndarray, axes: np.ndarray = orientation.AXES
+              ) -> Geometry:
   """The geometry of a file whose axes, with columns `direction`, are turned to the rows `axes`."""
   order, flips = orientation.orient(direction, axes)
   return Geometry(
@@ -98,16 +90,12 @@ def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
 
   Args:
     path: .nii, .nii.gz, .nrrd, .mha (needs SimpleITK) or .npz.
-    axes: where the axes (i, j, k) of the file point, three of the letters L/R, P/A and S/I such as
-      'RAS', for files whose direction is not that of the patient, such as a reconstruction in the
-      coordinates of a tracker. It turns the array and leaves the geometry alone. '': as the file
-      says.
+    axes: where the axes (i, j, k) of the file point, such as 'RAS', if its direction is not that of
+      the patient, as of a reconstruction in the coordinates of a tracker. It turns the array and
+      leaves the geometry alone. '': as the file says.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: another format; a truncated, corrupt or empty file; 2 or 4 axes, color, vectors,
-      complex values; a tracked sweep; a spacing that is not positive; a voxel that is not finite; a
-      constant volume; arrays of an NPZ file that do not fit; SimpleITK is missing.
+    FileNotFoundError, ValueError: there is no such file, or it is not one finite gray volume.
   """
   stored = _read(path, 'image')
   _check_not_thin(path, stored.array.shape)
@@ -120,7 +108,7 @@ def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
                      'volume.')
   if array.min() == array.max():
     raise ValueError(f'{path}: every voxel is {array.flat[0]:g}; a constant volume shows nothing.')
-  return Volume(array, orientation.spacing_of(geometry), geometry,
+  return Volume(array, orientation.spacing_of(geometry).astype(np.float32), geometry,
                 *_extras(path, stored.extra, geometry))
 
 
@@ -167,12 +155,8 @@ def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
   A mask with another order or direction of axes is turned if both files then describe the same
   places (within a tenth of a voxel). If either file has no spacing, the shapes alone must agree.
 
-  Args:
-    path: as `read_volume`; an NPZ file holds label, and optionally spacing, origin and direction.
-    geometry: of the image.
-
-  Returns:
-    uint8 [D,H,W], values as stored; all 0 is allowed.
+  An NPZ file holds label, and optionally spacing, origin and direction. Returns uint8 [D,H,W],
+  values as stored; all 0 is allowed.
 
   Raises:
     FileNotFoundError, ValueError: as `read_volume`; another shape or other places than the image;
@@ -216,7 +200,8 @@ def read_labels(path: str | os.PathLike, axes: str = ''
     image = np.ascontiguousarray(image[::-1] if upward else image)
     return image, stored.spacing[[1, 0]].astype(np.float32), None
   geometry = _geometry(stored, direction)
-  label, spacing = orientation.to_array(label, geometry), orientation.spacing_of(geometry)
+  label = orientation.to_array(label, geometry)
+  spacing = orientation.spacing_of(geometry).astype(np.float32)
   if 1 not in label.shape:
     return label, spacing, geometry
   thin = label.shape.index(1)
@@ -231,10 +216,7 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
   Origin, spacing and direction are written as they were read (NIfTI keeps 32 bits of them). An
   unknown spacing is NaN in an NPZ file, else 1 mm.
 
-  Args:
-    path: suffix as `read_volume`; overwritten if it exists.
-    mask: [D,H,W] in our axes, boolean or whole numbers 0..65535.
-    geometry: of the image.
+  The mask [D,H,W] is in our axes, boolean or of whole numbers 0..65535.
 
   Raises:
     ValueError: another suffix; a mask of another shape or of other values; a file that cannot be
@@ -250,12 +232,10 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
     raise ValueError(f'a mask holds whole numbers from 0 to 65535, not {mask.dtype} from '
                      f'{mask.min():g} to {mask.max():g}.')
   array = orientation.to_file(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), geometry)
-  kind, spacing = KINDS[suffix_of(path)], geometry.spacing
-  spacing = spacing if kind == 'NPZ' else np.nan_to_num(spacing, nan=1.0)
-  volume = Stored(array, spacing, geometry.origin, geometry.direction)
+  kind = KINDS[contents.suffix_of(path, KINDS)]
+  spacing = geometry.spacing if kind == 'NPZ' else np.nan_to_num(geometry.spacing, nan=1.0)
   try:
-    {'NPZ': npz, 'NIfTI': nifti, 'NRRD': nrrd_file, 'MetaImage': metaimage}[kind].write(
-        path, volume)
+    _WRITERS[kind](path, Stored(array, spacing, geometry.origin, geometry.direction))
   except Refusal as refusal:
     raise ValueError(f'{path}: {refusal}') from None
   except (OSError, RuntimeError):

@@ -15,7 +15,6 @@ from rich.console import Console
 
 from spinejax.data import build
 from spinejax.data import datasets
-from spinejax.readers import checks
 from spinejax.readers import images
 from spinejax.readers import masks
 from spinejax.readers import pairs as pairs_lib
@@ -116,7 +115,7 @@ def test_nothing_is_written_unless_all_is_well(tmp_path):
 
 def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
   folders.write_folder(tmp_path / 'in', 4)
-  check, read = checks.check_pairs, pairs_lib.read_pair
+  check, read = pairs_lib.check_pairs, pairs_lib.read_pair
 
   def changed_on_disk(pair, *args, **kwargs):
     record = read(pair, *args, **kwargs)
@@ -136,7 +135,7 @@ def test_a_failure_while_writing_leaves_nothing(tmp_path, monkeypatch):
       monkeypatch.setattr(pairs_lib, 'read_pair', reader)
       return checked
 
-    monkeypatch.setattr(checks, 'check_pairs', check_then_fail)
+    monkeypatch.setattr(pairs_lib, 'check_pairs', check_then_fail)
     with pytest.raises(OSError, match=words):
       built(tmp_path, num_validation=0, num_test=0)
   assert os.listdir(tmp_path) == ['in']
@@ -270,5 +269,5 @@ def test_real_spine_in_the_published_layout(tmp_path, shared):
   classes = ('background', 'rib', 'thoracic process', 'lump')
   dataset = built(tmp_path, classes, num_validation=0)
   record, = dataset['train']
-  np.testing.assert_array_equal(record.image, images.read_image(source / 'image.png'))
-  np.testing.assert_array_equal(record.label, masks.read_mask(source / 'label.png'))
+  np.testing.assert_array_equal(record.image, images.read_picture(source / 'image.png').pixels)
+  np.testing.assert_array_equal(record.label, masks.read_mask(source / 'label.png')[0])

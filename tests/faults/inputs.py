@@ -222,12 +222,12 @@ def _write_pairs(folder):
 
 
 def _read_pairs(folder):
-  from spinejax.readers import checks, layouts
+  from spinejax.readers import layouts, pairs as pairs_lib
   from spinejax.readers.records import ReadOptions
 
   def read(path):
     pairs, faults = layouts.find_pairs(path)
-    for fault in (*faults, *checks.check_pairs(pairs, ReadOptions(num_classes=3))[1]):
+    for fault in (*faults, *pairs_lib.check_pairs(pairs, ReadOptions(num_classes=3))[1]):
       check_refusal(ValueError(fault))
 
   each(read)(folder)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spinejax.readers import checks
 from spinejax.readers import images
 from spinejax.readers import layouts
 from spinejax.readers import masks
@@ -27,9 +26,17 @@ def save(path, array, **options):
   return path
 
 
+def read_image(path, channels=1):
+  return images.read_picture(path, channels).pixels
+
+
+def read_mask(*args, **options):
+  return masks.read_mask(*args, **options)[0]
+
+
 def faults_of(directory, num_classes=4, **options):
   pairs, faults = layouts.find_pairs(directory)
-  sound, more = checks.check_pairs(pairs, ReadOptions(num_classes=num_classes, **options))
+  sound, more = pairs_lib.check_pairs(pairs, ReadOptions(num_classes=num_classes, **options))
   return sound, faults + more
 
 
@@ -39,7 +46,7 @@ def faults_of(directory, num_classes=4, **options):
 @pytest.mark.parametrize('suffix', ['.png', '.tif', '.tiff', '.jpg'])
 def test_reads_gray_of_every_format(tmp_path, suffix):
   gray = np.tile(np.arange(0, 64, 2, dtype=np.uint8), (16, 1))
-  image = images.read_image(save(tmp_path / f'a{suffix}', gray, quality=100))
+  image = read_image(save(tmp_path / f'a{suffix}', gray, quality=100))
   assert image.shape == (16, 32, 1) and image.dtype == np.uint8
   np.testing.assert_allclose(image[..., 0].astype(int), gray, atol=2 if suffix == '.jpg' else 0)
 
@@ -47,10 +54,10 @@ def test_reads_gray_of_every_format(tmp_path, suffix):
 @pytest.mark.parametrize('suffix', ['.png', '.tif'])
 def test_sixteen_bits_become_floats_of_the_same_scale(tmp_path, suffix):
   path = save(tmp_path / f'a{suffix}', np.array([[0, 257, 65535, 1]], np.uint16))
-  image = images.read_image(path)
+  image = read_image(path)
   assert image.dtype == np.float32
   np.testing.assert_array_equal(image[0, :, 0], np.float32([0, 1, 255, 1 / 257]))
-  assert images.read_image(path, 3).shape == (1, 4, 3)
+  assert read_image(path, 3).shape == (1, 4, 3)
 
 
 def test_big_endian_tiff(tmp_path, rng):
@@ -63,15 +70,15 @@ def test_big_endian_tiff(tmp_path, rng):
       + value.to_bytes(4, 'big') for tag, kind, value in entries) + bytes(4)
   (tmp_path / 'a.tif').write_bytes(header + directory + values.tobytes())
   np.testing.assert_array_equal(
-      images.read_image(tmp_path / 'a.tif')[..., 0], values.astype(np.float32) / np.float32(257))
+      read_image(tmp_path / 'a.tif')[..., 0], values.astype(np.float32) / np.float32(257))
 
 
 def test_color_to_gray_is_the_luminance_pillow_computes(tmp_path, rng):
   color = rng.integers(0, 256, (9, 7, 3)).astype(np.uint8)
   path = save(tmp_path / 'a.png', color)
-  np.testing.assert_array_equal(images.read_image(path, 3), color)
+  np.testing.assert_array_equal(read_image(path, 3), color)
   expected = np.asarray(Image.fromarray(color).convert('L'))
-  np.testing.assert_array_equal(images.read_image(path, 1)[..., 0], expected)
+  np.testing.assert_array_equal(read_image(path, 1)[..., 0], expected)
   np.testing.assert_allclose(
       images.set_channels(color.astype(np.float32), 1)[..., 0], expected, atol=0.51)
 
@@ -79,13 +86,13 @@ def test_color_to_gray_is_the_luminance_pillow_computes(tmp_path, rng):
 def test_transparency_and_palettes_of_images(tmp_path):
   rgba = np.array([[[10, 10, 10, 0], [20, 20, 20, 255]]], np.uint8)
   path = save(tmp_path / 'a.png', rgba)
-  np.testing.assert_array_equal(images.read_image(path)[..., 0], [[10, 20]])
+  np.testing.assert_array_equal(read_image(path)[..., 0], [[10, 20]])
   image = Image.fromarray(np.array([[0, 1]], np.uint8))
   image.putpalette([5, 5, 5, 200, 200, 200])
   image.save(tmp_path / 'p.png')
-  np.testing.assert_array_equal(images.read_image(tmp_path / 'p.png')[..., 0], [[5, 200]])
+  np.testing.assert_array_equal(read_image(tmp_path / 'p.png')[..., 0], [[5, 200]])
   Image.fromarray(np.array([[0, 255]], np.uint8)).convert('1').save(tmp_path / 'b.png')
-  np.testing.assert_array_equal(images.read_image(tmp_path / 'b.png')[..., 0], [[0, 255]])
+  np.testing.assert_array_equal(read_image(tmp_path / 'b.png')[..., 0], [[0, 255]])
 
 
 def test_orientation_tag_turns_neither_image_nor_mask(tmp_path):
@@ -94,21 +101,21 @@ def test_orientation_tag_turns_neither_image_nor_mask(tmp_path):
   exif[0x0112] = 6  # rotate by 90 degrees to display
   path = save(tmp_path / 'a.png', array, exif=exif)
   assert Image.open(path).getexif()[0x0112] == 6
-  np.testing.assert_array_equal(images.read_image(path)[..., 0], array)
-  np.testing.assert_array_equal(masks.read_mask(path), array)
+  np.testing.assert_array_equal(read_image(path)[..., 0], array)
+  np.testing.assert_array_equal(read_mask(path), array)
 
 
 def test_the_content_decides_the_format(tmp_path, rng):
   array = rng.integers(0, 256, (8, 8)).astype(np.uint8)
   save(tmp_path / 'a.jpg', array, format='PNG')
-  np.testing.assert_array_equal(images.read_image(tmp_path / 'a.jpg')[..., 0], array)
+  np.testing.assert_array_equal(read_image(tmp_path / 'a.jpg')[..., 0], array)
 
 
 @pytest.mark.parametrize('channels', [0, 2, 4])
 def test_channels_are_one_or_three(tmp_path, channels):
   path = save(tmp_path / 'a.png', np.zeros((2, 2), np.uint8))
   with pytest.raises(ValueError, match=f'1 .gray. or 3 .color., not {channels}'):
-    images.read_image(path, channels)
+    read_image(path, channels)
 
 
 def test_unreadable_files(tmp_path, rng, monkeypatch):
@@ -116,7 +123,7 @@ def test_unreadable_files(tmp_path, rng, monkeypatch):
     if content is not None:
       (tmp_path / name).write_bytes(content)
     with pytest.raises((ValueError, FileNotFoundError)) as error:
-      images.read_image(tmp_path / name)
+      read_image(tmp_path / name)
     assert str(error.value).startswith(str(tmp_path / name)) and str(error.value).endswith('.')
     return str(error.value)
 
@@ -152,7 +159,7 @@ LABEL = np.array([[0, 1, 2], [3, 2, 0]], np.uint8)
 def test_masks_of_every_coding(tmp_path, coding):
   folders.save_mask(tmp_path / 'a.png', LABEL, coding)
   palette = folders.PALETTE[:4] if coding == 'color' else ()
-  label = masks.read_mask(tmp_path / 'a.png', palette, num_classes=4)
+  label = read_mask(tmp_path / 'a.png', palette, num_classes=4)
   assert label.dtype == np.uint8
   np.testing.assert_array_equal(label, LABEL)
 
@@ -161,7 +168,7 @@ def test_with_a_palette_colors_decide_in_palette_images_too(tmp_path):
   image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
   image.putpalette([level for n in (2, 0, 1) for level in folders.PALETTE[n]])  # shuffled indices
   image.save(tmp_path / 'a.png')
-  label = masks.read_mask(tmp_path / 'a.png', folders.PALETTE[:3], num_classes=3)
+  label = read_mask(tmp_path / 'a.png', folders.PALETTE[:3], num_classes=3)
   np.testing.assert_array_equal(label, [[2, 0, 1]])
 
 
@@ -176,39 +183,39 @@ def test_gray_masks_of_every_mode(tmp_path, mode):
     image = Image.fromarray(values).convert(mode)
   assert image.mode == mode
   image.save(tmp_path / 'a.png')
-  np.testing.assert_array_equal(masks.read_mask(tmp_path / 'a.png', num_classes=3), values)
+  np.testing.assert_array_equal(read_mask(tmp_path / 'a.png', num_classes=3), values)
 
 
 def test_zero_and_255_are_two_classes_only(tmp_path):
   path = save(tmp_path / 'a.png', np.array([[0, 255]], np.uint8))
   for num_classes in (2, None):
-    np.testing.assert_array_equal(masks.read_mask(path, num_classes=num_classes), [[0, 1]])
+    np.testing.assert_array_equal(read_mask(path, num_classes=num_classes), [[0, 1]])
   for options in (dict(num_classes=4), dict(num_classes=2, label_map=(0, 1, 1, 1))):
     with pytest.raises(ValueError, match='values 255, but the labels are 0 to 3'):
-      masks.read_mask(path, **options)
+      read_mask(path, **options)
   path = save(tmp_path / 'b.png', np.array([[0, 1, 255]], np.uint8))
   with pytest.raises(ValueError, match='values 255, but the labels are 0 to 1'):
-    masks.read_mask(path, num_classes=2)
+    read_mask(path, num_classes=2)
   full = save(tmp_path / 'c.png', np.full((2, 2), 255, np.uint8))
-  np.testing.assert_array_equal(masks.read_mask(full, num_classes=2), 1)
+  np.testing.assert_array_equal(read_mask(full, num_classes=2), 1)
   blank = save(tmp_path / 'd.png', np.zeros((2, 2), np.uint8))
-  np.testing.assert_array_equal(masks.read_mask(blank, num_classes=2), 0)
+  np.testing.assert_array_equal(read_mask(blank, num_classes=2), 0)
 
 
 def test_label_map(tmp_path):
   path = save(tmp_path / 'a.png', LABEL)
-  np.testing.assert_array_equal(masks.read_mask(path, label_map=(0, 1, 1, 1), num_classes=2),
+  np.testing.assert_array_equal(read_mask(path, label_map=(0, 1, 1, 1), num_classes=2),
                                 LABEL > 0)
   colors = tmp_path / 'c.png'
   folders.save_mask(colors, LABEL, 'color')
-  label = masks.read_mask(colors, folders.PALETTE[:4], (0, 2, 1, 0), num_classes=3)
+  label = read_mask(colors, folders.PALETTE[:4], (0, 2, 1, 0), num_classes=3)
   np.testing.assert_array_equal(label, np.array([0, 2, 1, 0])[LABEL])
 
 
 def test_faulty_masks(tmp_path):
   def sentence(array, palette=(), **options):
     with pytest.raises(ValueError) as error:
-      masks.read_mask(save(tmp_path / 'a.png', array, **options), palette, num_classes=3)
+      read_mask(save(tmp_path / 'a.png', array, **options), palette, num_classes=3)
     return str(error.value)
 
   assert 'values 3, 7, 9, 10, 11 and 1 more, but the labels are 0 to 2' in sentence(
@@ -221,11 +228,11 @@ def test_faulty_masks(tmp_path):
   assert 'transparent' in sentence(np.array([[[0, 0, 0, 255], [1, 1, 1, 0]]], np.uint8))
   Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / 'f.tif')
   with pytest.raises(ValueError, match='not pixels of kind F'):
-    masks.read_mask(tmp_path / 'f.tif')
+    read_mask(tmp_path / 'f.tif')
   blocks = np.kron(np.eye(4, dtype=np.uint8), np.full((3, 3), 255, np.uint8))
   save(tmp_path / 'm.jpg', blocks)
   with pytest.raises(ValueError, match='save masks as PNG'):
-    masks.read_mask(tmp_path / 'm.jpg', num_classes=2)
+    read_mask(tmp_path / 'm.jpg', num_classes=2)
 
 
 def test_palettes_as_text():
@@ -409,9 +416,9 @@ def test_digest_follows_every_part_of_a_record(tmp_path):
 
 
 def test_real_images(shared):
-  image = images.read_image(shared / 'data/vpi_sa2net_demo/image.png')
-  label = masks.read_mask(shared / 'data/vpi_sa2net_demo/label.png', num_classes=4)
+  image = read_image(shared / 'data/vpi_sa2net_demo/image.png')
+  label = read_mask(shared / 'data/vpi_sa2net_demo/label.png', num_classes=4)
   assert image.shape == (2574, 640, 1) and label.shape == (2574, 640)
   assert np.unique(label).tolist() == [0, 1, 2, 3]
-  mask = masks.read_mask(shared / 'data/usgra_ultrasound/train/masks/0000.png', num_classes=3)
+  mask = read_mask(shared / 'data/usgra_ultrasound/train/masks/0000.png', num_classes=3)
   assert np.unique(mask).tolist() == [0, 1, 2]

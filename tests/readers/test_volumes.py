@@ -435,5 +435,5 @@ def test_the_real_volume_and_a_mask_of_it(tmp_path, shared, axes):
 
 
 def test_suffixes():
-  assert volumes.suffix_of('a/b.v.NII.GZ') == '.nii.gz' and volumes.suffix_of('b.nii') == '.nii'
-  assert volumes.suffix_of(pathlib.Path('b.png')) == '' == volumes.suffix_of('nii.gz.txt')
+  assert volumes.is_volume('a/b.v.NII.GZ') and volumes.is_volume('b.nii')
+  assert not volumes.is_volume(pathlib.Path('b.png')) and not volumes.is_volume('nii.gz.txt')

@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from spinejax.data import build
-from spinejax.readers import checks
 from spinejax.readers import images
 from spinejax.readers import layouts
 from spinejax.readers import masks
@@ -45,8 +44,12 @@ def write_dicom(path, pixels, bits=None, signed=False, photometric='MONOCHROME2'
   return path
 
 
+def read_image(path, channels=1):
+  return images.read_picture(path, channels).pixels
+
+
 def levels(path, channels=1):
-  return images.read_image(path, channels)[..., 0]
+  return read_image(path, channels)[..., 0]
 
 
 def sentence(path, content=None):
@@ -65,13 +68,13 @@ def sentence(path, content=None):
 
 def test_eight_bits_stay_as_they_are(tmp_path):
   pixels = np.array([[0, 1, 200], [255, 7, 9]], np.uint8)
-  image = images.read_image(write_dicom(tmp_path / 'a.dcm', pixels))
+  image = read_image(write_dicom(tmp_path / 'a.dcm', pixels))
   assert image.shape == (2, 3, 1) and image.dtype == np.uint8
   np.testing.assert_array_equal(image[..., 0], pixels)
-  inverted = images.read_image(write_dicom(tmp_path / 'b.dcm', pixels, photometric='MONOCHROME1'))
+  inverted = read_image(write_dicom(tmp_path / 'b.dcm', pixels, photometric='MONOCHROME1'))
   assert inverted.dtype == np.uint8
   np.testing.assert_array_equal(inverted[..., 0], 255 - pixels)
-  assert images.read_image(tmp_path / 'a.dcm', 3).shape == (2, 3, 3)
+  assert read_image(tmp_path / 'a.dcm', 3).shape == (2, 3, 3)
 
 
 @pytest.mark.parametrize('bits', [10, 12, 16])
@@ -143,7 +146,7 @@ def test_tables_of_gray_levels(tmp_path):
 def test_color_and_compressed(tmp_path):
   color = np.full((4, 4, 3), (200, 100, 50), np.uint8)
   path = write_dicom(tmp_path / 'a.dcm', color, photometric='RGB')
-  np.testing.assert_array_equal(images.read_image(path, 3), color)
+  np.testing.assert_array_equal(read_image(path, 3), color)
   assert 'color converted to gray' in images.read_picture(path).notes
   pixels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 64
   path = write_dicom(tmp_path / 'b.dcm', pixels, 12)
@@ -195,7 +198,7 @@ def test_spacing_reaches_the_record_unless_the_table_has_one(tmp_path, capsys):
   (tmp_path / 'cases.csv').write_text('name,spacing_y_mm,spacing_x_mm\na,0.5,0.5\nb,,\n')
   pairs, faults = layouts.find_pairs(tmp_path)
   assert not faults and [pair.patient for pair in pairs] == ['a', 'b']
-  sound, faults = checks.check_pairs(pairs, ReadOptions(num_classes=2))
+  sound, faults = pairs_lib.check_pairs(pairs, ReadOptions(num_classes=2))
   assert not faults
   for pair, expected in zip(sound, ((0.5, 0.5), (0.2, 0.1))):
     record = pairs_lib.read_pair(pair, ReadOptions(num_classes=2))

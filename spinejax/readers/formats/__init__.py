@@ -1,1 +1,0 @@
-"""Formats of volume files: arrays and their place in space, as stored."""

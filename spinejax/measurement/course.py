@@ -1,6 +1,6 @@
 """The course of a spine through paired and lone laminae of an ultrasound volume."""
-import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -8,7 +8,6 @@ from spinejax.measurement import fit, flags, pair
 
 SMOOTHING = 2.0  # of the first fits and of the fit into the depth
 ROUGHNESS = 0.6  # squared third differences, in separations, that a straight spine may have
-NUM = 9  # coefficients of the splines
 _LINE_DEG = 5.0  # degrees, standard deviation of the tilt of a pair
 _PAIR_SD, _LONE_SD = 0.04, 0.06  # of positions, in separations
 _LONE_REWARD = 2.5  # of a lone lamina in a chain
@@ -18,21 +17,15 @@ _LONE_WEIGHT = 0.6  # of a lone lamina in the fit of the separation
 _PASSES = 3  # of the search for lone laminae
 _LEVEL_MM = 28.0  # mm, mean level spacing
 
+ApartAt = Callable[[np.ndarray], np.ndarray]  # down [n] mm -> distance [n] mm of the two laminae
 
-@dataclasses.dataclass(frozen=True)
-class Places:
-  """Places of levels, in mm and degrees. What a lone lamina does not tell is NaN.
 
-  Attributes:
-    middle: [n,3] (down, left, deep).
-    slope: [n] d left / d down perpendicular to the line through both laminae.
-    apart: [n] distance of the two laminae in the coronal plane.
-    rotation: [n] axial rotation, positive where the left side is nearer to the skin.
-  """
-  middle: np.ndarray
-  slope: np.ndarray
-  apart: np.ndarray
-  rotation: np.ndarray
+class Places(NamedTuple):
+  """Places of levels, in mm and degrees. What a lone lamina does not tell is NaN."""
+  middle: np.ndarray  # [n,3] (down, left, deep)
+  slope: np.ndarray  # [n] d left / d down perpendicular to the line through both laminae
+  apart: np.ndarray  # [n] distance of the two laminae in the coronal plane
+  rotation: np.ndarray  # [n] axial rotation, positive where the left side is nearer to the skin
 
   @property
   def down(self) -> np.ndarray:
@@ -45,30 +38,21 @@ class Places:
     return np.isfinite(self.slope)
 
 
-@dataclasses.dataclass(frozen=True)
-class Course:
-  """What the levels found so far tell of a spine.
-
-  Attributes:
-    pairs: [n,2] indices (right, left) of the laminae of each level, -1 for none.
-    places: of the levels, top to bottom.
-    left, deep: midlines to the left and into the depth.
-    apart_at: down [n] mm -> distance [n] mm between the two laminae of a level.
-    smoothing: of `left`.
-  """
-  pairs: np.ndarray
-  places: Places
-  left: fit.Midline
-  deep: fit.Midline
-  apart_at: Callable[[np.ndarray], np.ndarray]
-  smoothing: float
+class Course(NamedTuple):
+  """What the levels found so far tell of a spine."""
+  pairs: np.ndarray  # [n,2] indices (right, left) of the laminae of each level, -1 for none
+  places: Places  # of the levels, top to bottom
+  left: fit.Midline  # to the left
+  deep: fit.Midline  # into the depth
+  apart_at: ApartAt
+  smoothing: float  # of `left`
 
 
 def find_course(points: np.ndarray) -> Course:
   """The course through the best chain of laminae [n,3] (down, left, deep) in mm.
 
-  The first chain consists of pairs. Each further chain consists of pairs and of lone laminae near
-  the course before, until the chain does not change. Raises NoAngle if there are too few pairs.
+  The first chain consists of pairs, each further one also of lone laminae near the course before,
+  until the chain does not change. Raises NoAngle if there are too few pairs.
   """
   chain = pair.best_chain(points)
   flags.require(len(chain) >= flags.MIN_LEVELS, f'{len(points)} laminae make {len(chain)} levels '
@@ -86,17 +70,19 @@ def follow(points: np.ndarray, pairs: np.ndarray) -> Course:
   """The course through levels [m,2] (right, left) of laminae [n,3] in mm; -1 for none.
 
   The distance between the laminae of a level is quadratic in the height, and a lone lamina lies
-  half of it beside the midline. Both are fitted in turns.
-
-  The smoothing follows the roughness of the spine: the third differences of the coefficients c, in
-  separations, are taken as N(0, 1 / smoothing), with a gamma prior of shape 2 and rate
-  ROUGHNESS / 2. The most probable smoothing is (NUM - 1) / (|third difference of c|^2 + ROUGHNESS).
+  half of it beside the midline. Both are fitted in turns. The smoothing follows the roughness of
+  the spine: the third differences of the K coefficients c, in separations, are taken as N(0, 1 /
+  smoothing), with a gamma prior of shape 2 and rate ROUGHNESS / 2. The most probable smoothing is
+  (K - 1) / (|third difference of c|^2 + ROUGHNESS).
   """
   whole = (pairs >= 0).all(1)
-  lone, known = pairs[~whole], _place_pairs(points[pairs[whole]])
+  lone, ends = pairs[~whole], points[pairs[whole]]
+  across = ends[:, 1] - ends[:, 0]
+  apart = np.hypot(across[:, 0], across[:, 1])
+  places = known = Places(ends.mean(1), -across[:, 0] / across[:, 1], apart,
+                          -np.degrees(np.arctan2(across[:, 2], apart)))
   laminae, side = points[lone.max(1)], np.where(lone[:, 0] < 0, 1, -1)
-  places, down, apart = known, known.down, known.apart
-  weights = np.append(np.ones(len(down)), np.full(len(lone), _LONE_WEIGHT))
+  down, weights = known.down, np.append(np.ones(len(ends)), np.full(len(lone), _LONE_WEIGHT))
   left = _fit(known)
   for _ in range(4):
     quadratic = np.polynomial.Polynomial.fit(down, apart, 2, w=weights[:len(down)])
@@ -106,14 +92,14 @@ def follow(points: np.ndarray, pairs: np.ndarray) -> Course:
       break
     middle, _ = _middles(laminae, side, left, apart_at, known)
     unknown = np.full(len(lone), np.nan)
-    places = Places(np.concatenate([known.middle, middle]), *(
-        np.append(array, unknown) for array in (known.slope, known.apart, known.rotation)))
+    places = Places(np.concatenate([known.middle, middle]),
+                    *(np.append(array, unknown) for array in known[1:]))
     left, y = _fit(places), middle[:, 0]
     off = 2 * side * (laminae[:, 1] - left.position(y)) * np.hypot(1, left.slope(y))
     down, apart = np.append(known.down, y), np.append(known.apart, off)
   for _ in range(3):
     rough = (np.diff(left.coefficients / np.median(known.apart), 3)**2).sum()
-    smoothing = float((NUM - 1) / (rough + ROUGHNESS))
+    smoothing = float((fit.NUM_JOINT - 1) / (rough + ROUGHNESS))
     left = _fit(places, smoothing)
   order = np.argsort(places.down, kind='stable')
   return Course(np.concatenate([pairs[whole], lone])[order], pair.take(places, order), left,
@@ -121,7 +107,7 @@ def follow(points: np.ndarray, pairs: np.ndarray) -> Course:
 
 
 def _fit(places: Places, smoothing: float = SMOOTHING, column: int = 1) -> fit.Midline:
-  return fit.fit_joint(fit_data(places, column), smoothing=smoothing, num=NUM, iterations=5)
+  return fit.fit_joint(fit_data(places, column), smoothing=smoothing, iterations=5)
 
 
 def fit_data(places: Places, column: int = 1) -> fit.LevelData:
@@ -133,10 +119,7 @@ def fit_data(places: Places, column: int = 1) -> fit.LevelData:
 
 
 def level_spacing(y: np.ndarray) -> pair.SpacingAt:
-  """The expected level spacing by height, from the levels found at y [n] mm.
-
-  If the levels are a multiple of 28 mm apart, levels between them are missing.
-  """
+  """The level spacing by height, from levels at y [n] mm; a multiple of 28 mm hides levels."""
   y = np.sort(y)
 
   def growth(at: np.ndarray) -> np.ndarray:
@@ -147,17 +130,8 @@ def level_spacing(y: np.ndarray) -> pair.SpacingAt:
   return lambda at: base * growth(at)
 
 
-def _place_pairs(pairs: np.ndarray) -> Places:
-  """The places of pairs [n,2,3] (right, left) of laminae in mm."""
-  across = pairs[:, 1] - pairs[:, 0]
-  apart = np.hypot(across[:, 0], across[:, 1])
-  return Places(pairs.mean(1), -across[:, 0] / across[:, 1], apart,
-                -np.degrees(np.arctan2(across[:, 2], apart)))
-
-
-def _middles(laminae: np.ndarray, side: np.ndarray, left: fit.Midline,
-             apart_at: Callable[[np.ndarray], np.ndarray], known: Places,
-             bend: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def _middles(laminae: np.ndarray, side: np.ndarray, left: fit.Midline, apart_at: ApartAt,
+             known: Places, bend: np.ndarray | float = 0.0) -> tuple[np.ndarray, np.ndarray]:
   """Middles [n,3] and slopes [n] of the levels of lone laminae [n,3] on a side [n], -1 or 1.
 
   The slope is that of the midline plus `bend`, and the rotation is that of the known pairs.
@@ -175,8 +149,7 @@ def _middles(laminae: np.ndarray, side: np.ndarray, left: fit.Midline,
 def _extend(points: np.ndarray, course: Course) -> np.ndarray:
   """The best chain [n,2] of pairs and of lone laminae near the course.
 
-  Beyond the last pair the direction of the spine is unknown. A lone lamina there is tried with
-  several bends.
+  Beyond the last pair the direction of the spine is unknown; lone laminae there try several bends.
   """
   y, known = course.places.down, pair.take(course.places, course.places.is_pair)
   one, side, turn = (grid.ravel() for grid in np.meshgrid(

@@ -1,15 +1,14 @@
-"""From the tilts along a spine to its curves.
+"""Curves: from the tilts along a spine to its curves.
 
 y runs down the spine and x to the right of the image. A tilt is atan(dx/dy) in degrees. The angle
 of a curve is |tilt(upper end) - tilt(lower end)|.
 """
-import dataclasses
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from spinejax.measurement.fit import Midline
 from spinejax.measurement.results import MIN_DEG, Curve
 from spinejax.measurement.spacing import Numbers
 
@@ -21,43 +20,10 @@ LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 
 FLOOR_DEG = 0.5  # degrees, error of the tilt of a level that the replicates do not show
 _CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
-
-@dataclasses.dataclass(frozen=True)
-class Profile:
-  """The tilts of a fitted spine, from top to bottom.
-
-  Attributes:
-    tilts: [n] degrees.
-    rows: [n] positions along the first axis, pixels.
-    names: [n] names of the levels, None where unknown.
-    samples: [b, n] tilts of the bootstrap replicates, or None.
-    apex_names: [n] names for the apices; `names` by default.
-    region_names: [n] names that tell the regions; `apex_names` by default.
-    floor_deg: standard error of a tilt, degrees, that the replicates do not show.
-  """
-  tilts: np.ndarray
-  rows: np.ndarray
-  names: Sequence[str | None]
-  samples: np.ndarray | None = None
-  apex_names: Sequence[str | None] | None = None
-  region_names: Sequence[str | None] | None = None
-  floor_deg: float = 0.0
+Names = Sequence[str | None]
 
 
-def profile_by_height(midline: Midline, draws: Midline, y: np.ndarray,
-                      extent: tuple[float, float], step: float,
-                      floor_deg: float = 0.0) -> Profile:
-  """The tilts of a midline and its replicates at y [n] mm, with apices named by their height.
-
-  `extent` holds y of T1's top and of L5's bottom, and `step` the mm per pixel down.
-  """
-  by_height = levels_by_height((y - extent[0]) / (extent[1] - extent[0]))
-  return Profile(midline.tilt(y), y / step, [None] * len(y), draws.tilt(y), by_height,
-                 floor_deg=floor_deg)
-
-
-@dataclasses.dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
   """Indices of the upper end, the apex and the lower end of a curve."""
   upper: int
   apex: int
@@ -65,21 +31,13 @@ class Span:
 
 
 def extremes(tilts: Numbers, min_deg: float = MIN_DEG) -> list[int]:
-  """Indices of the ends of the curves, by the extremes rule.
+  """Indices of the ends of the curves, by the extremes rule; fewer than two if there is no curve.
 
-  The rule starts from both ends of the spine and all local extremes. It drops the smallest
-  difference between neighbors until every difference is at least `min_deg`. An interior difference
-  is dropped with both of its ends, the first or last one with its outer end.
-
-  Args:
-    tilts: [n] degrees, top to bottom. Of equal neighbors the first one counts.
-    min_deg: degrees.
-
-  Returns:
-    Increasing indices; fewer than two mean that there is no curve.
-
-  Raises:
-    ValueError: the tilts are not one row of finite numbers, or `min_deg` is negative.
+  The rule starts from both ends of the spine and all local extremes of the tilts [n] in degrees,
+  top to bottom. Of equal neighbors the first one counts. It drops the smallest difference between
+  neighbors until every difference is at least `min_deg`: an interior one with both of its ends, the
+  first or last one with its outer end. ValueError unless the tilts are one row of finite numbers
+  and `min_deg` is not negative.
   """
   tilts = np.asarray(tilts, np.float64)
   if tilts.ndim != 1 or not np.isfinite(tilts).all():
@@ -120,53 +78,61 @@ def largest_swing(tilts: np.ndarray, min_deg: float = MIN_DEG) -> float:
   return float(np.abs(np.diff(tilts[extremes(tilts, min_deg)])).max(initial=0.0))
 
 
-def find_curves(profile: Profile, min_deg: float = MIN_DEG) -> tuple[Curve, ...]:
-  """The curves of a spine, top to bottom."""
-  return tuple(_make_curve(profile, span) for span in find_spans(profile.tilts, min_deg))
+def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
+                samples: np.ndarray | None = None, *, apex_names: Names | None = None,
+                region_names: Names | None = None, floor_deg: float = 0.0,
+                min_deg: float = MIN_DEG) -> tuple[Curve, ...]:
+  """The curves of a spine, top to bottom.
 
-
-def _make_curve(profile: Profile, span: Span) -> Curve:
-  tilts, rows, names = profile.tilts, profile.rows, profile.names
-  apex_names = profile.apex_names or names
-  region_names = profile.region_names or apex_names
-  return Curve(
-      angle_deg=round(float(abs(tilts[span.upper] - tilts[span.lower])), 2),
-      ci95=_interval(profile, span), upper=names[span.upper], lower=names[span.lower],
-      apex=apex_names[span.apex], upper_row=round(float(rows[span.upper]), 2),
-      lower_row=round(float(rows[span.lower]), 2), apex_row=round(float(rows[span.apex]), 2),
-      side='right' if tilts[span.upper] > tilts[span.lower] else 'left',
-      region=region_of(region_names[span.apex]),
-      truncated=span.upper == 0 or span.lower == len(tilts) - 1)
-
-
-def _interval(profile: Profile, span: Span) -> tuple[float, float] | None:
-  """The 95 % percentile interval of the angle between two given levels.
-
-  The levels are those of the fit. If each replicate chose its own ends, it would take a largest
-  difference, which is biased upward. 1.96 sqrt(2) floor_deg is added in quadrature to both arms.
+  Args:
+    tilts: [n] degrees, top to bottom.
+    rows: [n] positions along the first axis, pixels.
+    names: [n] of the levels, None where unknown.
+    samples: [b, n] tilts of the bootstrap replicates, or None.
+    apex_names, region_names: [n] for the apices and their regions; by default those before.
+    floor_deg: standard error of a tilt, degrees, that the replicates do not show.
+    min_deg: see `extremes`.
   """
-  tilts, samples = profile.tilts, profile.samples
-  if samples is None or not len(samples):
+  apex_names = apex_names or names
+  region_names = region_names or apex_names
+  found = []
+  for upper, apex, lower in find_spans(tilts, min_deg):
+    turn = float(tilts[upper] - tilts[lower])
+    angles = None if samples is None else samples[:, upper] - samples[:, lower]
+    found.append(Curve(
+        angle_deg=round(abs(turn), 2), ci95=_interval(turn, angles, floor_deg),
+        upper=names[upper], lower=names[lower], apex=apex_names[apex],
+        upper_row=round(float(rows[upper]), 2), lower_row=round(float(rows[lower]), 2),
+        apex_row=round(float(rows[apex]), 2), side='right' if turn > 0 else 'left',
+        region=region_of(region_names[apex]),
+        truncated=upper == 0 or lower == len(tilts) - 1))
+  return tuple(found)
+
+
+def _interval(turn: float, turns: np.ndarray | None,
+              floor_deg: float) -> tuple[float, float] | None:
+  """The 95 % percentile interval of |turn| from replicates [b] with the same ends.
+
+  If each replicate chose its own ends, it would take a largest difference, which is biased upward.
+  1.96 sqrt(2) floor_deg is added in quadrature to both arms.
+  """
+  if turns is None or not len(turns):
     return None
-  sign = 1 if tilts[span.upper] > tilts[span.lower] else -1
-  angle = sign * (tilts[span.upper] - tilts[span.lower])
-  angles = sign * (samples[:, span.upper] - samples[:, span.lower])
+  angle, angles = np.sign(turn) * turn, np.sign(turn) * turns
   arms = np.percentile(angles, [2.5, 97.5]) - angle
-  low, high = angle + np.hypot(arms, 1.96 * math.sqrt(2) * profile.floor_deg) * [-1, 1]
+  low, high = angle + np.hypot(arms, 1.96 * math.sqrt(2) * floor_deg) * [-1, 1]
   return round(max(float(low), 0.0), 2), round(max(float(high), 0.0), 2)
 
 
 def region_of(level: str | None) -> str | None:
-  """The region of a curve by the level of its apex.
-
-  T11 and above are 'thoracic', T12 and L1 'thoracolumbar', L2 and below 'lumbar'.
-  """
+  """Region of a curve by its apex: 'thoracic' to T11, 'thoracolumbar' to L1, then 'lumbar'."""
   if level not in LEVELS:
     return None
   place = LEVELS.index(level)
   return 'thoracic' if place < 11 else 'thoracolumbar' if place < 13 else 'lumbar'
 
 
-def levels_by_height(share: np.ndarray) -> list[str]:
-  """The levels of mean anatomy at the fractions [n] of the way from T1's top to L5's bottom."""
-  return [LEVELS[i] for i in np.abs(np.reshape(share, (-1, 1)) - _CENTERS).argmin(1)]
+def levels_by_height(y: np.ndarray, top: float, bottom: float) -> list[str]:
+  """The levels of mean anatomy at y [n] if T1 begins at `top` and L5 ends at `bottom`."""
+  share = (y - top) / (bottom - top)
+  return [LEVELS[i] for i in np.abs(share[:, None] - _CENTERS).argmin(1)]

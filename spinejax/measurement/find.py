@@ -1,5 +1,5 @@
-"""Candidates for levels: the blobs of a mask, and the least-cost path through an image."""
-import dataclasses
+"""Find: the blobs of a mask, and the least-cost path through an image."""
+from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -8,32 +8,20 @@ from scipy import ndimage
 MAX_BLOBS = 200  # more blobs than any spine has; bounds the time of hostile masks
 
 
-@dataclasses.dataclass(frozen=True)
-class Blobs:
-  """Connected components of a mask.
-
-  Attributes:
-    centers: [n, d] mm from the center of the first pixel.
-    pixels: n arrays [area, d] of pixel indices.
-  """
-  centers: np.ndarray
-  pixels: list[np.ndarray]
+class Blobs(NamedTuple):
+  """Connected components of a mask."""
+  centers: np.ndarray  # [n, d] mm from the center of the first pixel
+  pixels: list[np.ndarray]  # n arrays [area, d] of pixel indices
 
 
 def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
                split: bool = False, weights: np.ndarray | None = None) -> Blobs:
   """Components of a mask of at least 3 pixels; pixels touch by faces, edges or corners.
 
-  Args:
-    mask: bool [...].
-    spacing: [ndim] mm.
-    smallest: fraction of the median area below which a blob is dropped; the median is taken over
-      the blobs larger than a tenth of the largest blob. 0 keeps all.
-    split: cut blobs of more than 1.5 median areas with `split_blob`, repeatedly.
-    weights: [...] probabilities that weigh the centers.
-
-  Returns:
-    At most MAX_BLOBS of the largest blobs, in scan order; none for an empty mask.
+  At most MAX_BLOBS of the largest ones are returned, in scan order. Blobs below `smallest` median
+  areas are dropped; the median is that of the blobs larger than a tenth of the largest one. `split`
+  cuts blobs of more than 1.5 median areas with `split_blob`, repeatedly. `weights` [...] weigh the
+  centers. The spacing is [ndim] mm.
   """
   labels, _ = ndimage.label(mask, np.ones((3,) * mask.ndim))
   areas = np.bincount(labels.reshape(-1))[1:]
@@ -56,8 +44,9 @@ def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
 def _split(pixels: np.ndarray, spacing: np.ndarray, largest: float) -> list[np.ndarray]:
   """The parts of a blob after cutting every part that exceeds `largest` pixels."""
   parts = split_blob(pixels, spacing) if len(pixels) > largest else [pixels]
-  return parts if len(parts) < 2 else [
-      piece for part in parts for piece in _split(part, spacing, largest)]
+  if len(parts) < 2:
+    return parts
+  return [piece for part in parts for piece in _split(part, spacing, largest)]
 
 
 def split_blob(pixels: np.ndarray, spacing: np.ndarray) -> list[np.ndarray]:
@@ -78,20 +67,17 @@ def split_blob(pixels: np.ndarray, spacing: np.ndarray) -> list[np.ndarray]:
   if not is_second.any():
     return [pixels]
   second = int(np.where(is_second, heights, -1).argmax())
-  to_first, to_second = (
-      np.linalg.norm((pixels - low - peaks[i]) * spacing, axis=1) - heights[i]
-      for i in (first, second))
-  is_nearer_second = to_first > to_second
-  parts = [pixels[~is_nearer_second], pixels[is_nearer_second]]
+  to_first, to_second = (np.linalg.norm((pixels - low - peaks[i]) * spacing, axis=1) - heights[i]
+                         for i in (first, second))
+  parts = [pixels[to_first <= to_second], pixels[to_first > to_second]]
   return parts if min(map(len, parts)) else [pixels]
 
 
 def half_centers(pixels: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
   """Centroids [2, 2] (y, x) in mm of the left and right half of a blob; None if a half is tiny.
 
-  The blob [area, 2] is cut perpendicular to the line through the two centroids, found by
-  iteration. A vertical cut would underestimate the turn of a blob of half axes a and b by a
-  fraction (b / a)^2.
+  The blob [area, 2] is cut perpendicular to the line through the two centroids, found by iteration.
+  A vertical cut would underestimate the turn of a blob of half axes a and b by (b / a)^2.
   """
   places = pixels * spacing
   off, direction = places - places.mean(0), np.array([0.0, 1.0])

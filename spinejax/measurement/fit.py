@@ -1,4 +1,4 @@
-"""Splines for the midline of a spine: joint position-and-slope fit and smoothing spline."""
+"""Fit: splines for the midline of a spine, and their replicates by a wild bootstrap."""
 import dataclasses
 from typing import Any
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy.interpolate import BSpline
 
 REPLICATES = 200  # of the bootstrap
+NUM_JOINT, _NUM_SMOOTH = 9, 40  # coefficients of both splines
 _BLOCKS = 17  # stretches of the block bootstrap, one per vertebra
 _OVERSMOOTHING = 10.0  # factor to the smoothing of the fit that gives the residuals
 _UNDERSMOOTHING = 10.0  # divisor of the smoothing of the joint replicates
@@ -15,17 +16,11 @@ _RIDGE = 1e-9  # keeps the normal equations regular
 
 @dataclasses.dataclass(frozen=True)
 class Midline:
-  """x(y) in mm as a cubic B-spline of (y - top) / height; straight beyond its ends.
-
-  Attributes:
-    coefficients: [..., K] mm; leading axes are replicates.
-    top, height: mm.
-    weights: [m] robust weights of the data; 1 for data that fit.
-  """
-  coefficients: np.ndarray
-  top: float
-  height: float
-  weights: np.ndarray
+  """x(y) in mm as a cubic B-spline of (y - top) / height; straight beyond its ends."""
+  coefficients: np.ndarray  # [..., K] mm; leading axes are replicates
+  top: float  # mm
+  height: float  # mm
+  weights: np.ndarray  # [m] robust weights of the data; 1 for data that fit
 
   def position(self, y: np.ndarray) -> np.ndarray:
     """x [..., n] in mm at y [n] in mm."""
@@ -47,21 +42,13 @@ class Midline:
 
 @dataclasses.dataclass(frozen=True)
 class LevelData:
-  """Positions and slopes of levels, the data of `fit_joint`.
-
-  Attributes:
-    y, x: [n] mm, at least two different y.
-    slope: [n] dx/dy; NaN where a level has a position only.
-    slope_deg: [n] standard deviation of the slopes, degrees.
-    position_sd: [n] standard deviation of the positions, in units of `scale`.
-    scale: mm, the median separation of the pairs.
-  """
-  y: np.ndarray
-  x: np.ndarray
-  slope: np.ndarray
-  slope_deg: np.ndarray
-  position_sd: np.ndarray
-  scale: float
+  """Positions and slopes of levels, the data of `fit_joint`."""
+  y: np.ndarray  # [n] mm, at least two different ones
+  x: np.ndarray  # [n] mm
+  slope: np.ndarray  # [n] dx/dy; NaN where a level has a position only
+  slope_deg: np.ndarray  # [n] standard deviation of the slopes, degrees
+  position_sd: np.ndarray  # [n] standard deviation of the positions, in units of `scale`
+  scale: float  # mm, the median separation of the pairs
 
 
 def basis(u: np.ndarray, num: int, derivative: int = 0) -> np.ndarray:
@@ -71,18 +58,16 @@ def basis(u: np.ndarray, num: int, derivative: int = 0) -> np.ndarray:
   return (spline.derivative(derivative) if derivative else spline)(u)
 
 
-def fit_joint(data: LevelData, *, smoothing: float = 10.0, num: int = 9,
-              iterations: int = 12) -> Midline:
+def fit_joint(data: LevelData, *, smoothing: float = 10.0, iterations: int = 12) -> Midline:
   """Joint position-and-slope spline with x' = x / scale and u = (y - y0) / (y1 - y0):
 
     min_c sum w ((x' - B(u) c) / position_sd)^2
         + sum w ((slope - B'(u) c / h') / tan slope_deg)^2
         + smoothing |third difference of c|^2,      h' = (y1 - y0) / scale,
 
-  with Huber weights w = min(1, 2 / |residual|) from `iterations` reweighted fits, and `num`
-  coefficients c.
+  with Huber weights w = min(1, 2 / |residual|) from `iterations` reweighted fits.
   """
-  rows, values, _ = _joint_equations(data, num)
+  rows, values, _ = _joint_equations(data)
   weights = np.ones(len(values))
   for _ in range(iterations):
     coefficients = _joint_smoother(rows, weights, smoothing) @ values
@@ -99,7 +84,7 @@ def resample_joint(data: LevelData, midline: Midline, *, smoothing: float = 10.0
   coefficients as levels follows its data. They are taken from and smoothed by a fit with a tenth of
   the smoothing, whose spread covers the bias of the fit (Hall, 1992).
   """
-  rows, values, level = _joint_equations(data, midline.coefficients.shape[-1])
+  rows, values, level = _joint_equations(data)
   smoother = _joint_smoother(rows, midline.weights, smoothing / _UNDERSMOOTHING)
   leverage = np.einsum('mk,km->m', rows, smoother)
   residuals = (values - rows @ (smoother @ values)) / (1 - leverage).clip(0.2)
@@ -108,13 +93,13 @@ def resample_joint(data: LevelData, midline: Midline, *, smoothing: float = 10.0
   return dataclasses.replace(midline, coefficients=draws * data.scale)
 
 
-def _joint_equations(data: LevelData, num: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _joint_equations(data: LevelData) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Rows [m, K] and values [m] of the weighted equations, and the level [m] of each of them."""
   height = float(np.ptp(data.y))
   u, has = (data.y - data.y.min()) / height, np.isfinite(data.slope)
   spread = np.tan(np.radians(data.slope_deg[has]))
-  rows = np.concatenate([basis(u, num) / data.position_sd[:, None],
-                         basis(u[has], num, 1) * (data.scale / height / spread)[:, None]])
+  rows = np.concatenate([basis(u, NUM_JOINT) / data.position_sd[:, None],
+                         basis(u[has], NUM_JOINT, 1) * (data.scale / height / spread)[:, None]])
   values = np.concatenate([data.x / data.scale / data.position_sd, data.slope[has] / spread])
   return rows, values, np.concatenate([np.arange(len(data.y)), np.flatnonzero(has)])
 
@@ -127,39 +112,31 @@ def _joint_smoother(rows: np.ndarray, weights: np.ndarray, smoothing: float) -> 
       weighted @ rows + smoothing * third.T @ third + _RIDGE * np.eye(rows.shape[1]), weighted)
 
 
-def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float = 1e-4, num: int = 40,
-               order: int = 2, replicates: int = 0,
-               seed: int = 0) -> tuple[Midline, Midline]:
-  """Smoothing spline min_c sum (x - B(u) c)^2 + smoothing integral (d^order B c / du^order)^2 du.
+def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float, order: int = 2,
+               replicates: int = 0) -> tuple[Midline, Midline]:
+  """Smoothing spline through a centerline y, x [n] in mm, and its replicates:
 
-  The replicates are a wild bootstrap in which the residuals of each of 17 stretches of y change
-  their sign together, because neighboring points have correlated errors. The residuals come from a
-  smoother fit, which does not follow the errors, so they contain the bias as well.
+    min_c sum (x - B(u) c)^2 + smoothing n / 257 integral (d^order B c / du^order)^2 du.
 
-  Args:
-    y, x: [n] mm along a centerline.
-    smoothing: for 257 points; it is scaled by n / 257.
-    num: number of coefficients.
-    order: of the penalized derivative. 2 straightens the ends; 3 lets them bend evenly.
-    replicates, seed: of the bootstrap.
-
-  Returns:
-    The midline and its replicates.
+  Order 2 straightens the ends; 3 lets them bend evenly. The replicates are a wild bootstrap in
+  which the residuals of each of 17 stretches of y change their sign together, because neighboring
+  points have correlated errors. The residuals come from a smoother fit, so they contain the bias as
+  well.
   """
   top, height = float(y.min()), float(np.ptp(y))
-  rows = basis((y - top) / height, num)
-  bends = basis((np.arange(8 * num) + 0.5) / (8 * num), num, order)
+  rows = basis((y - top) / height, _NUM_SMOOTH)
+  bends = basis((np.arange(8 * _NUM_SMOOTH) + 0.5) / (8 * _NUM_SMOOTH), _NUM_SMOOTH, order)
   penalty = len(y) / _POINTS * bends.T @ bends / len(bends)
 
   def smooth(values, smoothing):
-    return np.linalg.solve(rows.T @ rows + smoothing * penalty + _RIDGE * np.eye(num),
-                           rows.T) @ values
+    normal = rows.T @ rows + smoothing * penalty + _RIDGE * np.eye(_NUM_SMOOTH)
+    return np.linalg.solve(normal, rows.T) @ values
 
   coefficients = smooth(x, smoothing)
   midline = Midline(coefficients, top, height, np.ones(len(y)))
   residuals = x - rows @ smooth(x, smoothing * _OVERSMOOTHING**(order / 2))
   block = ((y - top) / height * _BLOCKS).astype(int).clip(0, _BLOCKS - 1)
-  signs = np.random.default_rng(seed).choice([-1.0, 1.0], (replicates, _BLOCKS))[:, block]
+  signs = np.random.default_rng(0).choice([-1.0, 1.0], (replicates, _BLOCKS))[:, block]
   draws = coefficients + smooth((signs * residuals).T, smoothing).T
   return midline, dataclasses.replace(midline, coefficients=draws)
 

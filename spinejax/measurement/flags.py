@@ -1,4 +1,4 @@
-"""From curves and flags to the result: status, severity band and calibration."""
+"""Flags: from curves and flags to the result, with status, severity band and calibration."""
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -36,15 +36,12 @@ def no_angle(method: str, spacing: Numbers | None, reason: str | NoAngle) -> Ang
 
 
 def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = (), *,
-                flags: Sequence[str] = (), partial: bool = False, options: Options = Options(),
-                **entries: Any) -> AngleResult:
+                flags: Sequence[str] = (), notes: Sequence[str] = (),
+                options: Options = Options(), **entries: Any) -> AngleResult:
   """The result of a measurement that gave an angle, with a flag if it is a lower bound.
 
-  Args:
-    method, spacing, curves, flags: see `AngleResult`.
-    partial: a flag weakens the angle.
-    options: bands and calibration.
-    **entries: other fields of `AngleResult`.
+  The flags weaken the angle and make it partial; the notes, which are listed after them, do not.
+  `entries` are other fields of `AngleResult`.
   """
   worst = max(curves, key=lambda curve: curve.angle_deg, default=None)
   major = worst.angle_deg if worst else 0.0
@@ -53,9 +50,9 @@ def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = 
                  for angle in (min(low, major), max(high, major)))
   calibration = options.get_calibration()
   return AngleResult(
-      method, 'partial' if partial else 'ok', tuple(curves), major,
+      method, 'partial' if flags else 'ok', tuple(curves), major,
       ' or '.join(BAND_NAMES[first:last + 1]),
-      flags=(*flags, _TRUNCATED) if worst and worst.truncated else tuple(flags),
+      flags=(*flags, *notes, *([_TRUNCATED] if worst and worst.truncated else [])),
       spacing=_steps(spacing), calibration=calibration,
       calibrated_deg=calibration.apply(major) if calibration else None, **entries)
 

@@ -6,34 +6,26 @@ those of the patient. A tilt is atan(d left / d down). The rotation of a pair of
 is nearer to the skin. `benchmarks/measure_laminae.py` measures the errors on phantoms.
 """
 import dataclasses
-from collections.abc import Sequence
 
 import numpy as np
 
 from spinejax.measurement import curves, find, fit, flags
-from spinejax.measurement.course import NUM, Course, find_course, fit_data, level_spacing
+from spinejax.measurement.course import Course, find_course, fit_data, level_spacing
 from spinejax.measurement.results import AngleResult, Curve, Level, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'center of lamina'
 WIDE_DEG = 6.0  # degrees; a wider interval of the largest angle is flagged
-_OTHER_SIDE = {'right': 'left', 'left': 'right'}
 
 
 def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshold: float = 0.5,
                           **options) -> AngleResult:
-  """Center-of-lamina angle of a segmented volume, from the centroids of its components.
+  """Center-of-lamina angle of a volume [D,H,W], from the centroids of its components.
 
-  Components have at least 3 voxels. The centroids are weighted with the probabilities.
-
-  Args:
-    probability: [D,H,W] of a lamina in [0, 1], or a mask, laminae where not 0.
-    spacing: mm per voxel (down, left, deep). One number stands for cubes.
-    threshold: of the probability; unused for a mask.
-    **options: of `measure_laminae`, whose result is returned.
-
-  Raises:
-    ValueError: the volume is not [D,H,W], or the spacing has another length.
+  The volume holds probabilities in [0, 1] or is a mask, laminae where not 0. Components have at
+  least 3 voxels; probabilities weigh their centroids. The spacing is mm per voxel (down, left,
+  deep) or one number. The options are those of `measure_laminae`, whose result is returned.
+  ValueError unless the volume is [D,H,W] and the spacing fits.
   """
   probability = np.asarray(probability)
   if probability.ndim != 3:
@@ -41,13 +33,11 @@ def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshol
   steps = check_spacing(spacing, 3)
   if steps is None:
     return flags.no_angle(METHOD, None, NO_SPACING)
-  if np.issubdtype(probability.dtype, np.floating):
-    mask, weights = probability > threshold, probability
-  else:
-    mask, weights = probability != 0, None
+  is_mask = not np.issubdtype(probability.dtype, np.floating)
+  mask = probability != 0 if is_mask else probability > threshold
   if mask.size and mask.all():
     return flags.no_angle(METHOD, steps, 'the volume is all foreground')
-  blobs = find.find_blobs(mask, steps, smallest=0, weights=weights)
+  blobs = find.find_blobs(mask, steps, smallest=0, weights=None if is_mask else probability)
   return measure_laminae(blobs.centers / steps, steps, **options)
 
 
@@ -55,20 +45,16 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
                     options: Options = Options()) -> AngleResult:
   """Center-of-lamina angle of unordered laminae: best chain, joint spline, extremes rule.
 
+  The result has levels, midline and naive_deg. Every curve has the rotation of its apex, the mean
+  of three levels, and its plane of maximum curvature. Levels have names if they are 17, missing
+  ones counted. A mirrored volume is not detected. ValueError unless the points are [n,3] and the
+  spacing fits.
+
   Args:
     points: [n,3] (down, left, deep) in voxels; false laminae may be among them.
     spacing: mm per voxel (down, left, deep); 1 for points in mm.
     replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
-
-  Returns:
-    The result with levels, midline and naive_deg. Every curve has the rotation of its apex, the
-    mean of three levels, and its plane of maximum curvature. Levels have names if they are 17,
-    missing ones counted. The result is a failed one with its reason if the spacing is unknown or
-    the laminae make no spine. A mirrored volume is not detected.
-
-  Raises:
-    ValueError: the points are not [n,3], or the spacing has another length.
   """
   points = np.asarray(points, np.float64)
   if points.ndim != 2 or points.shape[1] != 3:
@@ -77,61 +63,61 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
   if steps is None:
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
-    check_laminae(points)
+    flags.require(np.isfinite(points).all(), 'some laminae have no finite position')
+    flags.require(len(points) <= find.MAX_BLOBS, f'{len(points)} laminae where 34 are expected')
     course = find_course(points * steps)
     check_direction(course.places.down)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   data = fit_data(course.places)
-  spine = fit.fit_joint(data, smoothing=course.smoothing, num=NUM)
+  spine = fit.fit_joint(data, smoothing=course.smoothing)
   draws = fit.resample_joint(data, spine, smoothing=course.smoothing, replicates=replicates)
-  y, is_pair, tilts = data.y, course.places.is_pair, spine.tilt(data.y)
+  y, rows, is_pair, tilts = data.y, data.y / steps[0], course.places.is_pair, spine.tilt(data.y)
   line_deg = np.degrees(np.arctan(data.slope))
   spacings = np.diff(y) / level_spacing(y)((y[1:] + y[:-1]) / 2)
   names, confidence = name_levels(spacings, is_pair)
-  profile = curves.Profile(
-      tilts, y / steps[0], names, draws.tilt(y),
-      region_names=curves.levels_by_height((y - y[0]) / np.ptp(y)), floor_deg=curves.FLOOR_DEG)
-  found = tuple(add_depth(curve, span, course, spine) for curve, span in zip(
-      curves.find_curves(profile, options.min_deg), curves.find_spans(tilts, options.min_deg)))
+  found = curves.find_curves(
+      tilts, rows, names, draws.tilt(y), region_names=curves.levels_by_height(y, y[0], y[-1]),
+      floor_deg=curves.FLOOR_DEG, min_deg=options.min_deg)
+  found = tuple(add_depth(curve, span, course, spine) for curve, span in
+                zip(found, curves.find_spans(tilts, options.min_deg)))
   naive = float(np.ptp(line_deg[is_pair]))
-  notes = flags.flag_gaps(profile.rows, spacings)
-  notes += flag_number(len(y), len(points) - (course.pairs >= 0).sum())
-  notes += flags.flag_scatter(line_deg[is_pair], tilts[is_pair], naive, found)
-  notes += flag_width(found)
-  partial = bool(notes)
-  notes += [f'only one lamina of the level at row {row:.0f} was found'
-            for row in profile.rows[~is_pair]]
+  weak = flags.flag_gaps(rows, spacings)
+  if len(y) < 15:
+    weak.append(f'{len(y)} levels of 17: curves may be missed, and angles too small')
+  if len(y) > 17:
+    weak.append(f'{len(y)} levels where 17 are expected')
+  unused = len(points) - (course.pairs >= 0).sum()
+  if unused > 3:
+    weak.append(f'{unused} laminae belong to no level')
+  weak += flags.flag_scatter(line_deg[is_pair], tilts[is_pair], naive, found)
+  major = max((curve.angle_deg for curve in found), default=0.0)
+  width = max((curve.ci95[1] - curve.ci95[0] for curve in found
+               if curve.ci95 and curve.angle_deg == major), default=0.0)
+  if width > WIDE_DEG:
+    weak.append(f'the interval of the largest angle is {width:.0f} degrees wide')
   down = np.linspace(y[0], y[-1], 65)
   path = np.stack([down, spine.position(down), course.deep.position(down)], -1)
   return flags.make_result(
-      METHOD, steps, found, flags=notes, partial=partial, options=options, levels_found=len(y),
+      METHOD, steps, found, flags=weak, options=options, levels_found=len(y),
+      notes=[f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
       level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
       midline=fit.to_pixels(path, steps), naive_deg=round(naive, 2))
 
 
-def check_laminae(points: np.ndarray) -> None:
-  """Raises NoAngle if the laminae [n,3] are not finite or far too many."""
-  flags.require(np.isfinite(points).all(), 'some laminae have no finite position')
-  flags.require(len(points) <= find.MAX_BLOBS, f'{len(points)} laminae where 34 are expected')
-
-
 def check_direction(y: np.ndarray) -> None:
-  """Raises NoAngle if the spacing of the levels y [n] shrinks down the spine instead of growing.
-
-  Narrow gaps are compared, because missing levels make wide ones.
-  """
+  """Raises NoAngle if the spacing of the levels y [n] shrinks down the spine instead of growing."""
   gaps, half = np.diff(y), (len(y) - 1) // 2
   flags.require(np.quantile(gaps[:half], 0.25) <= 1.2 * np.quantile(gaps[-half:], 0.25),
                 'the levels lie farther apart at the top than at the bottom: the volume seems to '
                 'be upside down')
 
 
-def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[list[str | None], str]:
-  """Names T1..L5 of n levels if they are 17, missing ones counted, and the confidence in them.
+def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names, str]:
+  """Names of n levels and the confidence in them: T1..L5 if they are 17, missing ones counted.
 
-  The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. `spacings`
-  [n - 1] are in expected level spacings, and `is_pair` [n] tells where both laminae were found.
+  The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. `spacings` [n -
+  1] are in expected level spacings, and `is_pair` [n] tells where both laminae were found.
   """
   steps = np.where(spacings > flags.GAP, np.rint(spacings), 1)
   places = np.cumsum(np.append(0, steps)).astype(int)
@@ -150,8 +136,8 @@ def add_depth(curve: Curve, span: curves.Span, course: Course, spine: fit.Midlin
   slopes = np.stack([spine.slope(ends), course.deep.slope(ends)], -1)
   plane, angle = plane_of_maximum_curvature(*slopes)
   return dataclasses.replace(
-      curve, side=_OTHER_SIDE[curve.side], pmc_deg=plane, pmc_angle_deg=angle,
-      rotation_deg=round(float(places.rotation[nearest].mean()), 2))
+      curve, side={'right': 'left', 'left': 'right'}[curve.side], pmc_deg=plane,
+      pmc_angle_deg=angle, rotation_deg=round(float(places.rotation[nearest].mean()), 2))
 
 
 def plane_of_maximum_curvature(upper: np.ndarray, lower: np.ndarray) -> tuple[float, float]:
@@ -159,12 +145,9 @@ def plane_of_maximum_curvature(upper: np.ndarray, lower: np.ndarray) -> tuple[fl
 
     argmax_p |atan(x'_a cos p + z'_a sin p) - atan(x'_b cos p + z'_b sin p)|.
 
-  Args:
-    upper, lower: [2] slopes x' = d left / d down and z' = d deep / d down of a and b.
-
-  Returns:
-    p in (-90, 90] degrees from the coronal plane, to a quarter degree, positive where the left half
-    of the plane turns into the depth; and the angle in that plane in degrees.
+  `upper` and `lower` [2] are the slopes x' = d left / d down and z' = d deep / d down of a and b.
+  Returns p in (-90, 90] degrees from the coronal plane, to a quarter degree, positive where the
+  left half of the plane turns into the depth; and the angle in that plane in degrees.
   """
   planes = np.arange(-89.75, 90.1, 0.25)
   turn = np.stack([np.cos(np.radians(planes)), np.sin(np.radians(planes))])
@@ -172,28 +155,7 @@ def plane_of_maximum_curvature(upper: np.ndarray, lower: np.ndarray) -> tuple[fl
   return float(planes[seen.argmax()]), round(float(seen.max()), 2)
 
 
-def flag_number(num_levels: int, num_unused: int) -> list[str]:
-  """Flags of the number of levels and of the laminae that belong to none."""
-  notes = []
-  if num_levels < 15:
-    notes.append(f'{num_levels} levels of 17: curves may be missed, and angles too small')
-  if num_levels > 17:
-    notes.append(f'{num_levels} levels where 17 are expected')
-  if num_unused > 3:
-    notes.append(f'{num_unused} laminae belong to no level')
-  return notes
-
-
-def flag_width(found: tuple[Curve, ...]) -> list[str]:
-  """A flag of a wide interval of the largest angle."""
-  major = max((curve.angle_deg for curve in found), default=0.0)
-  width = max((curve.ci95[1] - curve.ci95[0] for curve in found
-               if curve.ci95 and curve.angle_deg == major), default=0.0)
-  return ([f'the interval of the largest angle is {width:.0f} degrees wide'] if width > WIDE_DEG
-          else [])
-
-
-def _describe(course: Course, points: np.ndarray, names: Sequence[str | None], tilts: np.ndarray,
+def _describe(course: Course, points: np.ndarray, names: curves.Names, tilts: np.ndarray,
               steps: np.ndarray) -> tuple[Level, ...]:
   """The levels of the result; points [n,3] in voxels."""
   sides = [*fit.to_pixels(points, 1.0), None]  # index -1 is None

@@ -13,28 +13,20 @@ RULES = ('extremes', 'challenge')
 
 def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extremes',
                       height: int | None = None, options: Options = Options()) -> AngleResult:
-  """Cobb angles from the tilts of the mid-lines of the bodies.
+  """Cobb angles from the tilts of the mid-lines of the bodies, without intervals.
 
-  The mid-line of a body joins the middles of its left and right side.
+  A mid-line joins the middles of the left and right side. The result has levels, rule and
+  pt_mt_tl_deg: the largest angle (MT) between that of the curve above it (PT) and that of the curve
+  below it (TL), 0 without one. It is a failed one if the points are not finite or not in order.
 
   Args:
-    points: [68, 2] (row, column) in pixels in the order of AASCE: T1..L5, each top left, top
-      right, bottom left, bottom right.
+    points: [68, 2] (row, column) in pixels in the order of AASCE: T1..L5, each top left, top right,
+      bottom left, bottom right. ValueError for another shape.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     rule: 'extremes', or 'challenge' to compare pt_mt_tl_deg with published numbers (see
       `challenge_angles`). The curves and major_deg are those of the extremes rule in both cases.
     height: rows of the image; needed by the rule of the challenge.
     options: curves, bands and calibration.
-
-  Returns:
-    The result with levels, rule and pt_mt_tl_deg: the largest angle (MT) between that of the curve
-    above it (PT) and that of the curve below it (TL), 0 without one. There are no intervals. The
-    result is a failed one with its reason if the spacing is unknown or the points are not finite or
-    not in order.
-
-  Raises:
-    ValueError: the points are not [68, 2], the spacing has another length, the rule is unknown, or
-      the rule of the challenge has no height.
   """
   if rule not in RULES:
     raise ValueError(f'the rule must be one of {", ".join(RULES)}, not {rule!r}.')
@@ -48,19 +40,25 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
   if steps is None:
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
-    tilts = _mid_line_tilts(points * steps)
+    flags.require(np.isfinite(points).all(), 'some landmarks are not finite')
+    corners = (points * steps).reshape(17, 2, 2, 2)
+    across = corners[:, :, 1].mean(1) - corners[:, :, 0].mean(1)
+    flags.require((across[:, 1] > 0).all() and (np.diff(corners.mean((1, 2))[:, 0]) > 0).all(),
+                  'the landmarks are not in order: top to bottom, and left before right')
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
+  tilts = -np.degrees(np.arctan2(across[:, 0], across[:, 1]))
   centers = points.reshape(17, 4, 2).mean(1)
-  found = curves.find_curves(curves.Profile(tilts, centers[:, 0], curves.LEVELS), options.min_deg)
+  found = curves.find_curves(tilts, centers[:, 0], curves.LEVELS, min_deg=options.min_deg)
   sizes = [0.0, *(curve.angle_deg for curve in found), 0.0]
   major = int(np.argmax(sizes[1:-1])) if found else 0
+  triple = (*sizes, 0.0)[major:major + 3]
+  notes = ['no interval: landmarks are taken as they are']
   levels = tuple(Level(name, row, column, round(float(tilt), 2)) for name, (row, column), tilt in
                  zip(curves.LEVELS, fit.to_pixels(centers, 1.0), tilts))
   result = flags.make_result(
-      METHOD, steps, found, flags=['no interval: landmarks are taken as they are'],
-      options=options, levels_found=17, level_confidence='high', levels=levels, rule=rule,
-      pt_mt_tl_deg=(*sizes, 0.0)[major:major + 3])
+      METHOD, steps, found, notes=notes, options=options, levels_found=17,
+      level_confidence='high', levels=levels, rule=rule, pt_mt_tl_deg=triple)
   if rule == 'extremes':
     return result
   triple = tuple(round(angle, 2) for angle in challenge_angles(points * steps, height * steps[0]))
@@ -69,21 +67,11 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
   return dataclasses.replace(result, pt_mt_tl_deg=triple, flags=(*result.flags, note))
 
 
-def _mid_line_tilts(points: np.ndarray) -> np.ndarray:
-  """Tilts [17] in degrees of the mid-lines of points [68, 2] in mm; raises NoAngle if not in order.
-  """
-  flags.require(np.isfinite(points).all(), 'some landmarks are not finite')
-  corners = points.reshape(17, 2, 2, 2)
-  across = corners[:, :, 1].mean(1) - corners[:, :, 0].mean(1)
-  flags.require((across[:, 1] > 0).all() and (np.diff(corners.mean((1, 2))[:, 0]) > 0).all(),
-                'the landmarks are not in order: top to bottom, and left before right')
-  return -np.degrees(np.arctan2(across[:, 0], across[:, 1]))
-
-
 def challenge_angles(points: np.ndarray, height: float) -> tuple[float, float, float]:
   """PT, MT and TL in degrees as in the widely copied evaluation code of AASCE 2019.
 
-  With v_i the vectors along the mid-lines and a_ij = acos(clip(cos(v_i, v_j), 0, 1)):
+  With v_i the vectors along the mid-lines of points [68, 2] (row, column) with square pixels,
+  height the rows of the image in their unit, and a_ij = acos(clip(cos(v_i, v_j), 0, 1)):
 
     MT = a_ij, the largest angle of all pairs; i is the upper level and j the lower one.
     C-shaped spine: PT = a_0i, TL = a_16,j.
@@ -92,12 +80,8 @@ def challenge_angles(points: np.ndarray, height: float) -> tuple[float, float, f
     Other S-shaped spines: PT = max a_ik over k <= i, found at level k, TL = max a_km over m <= k.
 
   A spine is C-shaped if the middles of all edges except the last two lie on one side of the chord
-  from the first to the last middle (see `_is_s_shaped`). A chord that is exactly upright counts as
-  S-shaped. Shifts and crops of the image may change PT and TL.
-
-  Args:
-    points: [68, 2] (row, column) in the order of AASCE; square pixels.
-    height: rows of the image, in the unit of the points.
+  from the first to the last middle. A chord that is exactly upright counts as S-shaped. Shifts and
+  crops of the image may change PT and TL.
   """
   edges = np.asarray(points, np.float64).reshape(34, 2, 2).mean(1)
   corners = np.asarray(points, np.float64).reshape(17, 2, 2, 2).mean(1)
@@ -118,9 +102,8 @@ def challenge_angles(points: np.ndarray, height: float) -> tuple[float, float, f
 def _is_s_shaped(edges: np.ndarray) -> bool:
   """Whether the middles of the edges [34,2] (row, column) cross the chord from first to last.
 
-  The signed distance of a middle from the chord is
-  (y - y_last) / (y_first - y_last) - (x - x_last) / (x_first - x_last). All products of two
-  distances are positive without a crossing; then the sum of the products and the sum of their
+  All products of two signed distances (y - y_last) / (y_first - y_last) - (x - x_last) / (x_first -
+  x_last) are positive without a crossing. Then the sum of the products and the sum of their
   magnitudes differ by less than 1e-4.
   """
   chord = edges[0] - edges[-1]

@@ -39,30 +39,26 @@ def measure_mask(mask: np.ndarray, spacing: Spacing, method: str | None = None,
   if method not in METHODS:
     raise ValueError(f'the method must be one of {", ".join(METHODS)}, not {method!r}.')
   spacing = None if spacing is None or not np.size(spacing) else spacing
-  if method == 'uca':
-    classes = tuple(classes) or default_classes(method, mask)
-    process, lump = (1, 1) if len(classes) == 2 else (
-        next((i for i, name in enumerate(classes) if i and word in name), None)
-        for word in ('process', 'lump'))
-    if process is None or lump is None:
-      return flags.no_angle(vpi.METHOD, None, (
-          'UCA needs a class named after thoracic processes and one after lumps; the classes are '
-          + ', '.join(classes)))
-    return vpi.measure_vpi(mask, spacing, process=process, lump=lump, options=options)
-  if method == 'center_of_lamina' and points is not None:
-    return measure_laminae(points, spacing, options=options)
+  if method == 'centerline_cobb':
+    return measure_xray(mask > 0, spacing, options=options)
   if method == 'center_of_lamina':
-    return measure_lamina_volume(
-        mask if probs is None else np.where(mask == 1, probs[..., 1], 0), spacing, options=options)
-  return measure_xray(mask > 0, spacing, options=options)
+    if points is not None:
+      return measure_laminae(points, spacing, options=options)
+    weighed = mask if probs is None else np.where(mask == 1, probs[..., 1], 0)
+    return measure_lamina_volume(weighed, spacing, options=options)
+  classes = tuple(classes) or default_classes(method, mask)
+  process, lump = (1, 1) if len(classes) == 2 else (
+      next((i for i, name in enumerate(classes) if i and word in name), None)
+      for word in ('process', 'lump'))
+  if process is None or lump is None:
+    return flags.no_angle(vpi.METHOD, None, (
+        'UCA needs a class named after thoracic processes and one after lumps; the classes are '
+        + ', '.join(classes)))
+  return vpi.measure_vpi(mask, spacing, process=process, lump=lump, options=options)
 
 
 def choose_method(mask: np.ndarray) -> str:
-  """The method that fits a mask.
-
-  'center_of_lamina' for volumes, 'centerline_cobb' if one region is more than 60 % of the
-  foreground, 'uca' otherwise.
-  """
+  """'center_of_lamina' for volumes, 'centerline_cobb' if a region fills over 60 %, else 'uca'."""
   if mask.ndim == 3:
     return 'center_of_lamina'
   labels, number = ndimage.label(mask, np.ones((3, 3)))

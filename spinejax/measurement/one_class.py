@@ -1,54 +1,31 @@
 """Processes and lumps of a mask that has one class for all bones, told apart by their place."""
-import dataclasses
 from collections.abc import Callable
 
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measurement import find
+from spinejax.measurement import find, flags
 
 PositionAt = Callable[[np.ndarray], np.ndarray]  # y [n] mm -> x [n] mm
+_NO_RAILS = 'the bones of one class do not lie as processes beside a spine and lumps on it'
 
 
-@dataclasses.dataclass(frozen=True)
-class Rails:
-  """The blobs of a mask as they lie about a midline.
-
-  Attributes:
-    side: [n] -1 and 1 for the blobs on the left and right rail, 0 for those on the midline.
-    off: [n] mm of the blobs to the right of the midline.
-    offset: mm from the midline to a rail.
-    midline: y -> x.
-  """
-  side: np.ndarray
-  off: np.ndarray
-  offset: float
-  midline: PositionAt
-
-
-def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]] | None:
-  """Processes and lumps of a mask [H,W] with a spacing (y, x) in mm.
+def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+  """Centers [n, 2] (y, x) of processes in mm and pixels [area, 2] of each lump of a mask [H,W].
 
   A rough midline runs through the widest gap of every row. Blobs on it are lumps. All others are
   ribs with their processes and lie on a rail to its left or right. A process is the part of its
-  blob that is nearest to the spine, as wide as the inner edges of the rails are distant from the
-  midline.
-
-  Returns:
-    Centers [n, 2] (y, x) of the processes in mm and the pixels [area, 2] of each lump; None if the
-    blobs do not lie on a midline and two rails.
+  blob nearest to the spine, as wide as the inner edges of the rails are distant from the midline.
+  Raises NoAngle if the blobs do not lie on a midline and two rails.
   """
-  blobs = find.find_blobs(mask, spacing, smallest=0.1)
-  if len(blobs.pixels) < 6 or not np.ptp(blobs.centers[:, 0]):
-    return None
-  window = int(np.median([np.ptp(blob[:, 0]) for blob in blobs.pixels])) | 1
-  rails = _fit_rails(blobs.centers, rough_midline(mask, spacing, window))
-  if rails is None:
-    return None
+  centers, blobs = find.find_blobs(mask, spacing, smallest=0.1)
+  flags.require(len(blobs) >= 6 and np.ptp(centers[:, 0]) > 0, _NO_RAILS)
+  window = int(np.median([np.ptp(blob[:, 0]) for blob in blobs])) | 1
+  sides, offs, offset, midline = _fit_rails(centers, rough_midline(mask, spacing, window))
   lumps, parts, edges = [], [], []
-  for blob, side, off in zip(blobs.pixels, rails.side, rails.off):
-    away = blob[:, 1] * spacing[1] - rails.midline(blob[:, 0] * spacing[0])
-    if not side and min(away.max(), -away.min()) > 0.3 * rails.offset:
+  for blob, side, off in zip(blobs, sides, offs):
+    away = blob[:, 1] * spacing[1] - midline(blob[:, 0] * spacing[0])
+    if not side and min(away.max(), -away.min()) > 0.3 * offset:
       lumps.append(blob)
       continue
     away *= side or np.sign(off)
@@ -64,10 +41,12 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   return find.find_blobs(inner, spacing, split=True).centers, lumps
 
 
-def _fit_rails(centers: np.ndarray, midline: PositionAt) -> Rails | None:
-  """Fits x = quartic(y) + offset * side to the centers [n, 2] until no side changes.
+def _fit_rails(centers: np.ndarray,
+               midline: PositionAt) -> tuple[np.ndarray, np.ndarray, float, PositionAt]:
+  """Fits x = quartic(y) + offset * side to the centers [n, 2] in mm until no side changes.
 
-  Returns None if a rail has fewer than 3 centers or if the centers lie far from their rails.
+  Returns side [n] (0 on the midline), x - quartic(y) [n], offset and quartic. Raises NoAngle if a
+  rail has fewer than 3 centers or if the centers lie far from their rails.
   """
   y, x = centers.T
 
@@ -85,17 +64,16 @@ def _fit_rails(centers: np.ndarray, midline: PositionAt) -> Rails | None:
     *quartic, offset = np.linalg.lstsq(np.column_stack([powers(y), side]), x, rcond=None)[0]
     def midline(at):
       return powers(at) @ quartic
-  if min((side < 0).sum(), (side > 0).sum()) < 3 or (
-      np.median(np.abs(off - offset * side)) > 0.3 * offset):
-    return None
-  return Rails(side, off, offset, midline)
+  flags.require(min((side < 0).sum(), (side > 0).sum()) >= 3
+                and np.median(np.abs(off - offset * side)) <= 0.3 * offset, _NO_RAILS)
+  return side, off, offset, midline
 
 
 def rough_midline(mask: np.ndarray, spacing: np.ndarray, window: int) -> PositionAt:
   """x = quartic(y) in mm with the least absolute deviation from the widest gaps of a mask's rows.
 
-  The mask [H,W] is not empty and shows bones on both sides of the spine. `window` rows are seen
-  together. The quartic is constant beyond the ends of the mask.
+  The mask [H,W] is not empty. `window` rows are seen together. The quartic is constant beyond the
+  ends of the mask.
   """
   gaps = _widest_gaps(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)) * spacing
   filled = np.flatnonzero(mask.any(1)) * spacing[0]

@@ -1,7 +1,6 @@
-"""Pairs of left and right candidates: by order along both sides, or by the best chain."""
-import dataclasses
+"""Pair: left and right candidates, by their order along both sides or by the best chain."""
 from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -20,30 +19,21 @@ GROWTH = 0.72, 1.28  # level spacing at T1 and at L5 over its mean
 MEAN_STEPS = 16.5  # level spacings in the extent of 17 levels
 
 SpacingAt = Callable[[np.ndarray], np.ndarray]  # y [...] mm -> level spacing [...] mm there
+Arrays = TypeVar('Arrays', bound=tuple)
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidates:
-  """Candidates for the levels of a spine.
-
-  Attributes:
-    pairs: [m, 2] indices (left, right) of points, -1 for none.
-    middle: [m, 3] (down, right, deep) mm.
-    tilt: [m] degrees.
-    apart: [m] mm between left and right.
-    reward: [m] of the level in a chain.
-  """
-  pairs: np.ndarray
-  middle: np.ndarray
-  tilt: np.ndarray
-  apart: np.ndarray
-  reward: np.ndarray
+class Candidates(NamedTuple):
+  """Candidates for the levels of a spine."""
+  pairs: np.ndarray  # [m, 2] indices (left, right) of points, -1 for none
+  middle: np.ndarray  # [m, 3] (down, right, deep) mm
+  tilt: np.ndarray  # [m] degrees
+  apart: np.ndarray  # [m] mm between left and right
+  reward: np.ndarray  # [m] of the level in a chain
 
 
-
-def take(arrays: Any, index: np.ndarray) -> Any:
-  """A dataclass of arrays, with the rows `index` of all of them."""
-  return type(arrays)(*(array[index] for array in vars(arrays).values()))
+def take(arrays: Arrays, index: np.ndarray) -> Arrays:
+  """A named tuple of arrays, with the rows `index` of all of them."""
+  return type(arrays)(*(array[index] for array in arrays))
 
 
 def split_sides(points: np.ndarray,
@@ -51,10 +41,8 @@ def split_sides(points: np.ndarray,
   """Tells left from right by x = quartic(y) + offset * side, fitted until no side changes.
 
   The points [n, 2] (y, x) in mm lie on the left or right of the spine, the middles [m, 2] on it.
-
-  Returns:
-    side [n] of -1 and 1, slope [n] dx/dy of the midline at the points, and the separation of the
-    sides perpendicular to the midline in mm.
+  Returns side [n] of -1 and 1, slope [n] dx/dy of the midline at the points, and the separation of
+  the sides perpendicular to the midline in mm.
   """
   every = np.concatenate([points, middles])
   side = np.where(points[:, 1] > np.median(every[:, 1]), 1, -1)
@@ -81,12 +69,8 @@ def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray, gap: float,
   """Order-preserving pairs (i, j) of two sides with the least total cost, top to bottom.
 
   A pair costs |dy + slope dx|, its offset along the spine in mm, and 0.8 |s - separation| for its
-  own separation s. A candidate without a partner costs `gap`.
-
-  Args:
-    left, right: [n, 2] and [m, 2] (y, x) mm, each from top to bottom.
-    slope: [n] dx/dy of the midline at the left candidates.
-    gap, separation: mm.
+  own separation s. A candidate without a partner costs `gap`. left [n, 2] and right [m, 2] are (y,
+  x) in mm from top to bottom, and slope [n] is dx/dy of the midline at the left candidates.
   """
   n, m = len(left), len(right)
   dy, dx = np.moveaxis(right[None] - left[:, None], -1, 0)
@@ -112,20 +96,16 @@ def best_chain(points: np.ndarray, lone: Candidates | None = None,
                spacing: SpacingAt | None = None) -> np.ndarray:
   """The sequence of left and right pairs, top to bottom, that looks most like a spine.
 
-  Every pair is rewarded with 6 - ((s - median) / 5 mm)^2 / 2 for its separation s, and every step
-  to the next level costs `_step_costs`. A dynamic program finds the best chain in O(n^2).
+  Every pair of points [n, 3] (down, right, deep) in mm is rewarded with 6 - ((s - median) / 5 mm)^2
+  / 2 for its separation s, and every step to the next level costs `_step_costs`. A dynamic program
+  finds the best chain in O(n^2). `lone` are further candidates of one point each. The spacing is by
+  default that of 17 levels in the extent of the points.
 
-  Args:
-    points: [n, 3] (down, right, deep) mm.
-    lone: further candidates of one point each.
-    spacing: level spacing by height; by default that of 17 levels in the extent of the points.
-
-  Returns:
-    Indices [k, 2] (left, right) of the points, -1 for none; empty without candidates.
+  Returns indices [k, 2] (left, right) of the points, -1 for none; empty without candidates.
   """
   levels = _find_pairs(points)
   if lone is not None:
-    levels = Candidates(*map(np.concatenate, zip(vars(levels).values(), vars(lone).values())))
+    levels = Candidates(*map(np.concatenate, zip(levels, lone)))
   if not len(levels.pairs):
     return np.zeros((0, 2), int)
   levels = take(levels, np.argsort(levels.middle[:, 0], kind='stable'))
@@ -153,10 +133,9 @@ def _step_costs(levels: Candidates, spacing: SpacingAt) -> np.ndarray:
   """Costs [m, m] of the steps from one candidate to another, infinite if impossible, at most 40.
 
   They grow with the angle between the step and the tilts of both levels, with changes of tilt,
-  separation and depth, with the difference from the expected level spacing, and with the levels
-  jumped.
+  separation and depth, with the difference from the expected spacing, and with the levels jumped.
   """
-  middle, tilt, apart, pairs = levels.middle, levels.tilt, levels.apart, levels.pairs
+  pairs, middle, tilt, apart, _ = levels
   down, aside, deep = np.moveaxis(middle[None] - middle[:, None], -1, 0)
   ratio = down / spacing((middle[:, None, 0] + middle[:, 0]) / 2)
   steps = np.rint(ratio).clip(1, MAX_JUMP)

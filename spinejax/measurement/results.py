@@ -1,6 +1,7 @@
-"""Options and results of angle measurements."""
+"""Options and results of angle measurements, and tables of angles."""
 import dataclasses
 import math
+import pathlib
 from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
@@ -21,12 +22,7 @@ _LEVEL_KEYS = {
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-  """A user's own conversion of angles: calibrated = slope * measured + intercept.
-
-  Attributes:
-    slope, intercept: the intercept in degrees.
-    source: where the conversion comes from.
-  """
+  """A user's own conversion of angles: slope * degrees + intercept, and where it comes from."""
   slope: float
   intercept: float
   source: str
@@ -44,7 +40,7 @@ class Options:
     min_deg: degrees; a smaller change of tilt is not a curve.
     bands: three rising limits in degrees between none, mild, moderate and severe.
     calibration: (slope, intercept, source), or () for none. The calibrated angle is reported
-      beside the measured angle and does not replace it.
+      beside the measured angle.
   """
   min_deg: float = MIN_DEG
   bands: Sequence[float] = BAND_LIMITS
@@ -54,9 +50,8 @@ class Options:
     if not 0 < self.min_deg < math.inf:
       raise ValueError(f'min_deg must be degrees above 0, not {self.min_deg}.')
     limits = [0.0, *self.bands, math.inf]
-    if len(self.bands) != len(BAND_LIMITS) or not all(
-        low < high for low, high in zip(limits, limits[1:])):
-      raise ValueError(f'bands must be {len(BAND_LIMITS)} rising limits in degrees, not '
+    if len(limits) != 5 or not all(low < high for low, high in zip(limits, limits[1:])):
+      raise ValueError('bands must be 3 rising limits in degrees, not '
                        f'{tuple(self.bands)}.')
     self.get_calibration()
 
@@ -77,35 +72,21 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-  """A curve of the spine.
-
-  Attributes:
-    angle_deg: between the tilts of the two ends, degrees.
-    ci95: (low, high) of the 95 % interval, degrees; None without replicates.
-    upper, lower, apex: levels T1..L5; None where unknown.
-    upper_row, lower_row, apex_row: positions along the first axis, pixels.
-    side: 'left' or 'right', to which the spine is convex; of the image, or of the patient in
-      volumes.
-    region: 'thoracic', 'thoracolumbar' or 'lumbar'; None where unknown.
-    truncated: an end is the first or last level found, so the angle is a lower bound.
-    rotation_deg: axial rotation of the apex, degrees; volumes only.
-    pmc_deg, pmc_angle_deg: plane of maximum curvature in degrees from the coronal plane, and the
-      angle in that plane; volumes only.
-  """
-  angle_deg: float
-  ci95: tuple[float, float] | None
-  upper: str | None
+  """A curve of the spine."""
+  angle_deg: float  # between the tilts of the two ends
+  ci95: tuple[float, float] | None  # 95 % interval of the angle; None without replicates
+  upper: str | None  # levels T1..L5; None where unknown
   lower: str | None
   apex: str | None
-  upper_row: float
+  upper_row: float  # positions along the first axis, pixels
   lower_row: float
   apex_row: float
-  side: str
-  region: str | None
-  truncated: bool
-  rotation_deg: float | None = None
-  pmc_deg: float | None = None
-  pmc_angle_deg: float | None = None
+  side: str  # 'left' or 'right', to which the spine is convex; of the patient in volumes
+  region: str | None  # 'thoracic', 'thoracolumbar' or 'lumbar'; None where unknown
+  truncated: bool  # an end is the first or last level found, so the angle is a lower bound
+  rotation_deg: float | None = None  # axial rotation of the apex; volumes only, like the next two
+  pmc_deg: float | None = None  # plane of maximum curvature, degrees from the coronal plane
+  pmc_angle_deg: float | None = None  # angle in that plane
 
   def to_json(self) -> dict[str, Any]:
     """The fields as JSON values; those of volumes are left out where they are None."""
@@ -114,26 +95,16 @@ class Curve:
 
 @dataclasses.dataclass(frozen=True)
 class Level:
-  """A level of the spine. Positions are in pixels of the mask.
-
-  Attributes:
-    name: T1..L5; None where unknown.
-    row, column, depth: center; the depth of volumes only.
-    tilt_deg: of the fitted midline, degrees.
-    kind: 'process' or 'lump'; VPI images only.
-    line_deg: tilt of the line through both sides, degrees; None if a side was not found.
-    rotation_deg: axial rotation, degrees; volumes only; None if a side was not found.
-    left, right: the two sides; None if not found.
-  """
-  name: str | None
-  row: float
+  """A level of the spine. Positions are in pixels of the mask."""
+  name: str | None  # T1..L5; None where unknown
+  row: float  # of the center
   column: float
-  tilt_deg: float | None
-  depth: float | None = None
-  kind: str | None = None
-  line_deg: float | None = None
-  rotation_deg: float | None = None
-  left: tuple[float, ...] | None = None
+  tilt_deg: float | None  # of the fitted midline
+  depth: float | None = None  # of the center; volumes only
+  kind: str | None = None  # 'process' or 'lump'; VPI images only
+  line_deg: float | None = None  # tilt of the line through both sides; None if one was not found
+  rotation_deg: float | None = None  # axial rotation, of a pair in a volume
+  left: tuple[float, ...] | None = None  # None if not found
   right: tuple[float, ...] | None = None
 
   def to_json(self, method: str) -> dict[str, Any]:
@@ -149,17 +120,14 @@ class AngleResult:
   Attributes:
     method: 'uca', 'spa', 'center of lamina', 'centerline Cobb' or 'landmark Cobb'.
     status: 'ok', 'partial' (a flag weakens the angle) or 'fail' (no angle).
-    curves: top to bottom.
+    curves, levels: top to bottom; no levels if the method has none.
     major_deg: the largest angle, degrees; 0 without a curve, None on failure.
     band: severity of the largest angle; two names joined by ' or ' if its interval crosses a
       limit; None on failure.
-    levels_found: number of levels.
     level_confidence: how sure the names of the levels are: 'high', 'low' or 'none'.
     flags: what a reader must know, in words; on failure the reason.
     spacing: mm per pixel in array order; None where unknown.
     model, checkpoint: network and step of a predicted mask, else None.
-    version: of this package.
-    levels: top to bottom; empty if the method has none.
     midline: points (row, column[, depth]) in pixels, top to bottom.
     naive_deg: largest angle between the lines of the levels, without a fitted midline.
     cross_check_deg: largest angle by a second fit; X-ray masks only.
@@ -235,3 +203,19 @@ def _to_tuple(value: Any) -> Any:
   if isinstance(value, Mapping):
     return {key: _to_tuple(item) for key, item in value.items()}
   return tuple(_to_tuple(item) for item in value) if isinstance(value, list) else value
+
+
+@dataclasses.dataclass(frozen=True)
+class AngleTable:
+  """A user's table of angles with a row for each case."""
+  path: pathlib.Path
+  key: str  # name of the column with the names of the cases
+  columns: tuple[str, ...]  # names of the columns with angles
+  angles: Mapping[str, tuple[float | None, ...]]  # of each case in degrees; None for empty cells
+  failed: tuple[str, ...] = ()  # cases with the status fail; they are not in `angles`
+  methods: frozenset[str] = frozenset()  # entries of the column 'method'; empty without one
+
+  @property
+  def cases(self) -> list[str]:
+    """All cases, failed ones last."""
+    return [*self.angles, *self.failed]

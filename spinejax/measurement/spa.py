@@ -2,7 +2,7 @@
 
 `benchmarks/measure_vpi.py` measures the errors on phantoms.
 """
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -19,21 +19,13 @@ _OUTSIDE = 8.0  # cost of a pixel outside of the strip
 _CONTRAST = 0.35  # gray level of the column in its row, 0 to 1, above which it is flagged
 
 
-@dataclasses.dataclass(frozen=True)
-class Strip:
-  """The swept strip of an image, resampled to square pixels.
-
-  Attributes:
-    y, x: [R] and [C] positions of the pixels, mm.
-    inside: bool [R,C], the swept pixels.
-    gray: [R,C] smoothed gray levels.
-    half: half of the strip's width, pixels.
-  """
-  y: np.ndarray
-  x: np.ndarray
-  inside: np.ndarray
-  gray: np.ndarray
-  half: float
+class Strip(NamedTuple):
+  """The swept strip of an image, resampled to square pixels."""
+  y: np.ndarray  # [R] positions of the rows, mm
+  x: np.ndarray  # [C] positions of the columns, mm
+  inside: np.ndarray  # bool [R,C], the swept pixels
+  gray: np.ndarray  # [R,C] smoothed gray levels
+  half: float  # half of the strip's width, pixels
 
 
 def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = None, *,
@@ -41,23 +33,15 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   """SPA of an image: least-cost path along the dark column, smoothing spline, extremes rule.
 
   The angle lies between the tangents at the inflection points. It is never converted to a Cobb
-  angle.
+  angle. Apices and regions are estimated from the height, so `level_confidence` is 'low' and the
+  ends have rows only.
 
   Args:
-    image: gray levels [H,W] or [H,W,1], 0 outside of the swept strip.
+    image: gray levels [H,W] or [H,W,1], 0 outside of the swept strip. ValueError for other shapes.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     mask: [H,W], bones where not 0, which show the middle of the back; or None.
     replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
-
-  Returns:
-    The result with its midline; a failed one with its reason if the spacing is unknown or the image
-    shows no strip or no dark column. Apices and regions are estimated from the height, so
-    `level_confidence` is 'low' and the ends have rows only.
-
-  Raises:
-    ValueError: the image is not [H,W] or [H,W,1], the mask has another size, or the spacing has
-      another length.
   """
   image = np.asarray(image)
   image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
@@ -78,16 +62,17 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   column, shade = find_column(strip, light, find_middle(strip, bones, steps))
   midline, draws = fit.fit_smooth(strip.y, column, smoothing=_SMOOTHING, replicates=replicates)
   at = np.linspace(strip.y[0], strip.y[-1], 69)
-  profile = curves.profile_by_height(midline, draws, at, (at[0], at[-1]), steps[0],
-                                     curves.FLOOR_DEG)
-  notes = []
+  found = curves.find_curves(
+      midline.tilt(at), at / steps[0], [None] * len(at), draws.tilt(at),
+      apex_names=curves.levels_by_height(at, at[0], at[-1]), floor_deg=curves.FLOOR_DEG,
+      min_deg=options.min_deg)
+  weak = []
   if bones is not None and not bones.any():
-    notes.append('the mask is empty: the column was sought near the middle of the strip')
+    weak.append('the mask is empty: the column was sought near the middle of the strip')
   if shade > _CONTRAST:
-    notes.append('the column is hardly darker than its neighborhood')
+    weak.append('the column is hardly darker than its neighborhood')
   return flags.make_result(
-      METHOD, steps, curves.find_curves(profile, options.min_deg), flags=notes,
-      partial=bool(notes), options=options, level_confidence='low',
+      METHOD, steps, found, flags=weak, options=options, level_confidence='low',
       midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
 
 
@@ -112,11 +97,7 @@ def sample_strip(image: np.ndarray, steps: np.ndarray) -> Strip:
 
 
 def normalize_rows(strip: Strip) -> np.ndarray:
-  """Gray levels [R,C] from 0 for the darkest 2 % of each row to 1 for the brightest 20 %.
-
-  Raises:
-    NoAngle: the rows have no contrast.
-  """
+  """Gray levels [R,C] from 0 for the darkest 2 % of each row to 1 for the brightest 20 %."""
   shades = np.sort(np.where(strip.inside, strip.gray, np.inf), axis=1)
   count = strip.inside.sum(1)[:, None]
   dark, bright = (

@@ -11,13 +11,10 @@ NO_SPACING = ('the spacing is unknown: give mm per pixel, or 1 if the pixels are
 
 
 def check_spacing(spacing: Spacing, ndim: int) -> np.ndarray | None:
-  """The spacing as an array [ndim] in mm; None if a number is missing, not finite or not positive.
+  """The spacing as [ndim] mm; None if a number is missing, not finite or not positive.
 
   A single number stands for all axes. A spacing of 1 serves for square pixels of unknown size,
-  because angles depend on the shape of the pixels only.
-
-  Raises:
-    ValueError: `spacing` does not hold `ndim` numbers.
+  because angles depend on the shape of the pixels only. ValueError unless it holds `ndim` numbers.
   """
   if spacing is None:
     return None

@@ -2,8 +2,7 @@
 
 `benchmarks/measure_vpi.py` measures the errors on phantoms.
 """
-import dataclasses
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,7 +12,6 @@ from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'uca'
 PROCESS, LUMP = 2, 3  # classes
-SMOOTHING = 10.0
 _PROCESS_DEG, _LUMP_DEG = 4.5, 2.5  # degrees, standard deviations of the tilts of lines
 _PAIR_SD, _LONE_SD = 0.03, 0.06  # of positions, in separations
 _MOST_PROCESSES, _MOST_LUMPS = 60, 12  # of a spine, with false ones
@@ -21,57 +19,34 @@ _RAIL = 0.08  # separations from its rail within which a lone process counts (3.
 _PASSES = 3  # of the search for lone processes
 
 
-@dataclasses.dataclass(frozen=True)
-class Levels:
-  """Levels of the spine in mm.
-
-  Attributes:
-    ends: [n, 2, 2] left and right end (y, x) of each line; NaN for a lone process.
-    middle: [n, 2] (y, x).
-    kind: [n] PROCESS or LUMP.
-  """
-  ends: np.ndarray
-  middle: np.ndarray
-  kind: np.ndarray
+class Levels(NamedTuple):
+  """Levels of the spine in mm."""
+  ends: np.ndarray  # [n, 2, 2] left and right end (y, x) of each line; NaN for a lone process
+  middle: np.ndarray  # [n, 2] (y, x)
+  kind: np.ndarray  # [n] PROCESS or LUMP
 
 
-@dataclasses.dataclass(frozen=True)
-class Pairs:
-  """Pairs of processes and lumps, and the processes without a partner.
-
-  Attributes:
-    levels: in any order.
-    lone: [k, 2] centers (y, x) of the processes without a partner, mm.
-    side: [k] their sides, -1 left and 1 right.
-    scale: usual separation of a pair, mm.
-  """
-  levels: Levels
-  lone: np.ndarray
-  side: np.ndarray
-  scale: float
+class Pairs(NamedTuple):
+  """Pairs of processes and lumps, and the processes without a partner."""
+  levels: Levels  # in any order
+  lone: np.ndarray  # [k, 2] centers (y, x) of the processes without a partner, mm
+  side: np.ndarray  # [k] their sides, -1 left and 1 right
+  scale: float  # usual separation of a pair, mm
 
 
 def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, lump: int = LUMP,
-                smoothing: float = SMOOTHING, replicates: int = fit.REPLICATES,
-                options: Options = Options()) -> AngleResult:
+                replicates: int = fit.REPLICATES, options: Options = Options()) -> AngleResult:
   """UCA of a mask: lines through pairs of processes and through lumps, joint spline, extremes rule.
 
-  UCA is never converted to a Cobb angle.
+  The result has levels, midline and naive_deg. UCA is never converted to a Cobb angle.
 
   Args:
-    mask: class indices [H,W]; classes other than `process` and `lump` are ignored.
+    mask: class indices [H,W]; classes other than `process` and `lump` are ignored. ValueError for
+      another shape.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     process, lump: the two classes; equal if all bones are one class (see `one_class.tell_apart`).
-    smoothing: of `fit.fit_joint`.
     replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
-
-  Returns:
-    The result with levels, midline and naive_deg; a failed one with its reason if the spacing is
-    unknown or the mask shows no spine.
-
-  Raises:
-    ValueError: the mask is not [H,W], or the spacing has another length.
   """
   mask = np.asarray(mask)
   if mask.ndim != 2:
@@ -83,48 +58,45 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
     pairs = pair_processes(*find_candidates(mask, steps, process, lump))
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
-  levels = add_lone_processes(pairs, smoothing)
+  levels = add_lone_processes(pairs)
   data = _fit_data(levels, pairs.scale)
-  midline = fit.fit_joint(data, smoothing=smoothing)
-  draws = fit.resample_joint(data, midline, smoothing=smoothing, replicates=replicates)
+  midline = fit.fit_joint(data)
+  draws = fit.resample_joint(data, midline, replicates=replicates)
   tilts, line_deg = midline.tilt(data.y), np.degrees(np.arctan(data.slope))
+  rows = data.y / steps[0]
   names, confidence = name_levels(levels.kind)
-  profile = curves.Profile(tilts, data.y / steps[0], names, draws.tilt(data.y),
-                           floor_deg=curves.FLOOR_DEG)
-  found = curves.find_curves(profile, options.min_deg)
+  found = curves.find_curves(tilts, rows, names, draws.tilt(data.y), floor_deg=curves.FLOOR_DEG,
+                             min_deg=options.min_deg)
   has_line = np.isfinite(line_deg)
   naive = curves.largest_swing(line_deg[has_line], options.min_deg)
   gaps = np.diff(data.y)
-  notes = flags.flag_gaps(profile.rows, gaps / np.median(gaps))
+  weak = flags.flag_gaps(rows, gaps / np.median(gaps))
   if len(pairs.lone) > 3:
-    notes.append(f'{len(pairs.lone)} processes have no partner on the other side')
-  notes += flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, found)
-  partial = bool(notes)
+    weak.append(f'{len(pairs.lone)} processes have no partner on the other side')
+  weak += flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, found)
+  notes = []
   if confidence == 'low':
     counts = [(levels.kind == kind).sum() for kind in (PROCESS, LUMP)]
     notes.append(f'{counts[0]} levels of processes and {counts[1]} of lumps instead of 12 and 5: '
                  'the names of the levels are uncertain')
+  left, right = (fit.to_pixels(levels.ends[:, side], steps) for side in (0, 1))
+  described = tuple(
+      Level(names[i], row, column, round(float(tilts[i]), 2), left=left[i], right=right[i],
+            kind='process' if levels.kind[i] == PROCESS else 'lump',
+            line_deg=round(float(line_deg[i]), 2) if left[i] else None)
+      for i, (row, column) in enumerate(fit.to_pixels(levels.middle, steps)))
   y = np.linspace(data.y[0], data.y[-1], 65)
   return flags.make_result(
-      METHOD, steps, found, flags=notes, partial=partial, options=options,
-      levels_found=len(tilts), level_confidence=confidence,
-      levels=_describe(levels, names, tilts, line_deg, steps),
-      midline=fit.to_pixels(np.stack([y, midline.position(y)], -1), steps),
-      naive_deg=round(naive, 2))
+      METHOD, steps, found, flags=weak, notes=notes, options=options, levels_found=len(tilts),
+      level_confidence=confidence, levels=described, naive_deg=round(naive, 2),
+      midline=fit.to_pixels(np.stack([y, midline.position(y)], -1), steps))
 
 
 def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int,
                     lump: int) -> tuple[np.ndarray, np.ndarray]:
-  """Centers [n, 2] (y, x) of processes and centers [m, 2, 2] of the halves of lumps, in mm.
-
-  Raises NoAngle if they cannot be those of a spine.
-  """
+  """Centers [n, 2] (y, x) of processes and centers [m, 2, 2] of the halves of lumps, in mm."""
   if process == lump:
-    bones = one_class.tell_apart(mask == process, steps)
-    if bones is None:
-      raise flags.NoAngle('the bones of one class do not lie as processes beside a spine and lumps '
-                          'on it')
-    processes, blobs = bones
+    processes, blobs = one_class.tell_apart(mask == process, steps)
   else:
     processes = find.find_blobs(mask == process, steps, split=True).centers
     blobs = find.find_blobs(mask == lump, steps).pixels
@@ -159,12 +131,12 @@ def pair_processes(processes: np.ndarray, lumps: np.ndarray) -> Pairs:
   return Pairs(Levels(ends, ends.mean(1), kind), processes[lone], side[lone], float(scale))
 
 
-def add_lone_processes(pairs: Pairs, smoothing: float) -> Levels:
+def add_lone_processes(pairs: Pairs) -> Levels:
   """The levels and those of the lone processes that lie on their rail, top to bottom."""
-  levels, lone, side = pairs.levels, pairs.lone, pairs.side
+  levels, lone, side, scale = pairs
   for _ in range(_PASSES):
-    midline = fit.fit_joint(_fit_data(levels, pairs.scale), smoothing=smoothing)
-    used, middle = _find_on_rails(lone, side, midline, levels.middle[:, 0], pairs.scale)
+    midline = fit.fit_joint(_fit_data(levels, scale))
+    used, middle = _find_on_rails(lone, side, midline, levels.middle[:, 0], scale)
     if not used:
       break
     levels = Levels(np.concatenate([levels.ends, np.full((len(used), 2, 2), np.nan)]),
@@ -176,10 +148,10 @@ def add_lone_processes(pairs: Pairs, smoothing: float) -> Levels:
 
 def _find_on_rails(lone: np.ndarray, side: np.ndarray, midline: fit.Midline, known: np.ndarray,
                    scale: float) -> tuple[list[int], np.ndarray]:
-  """Indices [k] of the lone processes on their rail, half a separation beside the midline.
+  """Indices [k] of the lone processes on their rail, and their places [k, 2] on the midline.
 
-  Their places [k, 2] (y, x) on the midline are returned too. They keep 0.55 level spacings from all
-  others and from the levels at y = known, and lie at most 1.3 spacings beyond the ends.
+  They lie half a separation beside the midline. They keep 0.55 level spacings from all others and
+  from the levels at y = known, and lie at most 1.3 spacings beyond the ends.
   """
   level, y = float(np.median(np.diff(np.sort(known)))), lone[:, 0]
   for _ in range(2):
@@ -205,8 +177,8 @@ def _fit_data(levels: Levels, scale: float) -> fit.LevelData:
       position_sd=np.where(np.isfinite(slope), _PAIR_SD, _LONE_SD), scale=scale)
 
 
-def name_levels(kind: np.ndarray) -> tuple[list[str | None], str]:
-  """Names of the levels of a kind [n] from top to bottom, and the confidence in them.
+def name_levels(kind: np.ndarray) -> tuple[curves.Names, str]:
+  """Names of levels of a kind [n] from top to bottom, and the confidence in them.
 
   The last process above the first lump is T12. Names above T1 and below L5 are None, and all are
   None without both kinds. The confidence is 'high' for 12 processes and 5 lumps, else 'low'.
@@ -218,14 +190,3 @@ def name_levels(kind: np.ndarray) -> tuple[list[str | None], str]:
   names = [curves.LEVELS[p] if 0 <= p < 17 else None for p in places]
   exact = len(kind) == 17 and first == 12 and (kind[12:] == LUMP).all()
   return names, 'high' if exact else 'low'
-
-
-def _describe(levels: Levels, names: Sequence[str | None], tilts: np.ndarray, line_deg: np.ndarray,
-              steps: np.ndarray) -> tuple[Level, ...]:
-  """The levels of the result."""
-  left, right = (fit.to_pixels(levels.ends[:, side], steps) for side in (0, 1))
-  return tuple(
-      Level(names[i], row, column, round(float(tilts[i]), 2), left=left[i], right=right[i],
-            kind='process' if levels.kind[i] == PROCESS else 'lump',
-            line_deg=round(float(line_deg[i]), 2) if left[i] else None)
-      for i, (row, column) in enumerate(fit.to_pixels(levels.middle, steps)))

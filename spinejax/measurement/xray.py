@@ -3,7 +3,7 @@
 A centerline bends less than the end plates do, so this angle is smaller than the Cobb angle.
 `benchmarks/measure_laminae.py` measures the errors on phantoms.
 """
-import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -24,20 +24,13 @@ _CROSS_CHECK_DEG = 3.0  # degrees; difference to the polynomial that is flagged
 _SHORTEST = 0.1  # of the spine; shorter curves are flagged
 
 
-@dataclasses.dataclass(frozen=True)
-class Rows:
-  """The spine of a mask, row by row.
-
-  Attributes:
-    mask: bool [H,W] without small components.
-    filled: [n] rows that hold the spine.
-    y, x, width: [n] midpoints and widths of these rows, mm.
-  """
-  mask: np.ndarray
-  filled: np.ndarray
-  y: np.ndarray
-  x: np.ndarray
-  width: np.ndarray
+class Rows(NamedTuple):
+  """The spine of a mask, row by row."""
+  mask: np.ndarray  # bool [H,W] without small components
+  filled: np.ndarray  # [n] rows that hold the spine
+  y: np.ndarray  # [n] mm
+  x: np.ndarray  # [n] midpoints of these rows, mm
+  width: np.ndarray  # [n] mm
 
   @property
   def usual_width(self) -> float:
@@ -49,19 +42,14 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, replicates: int = fit.RE
                  options: Options = Options()) -> AngleResult:
   """Centerline Cobb angle of a mask: midpoints of its sections, smoothing spline, extremes rule.
 
+  The result has midline and cross_check_deg. Apices and regions are estimated from the height, so
+  `level_confidence` is 'low' and the ends have rows only.
+
   Args:
-    mask: [H,W], the spine where not 0.
+    mask: [H,W], the spine where not 0. ValueError for another shape.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     replicates: of the bootstrap; 0 gives no intervals.
     options: curves, bands and calibration.
-
-  Returns:
-    The result with midline and cross_check_deg; a failed one with its reason if the spacing is
-    unknown or the mask shows no spine. Apices and regions are estimated from the height, so
-    `level_confidence` is 'low' and the ends have rows only.
-
-  Raises:
-    ValueError: the mask is not [H,W], or the spacing has another length.
   """
   mask = np.asarray(mask) != 0
   if mask.ndim != 2:
@@ -76,12 +64,15 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, replicates: int = fit.RE
     return flags.no_angle(METHOD, steps, reason)
   midline, draws = fit.fit_smooth(y, x, order=3, smoothing=smoothing, replicates=replicates)
   at = np.linspace(midline.top, midline.top + midline.height, 69)
-  profile = curves.profile_by_height(midline, draws, at, (rows.y[0], rows.y[-1]), steps[0])
-  found = curves.find_curves(profile, options.min_deg)
-  cross_check = largest_by_polynomial(y, x, options.min_deg)
-  notes = flag_rows(rows) + flag_curves(found, cross_check, rows)
+  found = curves.find_curves(
+      midline.tilt(at), at / steps[0], [None] * len(at), draws.tilt(at),
+      apex_names=curves.levels_by_height(at, rows.y[0], rows.y[-1]), min_deg=options.min_deg)
+  v = 2 * (y - y[0]) / np.ptp(y) - 1
+  derivative = np.polynomial.Chebyshev.fit(v, x, 7, domain=[-1, 1]).deriv()
+  cross_check = curves.largest_swing(
+      np.degrees(np.arctan(derivative(v) * 2 / np.ptp(y))), options.min_deg)
   return flags.make_result(
-      METHOD, steps, found, flags=notes, partial=bool(notes), options=options,
+      METHOD, steps, found, flags=_flag(rows, found, cross_check), options=options,
       level_confidence='low', cross_check_deg=round(cross_check, 2),
       midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
 
@@ -107,12 +98,10 @@ def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
 def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
   """Midpoints y, x [n] in mm of perpendicular sections, and the smoothing of their spline.
 
-  The first centerline joins the midpoints of the rows. It leaves out both ends of the spine,
-  because an oblique end would bend it. Every pass replaces the points by the midpoints of the
-  sections perpendicular to the centerline before. The smoothing is
-  _SMOOTHING clip((rms residual / height / _NOISE)^3, 1, _MAX_FACTOR).
-
-  Raises NoAngle if fewer than half of the sections are whole.
+  The first centerline joins the midpoints of the rows without both ends of the spine, because an
+  oblique end would bend it. Every pass replaces the points by the midpoints of the sections
+  perpendicular to the centerline before. The smoothing is _SMOOTHING clip((rms residual / height /
+  _NOISE)^3, 1, _MAX_FACTOR). Raises NoAngle if fewer than half of the sections are whole.
   """
   top, bottom, tenth = rows.y[0], rows.y[-1], len(rows.y) // 10
   y = np.linspace(top + rows.width[:tenth].mean(), bottom - rows.width[-tenth:].mean(), _POINTS)
@@ -132,9 +121,8 @@ def _section_centers(mask: np.ndarray, steps: np.ndarray, grid: np.ndarray, midl
                      width: float) -> tuple[np.ndarray, np.ndarray]:
   """Midpoints (y, x) in mm of the sections perpendicular to the centerline at y = grid, by y.
 
-  The usual width is a quadratic fit to the widths of all sections. Sections that are narrower,
-  because an end or a gap of the mask cuts them, and sections beyond the outermost whole ones are
-  left out.
+  The usual width is a quadratic fit to the widths of all sections. Narrower sections, which an end
+  or a gap of the mask cuts, and sections beyond the outermost whole ones are left out.
   """
   slope, middle = midline.slope(grid), midline.position(grid)
   length = np.hypot(1, slope)
@@ -146,46 +134,32 @@ def _section_centers(mask: np.ndarray, steps: np.ndarray, grid: np.ndarray, midl
   shift = inside @ off / total.clip(1e-6)
   usual = np.polynomial.Polynomial.fit(grid[20:-20], total[20:-20], 2)(grid)
   full = np.flatnonzero(total > _FULL * usual)
-  kept = total > _CUT * usual
-  kept &= (np.arange(len(grid)) >= full.min(initial=len(grid))) & (
-      np.arange(len(grid)) <= full.max(initial=0))
+  at = np.arange(len(grid))
+  kept = (total > _CUT * usual) & (at >= full.min(initial=len(grid))) & (at <= full.max(initial=0))
   y, x = (grid - shift * slope / length)[kept], (middle + shift / length)[kept]
   order = np.argsort(y, kind='stable')
   return y[order], x[order]
 
 
-def largest_by_polynomial(y: np.ndarray, x: np.ndarray, min_deg: float) -> float:
-  """The largest angle of a polynomial of degree 7 through the centerline, degrees."""
-  v = 2 * (y - y[0]) / np.ptp(y) - 1
-  derivative = np.polynomial.Chebyshev.fit(v, x, 7, domain=[-1, 1]).deriv()
-  return curves.largest_swing(np.degrees(np.arctan(derivative(v) * 2 / np.ptp(y))), min_deg)
-
-
-def flag_rows(rows: Rows) -> list[str]:
-  """Flags of gaps, of parts side by side and of single wide rows."""
-  notes, filled, width = [], rows.filled, rows.width
+def _flag(rows: Rows, found: tuple[Curve, ...], cross_check: float) -> list[str]:
+  """Flags of gaps, parts side by side, wide rows, another angle by the polynomial, short curves."""
+  weak, filled, width = [], rows.filled, rows.width
   holes = np.flatnonzero(np.diff(filled) > 1)
   if len(holes):
     spans = ', '.join(f'{filled[i] + 1} to {filled[i + 1] - 1}' for i in holes[:5])
-    notes.append(f'the mask has gaps, bridged in rows {spans}')
+    weak.append(f'the mask has gaps, bridged in rows {spans}')
   runs = (np.diff(rows.mask[filled].astype(np.int8), axis=1, prepend=0) > 0).sum(1)
   if (runs > 1).mean() > 0.05:
-    notes.append(f'{int((runs > 1).sum())} rows of the mask hold several parts side by side')
+    weak.append(f'{int((runs > 1).sum())} rows of the mask hold several parts side by side')
   if width.max() > 3 * rows.usual_width:
-    notes.append(f'the mask is {width.max():.0f} mm wide in row {filled[width.argmax()]}, usually '
-                 f'{rows.usual_width:.0f} mm')
-  return notes
-
-
-def flag_curves(found: tuple[Curve, ...], cross_check: float, rows: Rows) -> list[str]:
-  """Flags of a polynomial that gives another angle, and of a short curve."""
-  notes = []
+    weak.append(f'the mask is {width.max():.0f} mm wide in row {filled[width.argmax()]}, usually '
+                f'{rows.usual_width:.0f} mm')
   if abs(cross_check - max((curve.angle_deg for curve in found), default=0.0)) > _CROSS_CHECK_DEG:
-    notes.append(f'a polynomial of degree 7 through the same centerline gives {cross_check:.1f} '
-                 'degrees')
-  shortest = _SHORTEST * np.ptp(rows.filled)
+    weak.append(f'a polynomial of degree 7 through the same centerline gives {cross_check:.1f} '
+                'degrees')
+  shortest = _SHORTEST * np.ptp(filled)
   short = [curve for curve in found if curve.lower_row - curve.upper_row < shortest]
   if short:
-    notes.append(f'the curve at row {short[0].apex_row:.0f} is shorter than a tenth of the spine: '
-                 'the mask may end obliquely there and the next angle be wrong')
-  return notes
+    weak.append(f'the curve at row {short[0].apex_row:.0f} is shorter than a tenth of the spine: '
+                'the mask may end obliquely there and the next angle be wrong')
+  return weak

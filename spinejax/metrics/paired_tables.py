@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spinejax.version import __version__
-from spinejax.measurement.angle_table import AngleTable
-from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES
+from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES, AngleTable
 from spinejax.metrics import agreement
 from spinejax.metrics.results import Agreement, Smape
 

@@ -3,7 +3,7 @@ import os
 import re
 from collections.abc import Sequence
 
-from spinejax.measurement.angle_table import AngleTable
+from spinejax.measurement.results import AngleTable
 from spinejax.readers import tables
 
 MAX_DEG = 180.0  # no angle is larger

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from spinejax import measurement
-from spinejax.measurement import course, curves
+from spinejax.measurement import course, curves, fit
 from benchmarks import measure_laminae as benchmark_laminae
 
 
@@ -74,9 +74,9 @@ def test_the_smoothing_follows_the_roughness():
   pairs = np.arange(34).reshape(17, 2)
   straight, bent = (course.follow(points, pairs)
                     for points in (planar(0.0, 0.0), planar(0.0, 25.0)))
-  assert straight.smoothing == pytest.approx((course.NUM - 1) / course.ROUGHNESS, rel=1e-3)
+  assert straight.smoothing == pytest.approx((fit.NUM_JOINT - 1) / course.ROUGHNESS, rel=1e-3)
   rough = (np.diff(bent.left.coefficients / np.median(bent.places.apart), 3)**2).sum()
-  assert bent.smoothing == pytest.approx((course.NUM - 1) / (rough + course.ROUGHNESS), rel=0.02)
+  assert bent.smoothing == pytest.approx((fit.NUM_JOINT - 1) / (rough + course.ROUGHNESS), rel=0.02)
   assert bent.smoothing < straight.smoothing - 2
 
 

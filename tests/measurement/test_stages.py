@@ -93,16 +93,15 @@ def test_intervals_of_a_known_curve_cover_it():
 
 
 def test_curves_tell_side_apex_and_lower_bounds():
-  profile = curves.Profile(np.array([10.0, 1.0, -10.0]), np.arange(3.0), ['T5', 'T8', 'T11'])
-  curve, = curves.find_curves(profile)
+  curve, = curves.find_curves(np.array([10.0, 1.0, -10.0]), np.arange(3.0), ['T5', 'T8', 'T11'])
   assert (curve.angle_deg, curve.side, curve.apex) == (20.0, 'right', 'T8')
   assert curve.region == 'thoracic' and curve.truncated and curve.ci95 is None
 
 
 def test_a_floor_widens_an_interval_in_quadrature():
   tilts, samples = np.array([0.0, 20.0]), np.array([[0.0, 17.0], [0.0, 24.0]])
-  plain, wide = (curves.find_curves(curves.Profile(
-      tilts, np.arange(2.0), [None] * 2, samples, floor_deg=floor))[0] for floor in (0.0, 1.0))
+  plain, wide = (curves.find_curves(tilts, np.arange(2.0), [None] * 2, samples, floor_deg=floor)[0]
+                 for floor in (0.0, 1.0))
   arms = np.abs(np.array(plain.ci95) - 20)
   expected = 20 + np.hypot(arms, 1.96 * 2**0.5) * [-1, 1]
   np.testing.assert_allclose(wide.ci95, expected, atol=0.02)

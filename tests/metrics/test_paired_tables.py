@@ -3,7 +3,7 @@ import pathlib
 
 import pytest
 
-from spinejax.measurement.angle_table import AngleTable
+from spinejax.measurement.results import AngleTable
 from spinejax.metrics import paired_tables
 
 

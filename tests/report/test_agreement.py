@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spinejax.measurement.angle_table import AngleTable
+from spinejax.measurement.results import AngleTable
 from spinejax.metrics import agreement, paired_tables
 from spinejax.report import agreement_plots, pages, terminal
 from tests.report.html_page import Page

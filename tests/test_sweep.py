@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from spinejax.sweeps import local
-from tests import tiny
+from spinejax.sweeps import launch
+from tests import processes, tiny
 
-SWEEP = [sys.executable, '-m', 'spinejax', 'sweep']
+SWEEP = ['-m', 'spinejax', 'sweep']
 # A config that trains in the place of spinejax.main, which loads it first: Dice is seed / 10.
 STAND_IN = """import json
 import pathlib
@@ -78,9 +78,7 @@ def command(config, output, *flags) -> list[str]:
 
 
 def call(config, output, *flags, **variables) -> subprocess.CompletedProcess:
-  return subprocess.run(
-      command(config, output, *flags), cwd=tiny.ROOT, capture_output=True, text=True, timeout=240,
-      check=False, env={**os.environ, 'PYTHONPATH': str(tiny.ROOT), 'COLUMNS': '100', **variables})
+  return processes.call(*command(config, output, *flags), COLUMNS='100', **variables)
 
 
 def starts(output) -> dict[str, int]:
@@ -128,8 +126,8 @@ def test_a_failed_member_stops_no_other_and_the_same_command_goes_on(stand_in, t
 def test_ctrl_c_lets_the_members_save_and_the_same_command_resumes(stand_in, tmp_path):
   output = tmp_path / 'sweep'
   flags = ['--jobs=2', '--config.pause=100']
-  with subprocess.Popen(command(stand_in, output, *flags), cwd=tiny.ROOT, stderr=subprocess.PIPE,
-                        stdout=subprocess.DEVNULL, text=True, process_group=0,
+  with subprocess.Popen([sys.executable, *command(stand_in, output, *flags)], cwd=tiny.ROOT, text=True,
+                        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0,
                         env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)}) as process:
     deadline = time.monotonic() + 60
     while len(starts(output)) < 2 and time.monotonic() < deadline:
@@ -148,7 +146,7 @@ def test_ctrl_c_lets_the_members_save_and_the_same_command_resumes(stand_in, tmp
 
 
 def test_jobs_share_gpus_and_cores():
-  shares = local.split_machine
+  shares = launch.split_machine
   patched = pytest.MonkeyPatch()
   with patched.context() as environment:
     environment.setenv('CUDA_VISIBLE_DEVICES', '4,5,6')
@@ -185,9 +183,7 @@ def test_commands_are_printed_and_filtered(tmp_path):
     ([], 1, '--config=CONFIG is needed'),
 ])
 def test_wrong_flags_are_one_sentence(tmp_path, flags, status, sentence):
-  result = subprocess.run(
-      [*SWEEP, f'--output={tmp_path}', *flags], cwd=tiny.ROOT, check=False,
-      capture_output=True, text=True, timeout=60, env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
+  result = processes.call(*SWEEP, f'--output={tmp_path}', *flags)
   assert result.returncode == status and len(result.stderr.splitlines()) == 1
   assert result.stderr.startswith('error: ') and sentence in result.stderr
 

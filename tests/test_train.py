@@ -19,7 +19,7 @@ from spinejax.inference import load
 from spinejax import runs, train
 from spinejax.metrics.results import TestResult as Result
 from spinejax.report import pages
-from tests import tiny
+from tests import processes, tiny
 from tests.readers import folders
 
 
@@ -178,15 +178,10 @@ def test_a_folder_without_test_cases_trains_and_says_so(tmp_path, capsys):
   assert (tmp_path / 'run' / 'report' / 'index.html').is_file()
 
 
-def call(*arguments, module='spinejax.main'):
-  return subprocess.run([sys.executable, '-m', module, *map(str, arguments)], cwd=tiny.ROOT,
-                        capture_output=True, text=True, timeout=300, check=False)
-
-
 def test_the_command_evaluates_a_run_without_its_config(finished):
   _, workdir, results = finished
   (workdir / 'test_metrics.json').unlink()
-  result = call('test', f'--workdir={workdir}', module='spinejax')
+  result = processes.call('-m', 'spinejax', 'test', f'--workdir={workdir}')
   assert result.returncode == 0, result.stderr
   assert 'mean of the foreground' in result.stdout and 'Report: ' in result.stdout
   stored = json.loads((workdir / 'test_metrics.json').read_text())
@@ -207,7 +202,7 @@ def test_the_command_evaluates_a_run_without_its_config(finished):
                        '--workdir={tmp}/c'], 'unet has no such field'),
 ])
 def test_wrong_input_is_one_sentence(tmp_path, module, arguments, sentence):
-  result = call(*[a.format(tmp=tmp_path) for a in arguments], module=module)
+  result = processes.call('-m', module, *[a.format(tmp=tmp_path) for a in arguments])
   assert result.returncode == 1, result.stderr
   assert result.stderr.startswith('error: ') and sentence in result.stderr
   assert len(result.stderr.strip().splitlines()) == 1

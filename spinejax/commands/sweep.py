@@ -44,7 +44,7 @@ _SBATCH = flags.DEFINE_string('sbatch', '', 'Options for sbatch, with --slurm.')
 def main(argv) -> int:
   del argv
   from rich.console import Console  # late: --help is fast
-  from spinejax.sweeps import local, members, slurm, table
+  from spinejax.sweeps import launch, members, table
 
   if flags.FLAGS.config is None:
     raise ValueError('--config=CONFIG is needed, such as --config=configs/seam.py.')
@@ -64,11 +64,11 @@ def main(argv) -> int:
     except ValueError as error:
       failed[member.name] = ' '.join(str(error).split())
   if _SLURM.value and unfinished:
-    slurm.submit(unfinished, _OUTPUT.value, _JOBS.value, shlex.split(_SBATCH.value))
+    launch.submit(unfinished, _OUTPUT.value, _JOBS.value, shlex.split(_SBATCH.value))
     return 0
   console = Console()
   if not _COLLECT.value and unfinished:
-    failed |= local.run_members(unfinished, _JOBS.value or 1, console)
+    failed |= launch.run_members(unfinished, _JOBS.value or 1, console)
   results = table.collect(everyone, failed)
   table.write_results(results, _OUTPUT.value)
   table.print_results(results, _OUTPUT.value, console)

@@ -16,19 +16,11 @@ from spinejax import runs
 
 @dataclasses.dataclass(frozen=True)
 class Member:
-  """One run of the sweep.
-
-  Attributes:
-    name: name of its folder.
-    overrides: item of sweep(), such as {'variant': 'ours', 'seed': 1}.
-    config: the whole config.
-    arguments: flags of spinejax.main.
-    workdir: the run folder.
-  """
+  """One run of the sweep; `name` is that of its folder."""
   name: str
-  overrides: dict[str, Any]
+  overrides: dict[str, Any]  # item of sweep(), such as {'variant': 'ours', 'seed': 1}
   config: ConfigDict
-  arguments: list[str]
+  arguments: list[str]       # flags of spinejax.main
   workdir: pathlib.Path
 
   @property
@@ -42,15 +34,10 @@ class Member:
 
 def create_members(config: str, output: str | os.PathLike, extra: Mapping[str, Any] | None = None
                    ) -> list[Member]:
-  """The members of a sweep, in the order of sweep().
+  """The members of a sweep, in the order of sweep(), with run folders in `output`.
 
-  Args:
-    config: 'configs/seam.py' or 'seam'; with ':VARIANT' if sweep() names no variants.
-    output: folder of the run folders.
-    extra: dotted overrides for all members.
-
-  Raises:
-    ValueError: no sweep(), or a sweep() that does not fit the config.
+  `config` has a ':VARIANT' only if sweep() names no variants. `extra` are dotted overrides for all
+  members. Raises ValueError without a sweep() that fits the config.
   """
   extra = dict(extra or {})
   file, _, given = config.partition(':')
@@ -74,7 +61,9 @@ def create_members(config: str, output: str | os.PathLike, extra: Mapping[str, A
     except (KeyError, TypeError, ValueError) as error:
       raise ValueError(f'{which} does not take {fields} of sweep(): '
                        f'{str(error).strip().splitlines()[-1]}') from error
-    name = _member_name(overrides)
+    parts = [str(value) if key == 'variant' else f'{key}={value}'
+             for key, value in overrides.items()]  # in characters that need no quotes
+    name = '_'.join(re.sub(r'[^\w.=+-]+', '-', part).strip('-') for part in parts) or 'default'
     if name in members:
       raise ValueError(f'sweep() yields {name} twice.')
     workdir = pathlib.Path(output) / name
@@ -84,20 +73,11 @@ def create_members(config: str, output: str | os.PathLike, extra: Mapping[str, A
   return list(members.values())
 
 
-def _member_name(overrides: Mapping[str, Any]) -> str:
-  """'ours_seed=1' of {'variant': 'ours', 'seed': 1}, in characters that need no quotes."""
-  parts = [str(value) if key == 'variant' else f'{key}={value}'
-           for key, value in overrides.items()]
-  return '_'.join(re.sub(r'[^\w.=+-]+', '-', part).strip('-') for part in parts) or 'default'
-
-
 def select_members(members: Sequence[Member], only: Sequence[str]) -> list[Member]:
   """The members that match `only`, conditions 'KEY=VALUE'.
 
-  Several values of one key are alternatives; several keys must all match.
-
-  Raises:
-    ValueError: a key or a value that no member has; the sentence names those there are.
+  Several values of one key are alternatives; several keys must all match. Raises ValueError for a
+  key or a value that no member has.
   """
   wanted = collections.defaultdict(set)
   for condition in only:
@@ -115,11 +95,7 @@ def select_members(members: Sequence[Member], only: Sequence[str]) -> list[Membe
 
 
 def is_finished(member: Member) -> bool:
-  """Whether the member has been trained and tested.
-
-  Raises:
-    ValueError: its folder holds a run of another config.
-  """
+  """Whether the member has been trained and tested; ValueError for a run of another config."""
   files = ('config.json', 'test_metrics.json', 'report/index.html')
   if not all((member.workdir / name).is_file() for name in files):
     return False

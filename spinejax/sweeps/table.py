@@ -7,8 +7,9 @@ import math
 import numbers
 import os
 import pathlib
+import re
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -17,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spinejax import runs
-from spinejax.sweeps import local
+from spinejax.sweeps import launch
 from spinejax.sweeps.members import Member, is_finished
 
 SEED = 'seed'  # the override that members of a group differ in
@@ -33,20 +34,13 @@ COLUMNS = {  # of the printed table: title and decimals by metric
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A member and its results.
-
-  Attributes:
-    name, overrides, workdir: those of the member.
-    finished: whether it has results.
-    error: last line of its error, '' if finished.
-    metrics: numbers of test_metrics.json by dotted name, without those of single cases.
-  """
+  """A member and its results."""
   name: str
   overrides: dict[str, Any]
   workdir: str
   finished: bool
-  error: str
-  metrics: dict[str, float | None]
+  error: str                        # last line of its error, '' if finished
+  metrics: dict[str, float | None]  # of test_metrics.json by dotted name, without single cases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +53,11 @@ class Spread:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-  """Members that differ in their seed only.
-
-  Attributes:
-    overrides: without the seed.
-    seeds: seeds of the finished members.
-    members: number of members.
-    metrics: spread of each metric over the finished members where it is defined.
-  """
-  overrides: dict[str, Any]
-  seeds: list[Any]
+  """Members that differ in their seed only."""
+  overrides: dict[str, Any]   # without the seed
+  seeds: list[Any]            # of the finished members
   members: int
-  metrics: dict[str, Spread]
+  metrics: dict[str, Spread]  # over the finished members where the metric is defined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,12 +68,7 @@ class Results:
 
 
 def collect(members: Sequence[Member], failed: Mapping[str, str] | None = None) -> Results:
-  """Reads the results of all members.
-
-  Args:
-    members: those without results get the last line of their error.
-    failed: known errors by name of the member.
-  """
+  """Reads the results of all members; `failed` are known errors by name of the member."""
   rows = [_read_row(member, (failed or {}).get(member.name, '')) for member in members]
   groups = collections.defaultdict(list)
   for row in rows:
@@ -99,9 +81,13 @@ def _read_row(member: Member, error: str) -> Row:
   metrics: dict[str, float | None] = {}
   try:
     if not error and is_finished(member):
-      metrics = dict(_numbers(runs.read_json(member.workdir / 'test_metrics.json')))
+      stored = runs.read_json(member.workdir / 'test_metrics.json')
+      metrics = {name: value if value is None else float(value)
+                 for name, value in runs.flatten(stored)
+                 if not re.search(r'(^|\.)(cases|sd|[^.]*_sd)(\.|$)', name)
+                 and (value is None or isinstance(value, numbers.Real) and math.isfinite(value))}
     elif not error:
-      error = f'not finished; {local.last_error(member.log)}'
+      error = f'not finished; {launch.last_error(member.log)}'
   except ValueError as fault:
     error = ' '.join(str(fault).split())
   return Row(member.name, member.overrides, str(member.workdir), not error, error, metrics)
@@ -117,35 +103,22 @@ def _group(overrides: dict[str, Any], rows: Sequence[Row]) -> Group:
   return Group(overrides, [row.overrides.get(SEED) for row in finished], len(rows), metrics)
 
 
-def _numbers(value: Mapping[str, Any], prefix: str = '') -> Iterator[tuple[str, float | None]]:
-  """(dotted name, number or None) of nested dicts, without cases and spreads over cases."""
-  for key, item in value.items():
-    if key in ('cases', 'sd') or key.endswith('_sd'):
-      continue
-    if isinstance(item, Mapping):
-      yield from _numbers(item, f'{prefix}{key}.')
-    elif item is None or isinstance(item, numbers.Real) and math.isfinite(item):
-      yield f'{prefix}{key}', None if item is None else float(item)
-
-
 def write_results(results: Results, output: str | os.PathLike) -> None:
   """Writes results.json, results.csv (one row a group) and members.csv into a folder."""
   folder = pathlib.Path(output)
   folder.mkdir(parents=True, exist_ok=True)
   runs.write_json(folder / 'results.json', dataclasses.asdict(results))
   keys, metrics = _columns(results.groups)
-  missing = Spread(None, None, 0)
   _write_csv(folder / 'results.csv',
              [*keys, 'seeds', *(name + end for name in metrics for end in ('', '_sd'))],
-             ([*(group.overrides.get(key) for key in keys), len(group.seeds),
-               *(value for name in metrics
-                 for value in (group.metrics.get(name, missing).mean,
-                               group.metrics.get(name, missing).sd))]
-              for group in results.groups))
+             [{**group.overrides, 'seeds': len(group.seeds),
+               **{name: spread.mean for name, spread in group.metrics.items()},
+               **{f'{name}_sd': spread.sd for name, spread in group.metrics.items()}}
+              for group in results.groups])
   keys, metrics = _columns(results.members)
   _write_csv(folder / 'members.csv', ['name', *keys, 'error', *metrics],
-             ([row.name, *(row.overrides.get(key) for key in keys), row.error,
-               *(row.metrics.get(name) for name in metrics)] for row in results.members))
+             [{'name': row.name, **row.overrides, 'error': row.error, **row.metrics}
+              for row in results.members])
 
 
 def _columns(rows: Sequence[Row] | Sequence[Group]) -> tuple[list[str], list[str]]:
@@ -154,9 +127,11 @@ def _columns(rows: Sequence[Row] | Sequence[Group]) -> tuple[list[str], list[str
           list(dict.fromkeys(name for row in rows for name in row.metrics)))
 
 
-def _write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+def _write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[dict[str, Any]]) -> None:
   text = io.StringIO(newline='')
-  csv.writer(text).writerows([header, *rows])
+  writer = csv.DictWriter(text, header)
+  writer.writeheader()
+  writer.writerows(rows)
   runs.write_text(path, text.getvalue())
 
 

@@ -1,8 +1,6 @@
 """Growth of time and memory: its fit, its programs, its output. No time is judged."""
 import contextlib
 import json
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
@@ -11,7 +9,7 @@ from scipy import ndimage
 
 from benchmarks import curves, growth, harness, worker
 from spinejax.models import resnet
-from tests import tiny
+from tests import processes
 
 MACHINE = harness.Machine('cpu', None, '', {}, {'device': 'a processor', 'versions': {}})
 
@@ -113,14 +111,10 @@ def test_labels_keep_their_order_and_a_distance():
   assert growth.spread([1.0, 0.98, 0.5], 0.1) == pytest.approx([1.0, 0.9, 0.5])
 
 
-def run(*arguments):
-  return subprocess.run([sys.executable, '-m', 'benchmarks.growth', *arguments], cwd=tiny.ROOT,
-                        text=True, capture_output=True, timeout=120)
-
-
 def test_the_command_writes_points_and_picture(tmp_path):
   points, picture = tmp_path / 'points.jsonl', tmp_path / 'growth.png'
-  done = run('--curves=measure_laminae', '--repeats=1', f'--output={points}', f'--figure={picture}')
+  done = processes.call('-m', 'benchmarks.growth', '--curves=measure_laminae', '--repeats=1',
+                        f'--output={points}', f'--figure={picture}')
   assert done.returncode == 0, done.stderr
   assert 'measure_laminae' in done.stdout and 'More than 0.2 above: ' in done.stdout
   rows = [json.loads(line) for line in points.read_text().splitlines()]
@@ -138,7 +132,7 @@ def test_the_command_writes_points_and_picture(tmp_path):
     ('--figure=growth.txt', '--figure must end with .png, .pdf, .svg, not growth.txt'),
     ('--repeats=0', 'repeats')])
 def test_wrong_flags_are_a_sentence(flag, words):
-  done = run(flag)
+  done = processes.call('-m', 'benchmarks.growth', flag)
   assert done.returncode in (1, 2) and not done.stdout
   assert done.stderr.startswith('error: ') and words in done.stderr
   assert len(done.stderr.splitlines()) == 1

@@ -14,7 +14,7 @@ import pytest
 
 from benchmarks import harness, layer_forms, pieces, plain_side, spinejax_side, systems, worker
 from spinejax.models import cpu_kernels
-from tests import tiny
+from tests import processes, tiny
 
 # An interpreter with PyTorch, by default this one if it has it.
 TORCH_PYTHON = os.environ.get('SPINEJAX_TORCH_PYTHON') or (
@@ -166,8 +166,7 @@ def test_every_system_has_its_shapes():
 
 def test_the_verb_needs_the_repository(tmp_path):
   """In a clone `spinejax bench` is `python -m benchmarks`; without one it is one sentence."""
-  help_texts = [subprocess.run([sys.executable, '-m', *command, '--help'], cwd=tiny.ROOT, text=True,
-                               capture_output=True, timeout=60).stdout
+  help_texts = [processes.call('-m', *command, '--help').stdout
                 for command in (['spinejax', 'bench'], ['benchmarks'])]
   assert help_texts[0] == help_texts[1] and '--torch_python' in help_texts[0]
   shutil.copytree(tiny.ROOT / 'spinejax', tmp_path / 'spinejax', ignore=shutil.ignore_patterns(
@@ -185,8 +184,7 @@ def test_the_verb_needs_the_repository(tmp_path):
     ('--output=/nowhere/bench.jsonl', '--output must be a file in a folder that exists'),
     ('--repeats=0', 'repeats')])
 def test_wrong_flags_are_a_sentence(flag, words):
-  done = subprocess.run([sys.executable, '-m', 'benchmarks', flag], cwd=tiny.ROOT, text=True,
-                        capture_output=True, timeout=60)
+  done = processes.call('-m', 'benchmarks', flag)
   assert done.returncode in (1, 2) and not done.stdout
   assert done.stderr.startswith('error: ') and words in done.stderr
   assert len(done.stderr.splitlines()) == 1

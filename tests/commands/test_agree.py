@@ -1,7 +1,5 @@
 """The verb agree: from two tables to what it prints and writes, and what it refuses."""
 import json
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
@@ -9,7 +7,7 @@ from PIL import Image
 from spinejax.handoff import tables as summaries
 from spinejax.measurement.results import AngleResult, Curve
 from spinejax.readers import angle_tables
-from tests import tiny
+from tests import processes
 
 A = 'case,angle\na,10\nb,20\nc,30\nd,40\n'
 B = ('case,method,status,major_deg,flags\nd,uca,ok,38,"one, two"\nb,uca,partial,21,\n'
@@ -17,8 +15,7 @@ B = ('case,method,status,major_deg,flags\nd,uca,ok,38,"one, two"\nb,uca,partial,
 
 
 def call(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax', 'agree', *map(str, arguments)],
-                        cwd=tiny.ROOT, capture_output=True, text=True, timeout=120, check=False)
+  return processes.call('-m', 'spinejax', 'agree', *arguments)
 
 
 @pytest.fixture

@@ -7,15 +7,13 @@ from absl import flags
 import pytest
 
 from spinejax import __main__ as verbs
-from tests import tiny
+from tests import processes, tiny
 
 SEAM = 'configs/seam.py'
 
 
-def call(*arguments, module='spinejax.main', program=(), **options):
-  return subprocess.run([sys.executable, *(program or ('-m', module)), *map(str, arguments)],
-                        timeout=120, capture_output=True, text=True, check=False,
-                        **{'cwd': tiny.ROOT, **options})
+def call(*arguments, module='spinejax.main'):
+  return processes.call('-m', module, *arguments)
 
 
 def assert_one_sentence(result, status, sentence):
@@ -74,7 +72,7 @@ def test_the_console_script_is_the_same_command(tmp_path):
   assert 'spinejax = "spinejax.__main__:main"' in script.read_text()
   code = ('import sys; from spinejax.__main__ import main; '
           "sys.argv = ['x', 'test', '--help']; main()")
-  result = call(cwd=tmp_path, program=['-c', code], env={'PYTHONPATH': str(tiny.ROOT), 'PATH': ''})
+  result = processes.call('-c', code, cwd=tmp_path)
   assert '--workdir' in result.stdout, result.stderr
 
 
@@ -87,8 +85,7 @@ def test_errors_and_interruptions_have_their_status():
       ("ValueError('no such bone.')", 1, 'error: no such bone.\n'),
       ("OSError('disk full')", 1, 'error: disk full\n'),
       ("interrupts.Interrupted('saved in w.')", 130, 'saved in w.\n')]:
-    result = subprocess.run([sys.executable, '-c', code.format(error)], cwd=tiny.ROOT, text=True,
-                            capture_output=True, timeout=120, check=False)
+    result = processes.call('-c', code.format(error))
     assert (result.returncode, result.stderr) == (status, text)
 
 
@@ -104,8 +101,7 @@ def test_a_config_file_is_executed_once_and_names_the_run_folder(tmp_path):
   for arguments, workdir in [(['--config=mine.py', '--config.seed=3'], 'runs/mine_small'),
                              (['--config', 'mine.py:small', '--config.seed', '3', '--workdir=w'],
                               'w')]:
-    result = subprocess.run([sys.executable, '-c', code, *arguments], cwd=tmp_path, text=True,
-                            capture_output=True, timeout=120, check=False)
+    result = processes.call('-c', code, *arguments, cwd=tmp_path)
     assert result.stdout == f'executed\n3 {workdir}\n', result.stderr
 
 

@@ -2,15 +2,13 @@
 import csv
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 from PIL import Image
 
 from spinejax import runs
 from spinejax.metrics import tested_runs
-from tests import tiny
+from tests import processes
 
 CLASSES = ('background', 'rib', 'lump')
 VALUES = {'a': (0.9, 0.7, 0.8, 0.85), 'b': (0.6, 0.6, 0.7, 0.5), 'c': (0.9, 0.75, 0.8, 0.8)}
@@ -40,8 +38,7 @@ def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d'
 
 
 def call(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax', 'compare', *arguments], cwd=tiny.ROOT,
-                        capture_output=True, text=True, timeout=120, check=False)
+  return processes.call('-m', 'spinejax', 'compare', *arguments)
 
 
 def test_three_runs_from_the_command_to_the_files(tmp_path):

@@ -1,8 +1,6 @@
 """spinejax measure: from files to angles, pages and tables; what it refuses."""
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
@@ -10,13 +8,12 @@ import pytest
 
 from spinejax.inference import measure_files
 from spinejax.readers import layouts
-from tests import tiny
+from tests import processes
 from tests.measurement.test_mask import bow, laminae_points
 
 
 def call(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax', 'measure', *map(str, arguments)],
-                        cwd=tiny.ROOT, capture_output=True, text=True, timeout=120, check=False)
+  return processes.call('-m', 'spinejax', 'measure', *arguments)
 
 
 @pytest.fixture

@@ -1,12 +1,10 @@
 """`spinejax predict` from the command line."""
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
 import pytest
 
-from tests import tiny
+from tests import processes
 from tests.inference import made
 
 pytestmark = pytest.mark.xdist_group('test_predict')  # one worker writes the run
@@ -20,8 +18,7 @@ def workdir(tmp_path_factory):
 
 
 def predict(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax', 'predict', *map(str, arguments)],
-                        cwd=tiny.ROOT, capture_output=True, text=True, timeout=300, check=False)
+  return processes.call('-m', 'spinejax', 'predict', *arguments)
 
 
 def test_a_folder_is_predicted_and_unreadable_files_are_skipped(workdir, tmp_path):

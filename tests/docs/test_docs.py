@@ -3,15 +3,13 @@ import os
 import pathlib
 import re
 import shlex
-import subprocess
-import sys
 
 import numpy as np
 from PIL import Image
 import pytest
 
 from spinejax import phantoms
-from tests import tiny
+from tests import processes, tiny
 
 pytestmark = pytest.mark.xdist_group('test_docs')  # the commands of a page build on each other
 PAGES = [tiny.ROOT / 'README.md', *sorted((tiny.ROOT / 'docs').glob('*.md'))]
@@ -116,12 +114,7 @@ def shrink(command: str) -> list[str]:
   if trains:
     config, = (word.removeprefix('--config=') for word in words if word.startswith('--config='))
     words += overrides(config, words)
-  return [sys.executable, '-c', RUNNER, *words[2:]]
-
-
-def run(words: list[str], workspace: pathlib.Path) -> subprocess.CompletedProcess:
-  return subprocess.run(words, cwd=workspace, capture_output=True, text=True, timeout=280,
-                        check=False, env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
+  return ['-c', RUNNER, *words[2:]]
 
 
 def test_every_page_is_found():
@@ -135,7 +128,7 @@ def test_every_page_is_found():
 @pytest.mark.parametrize('command', dict.fromkeys(
     command for page, command in COMMANDS if not any(part in command for part in NOT_RUN)))
 def test_a_command_runs(command, workspace):
-  result = run(shrink(command), workspace)
+  result = processes.call(*shrink(command), cwd=workspace, JAX_NUM_CPU_DEVICES='1')
   assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -161,7 +154,7 @@ def test_python_examples_run_in_order(page, workspace):
       "'data.num_validation': 1.0, 'data.num_test': 1.0, 'data.image_size': (64, 32), "
       "'data.patch_size': (32, 32), 'data.render_size': (96, 48), 'model.features': 4})\n")
   code = code.replace('(1, 512, 128, 1)', '(1, 64, 32, 1)')
-  result = run([sys.executable, '-c', code], workspace)
+  result = processes.call('-c', code, cwd=workspace, JAX_NUM_CPU_DEVICES='1')
   assert result.returncode == 0, result.stdout + result.stderr
 
 
@@ -172,7 +165,7 @@ def test_links_and_pictures_exist(page):
 
 
 def test_tables_are_those_of_the_results():
-  result = run([sys.executable, '-m', 'benchmarks.tables', '--check'], tiny.ROOT)
+  result = processes.call('-m', 'benchmarks.tables', '--check')
   assert result.returncode == 0, result.stderr
 
 

@@ -1,8 +1,6 @@
 """Counts of operations, parameters and memory, by hand and against printed figures."""
 import json
 import re
-import subprocess
-import sys
 
 import flax.linen as nn
 import jax
@@ -13,7 +11,7 @@ import pytest
 
 from spinejax import models
 from spinejax.models import attention, cost, layers, resizing, resnet
-from tests import tiny
+from tests import processes
 
 
 class Network(nn.Module):
@@ -35,8 +33,7 @@ def memory(function, *shape):
 
 
 def command(*arguments):
-  return subprocess.run([sys.executable, '-m', 'spinejax', 'cost', *arguments], cwd=tiny.ROOT,
-                        timeout=120, capture_output=True, text=True, check=False)
+  return processes.call('-m', 'spinejax', 'cost', *arguments)
 
 
 def test_a_strided_convolution_with_bias():

@@ -126,8 +126,9 @@ def test_a_failed_member_stops_no_other_and_the_same_command_goes_on(stand_in, t
 def test_ctrl_c_lets_the_members_save_and_the_same_command_resumes(stand_in, tmp_path):
   output = tmp_path / 'sweep'
   flags = ['--jobs=2', '--config.pause=100']
-  with subprocess.Popen([sys.executable, *command(stand_in, output, *flags)], cwd=tiny.ROOT, text=True,
-                        stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0,
+  words = [sys.executable, *command(stand_in, output, *flags)]
+  with subprocess.Popen(words, cwd=tiny.ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                        text=True, process_group=0,
                         env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)}) as process:
     deadline = time.monotonic() + 60
     while len(starts(output)) < 2 and time.monotonic() < deadline:

@@ -66,7 +66,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> E
     for name, histogram in roc.class_histograms(
         prediction.probs, _label_of(record), classes).items():
       histograms[name] = histograms.get(name, 0) + histogram
-  curves = roc.summarize(histograms)
+  curves = {name: roc.roc_curve(histogram) for name, histogram in histograms.items()}
   result = _summarize(predictor.step, tested, config)
   result = dataclasses.replace(result, auc={name: curve.auc for name, curve in curves.items()})
   shown = _show_cases(predictor, cases['test'], tested, result)

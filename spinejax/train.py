@@ -285,7 +285,7 @@ def _validate(config: ConfigDict, setup: Setup, step: int, state: steps.TrainSta
              for batch in validation.batches]
   losses, counts = (np.concatenate([output[name] for output in outputs])[:validation.num_cases]
                     for name in ('loss', 'counts'))
-  per_image = segmentation.summarize(counts.astype(np.int64), validation.classes).per_image
+  per_image, _ = segmentation.summarize(counts.astype(np.int64), validation.classes)
   loss, dice = float(np.mean(losses)), per_image['dice']['mean_foreground']
   log.write(step, 'validation', {'loss': loss, **{
       f'{metric}/{name}': value for metric in ('dice', 'iou')

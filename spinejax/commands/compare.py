@@ -22,14 +22,13 @@ _OUTPUT = flags.DEFINE_string(
 
 def main(argv) -> None:
   del argv
-  from spinejax.metrics import tested_runs  # late: --help needs no scipy
+  from spinejax.metrics import comparison  # late: --help needs no scipy
   from spinejax.report import pages, terminal
 
   workdirs = [workdir.strip() for workdir in _WORKDIRS.value if workdir.strip()]
-  found = tested_runs.compare_runs(workdirs)
+  found = comparison.compare_runs(workdirs)
   folder = pathlib.Path(_OUTPUT.value or f'{workdirs[0]}/comparison')
-  page = pages.write_comparison(folder, found.comparison, found.workdirs,
-                                is_phantom=found.is_phantom)
-  tested_runs.write_tables(folder, found)
-  terminal.print_comparison(found.comparison)
+  page = pages.write_comparison(folder, found)
+  comparison.write_tables(folder, found)
+  terminal.print_comparison(found)
   print(f'Comparison: {page}')

@@ -44,19 +44,17 @@ class Result:
 
     A volume is shown as its coronal projection.
     """
+    from spinejax.report import overlays  # late: matplotlib is slow to import
+
     image, mask = self.image, self.mask
     if mask.ndim == 3:
       image, mask = colors.stretch(image).max(2), mask.max(2)
     if self.angle is None:
-      from spinejax.report import overlays  # late: matplotlib is slow to import
-
       gray = colors.to_bytes(image)
       return Image.fromarray(
           overlays.overlay(gray if gray.ndim == 2 else gray[..., 0], mask, self.classes))
-    from spinejax.report import angles
-
     file = io.BytesIO()
-    angles.angle_figure(image, mask, self.angle, self.classes).savefig(
+    overlays.angle_figure(image, mask, self.angle, self.classes).savefig(
         file, format='png', dpi=100, facecolor='white')
     return Image.open(file)
 

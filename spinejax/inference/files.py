@@ -14,7 +14,7 @@ from spinejax.inference.predict import (Prediction, known_spacing, measure_predi
 from spinejax.inference.volumes import predict_volume
 from spinejax.measurement import AngleResult
 from spinejax.readers import contents, images, landmarks, layouts, volumes
-from spinejax.report import cases, overlays
+from spinejax.report import overlays, pages
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +57,7 @@ def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: p
   if results:
     tables.write_summary(output / 'angles.csv', results)
     tables.write_curves(output / 'angles_curves.csv', results)
-    cases.write_index(output, results)
+    pages.write_index(output, results)
 
 
 def _predict_images(predictor: Predictor, names: dict[pathlib.Path, str], output: pathlib.Path,
@@ -145,5 +145,5 @@ def _project(array: np.ndarray) -> np.ndarray:
 def _write_case(output: pathlib.Path, case: handoff.Case, image: np.ndarray,
                 formats: Sequence[str]) -> tuple[str, ...]:
   """Writes the page of a measured case and its files in `formats`; returns their notes."""
-  cases.write_case(output, case.name, image, case.mask, case.result, case.classes)
+  pages.write_case(output, case.name, image, case.mask, case.result, case.classes)
   return handoff.write_formats(output, case, formats)

@@ -10,7 +10,7 @@ from spinejax.handoff import tables
 from spinejax.measurement import AngleResult
 from spinejax.readers import corner_tables, images, layouts, masks, volumes
 from spinejax.readers.orientation import Geometry
-from spinejax.report import cases
+from spinejax.report import pages
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -98,7 +98,7 @@ def measure_files(paths: Sequence[pathlib.Path], settings: Settings,
   if output is not None and results:
     tables.write_summary(output / 'angles.csv', results)
     tables.write_curves(output / 'angles_curves.csv', results)
-    cases.write_index(output, results)
+    pages.write_index(output, results)
 
 
 def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings) -> Case:
@@ -158,7 +158,7 @@ def _write_case(output: pathlib.Path, name: str, case: Case, result: AngleResult
   if not classes and case.corners is None:
     method = settings.method or measurement.choose_method(case.mask)
     classes = measurement.default_classes(method, case.mask)
-  cases.write_case(output, name, case.image, case.mask, result, classes)
+  pages.write_case(output, name, case.image, case.mask, result, classes)
   return handoff.write_formats(output, handoff.Case(
       name, case.mask, result, classes, spacing=None if case.geometry else case.spacing,
       axes=settings.axes or handoff.AXES, geometry=case.geometry), settings.formats)

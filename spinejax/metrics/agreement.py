@@ -1,7 +1,8 @@
 """Agreement of two measurements of the same angles, in degrees.
 
 A difference is other - reference. A statistic that cannot be computed is None, and `undefined` says
-why. Standard deviations have n - 1 degrees of freedom.
+why. Pairs with None, NaN or infinity are left out. Standard deviations have n - 1 degrees of
+freedom.
 """
 import dataclasses
 import math
@@ -16,8 +17,6 @@ from spinejax.metrics.results import Agreement, BandAgreement, Decision, Interva
 
 LIMIT_DEG = 5.0  # degrees; the error of Cobb angles that is commonly accepted
 CONFIDENCE = 0.95
-MAX_DEG = 180.0  # no angle is larger
-BANDS = tuple(zip(BAND_NAMES, (*BAND_LIMITS, math.inf)))
 _Z95 = float(stats.norm.ppf(0.975))
 _NO_PAIR = 'there is no pair of angles'
 _ONE_PAIR = 'needs at least two pairs of angles'
@@ -36,28 +35,25 @@ class IntraclassCorrelation:
 
 
 def agree(reference: Values, other: Values, *, limit: float = LIMIT_DEG,
-          bands: Sequence[tuple[str, float]] = BANDS, confidence: float = CONFIDENCE) -> Agreement:
+          bands: Sequence[float] = BAND_LIMITS, confidence: float = CONFIDENCE) -> Agreement:
   """All published statistics of the agreement of two measurements, with one angle per case.
 
   With d = other - reference, mad = mean |d|, bias = mean d and limits = bias ± 1.96 SD(d) (Bland
   and Altman, 1999); sem = sqrt(MS_error) = SD(d) / sqrt(2) and mdc95 = 1.96 sqrt(2) sem (Weir,
   2005). The sem equals SD sqrt(1 - ICC(3,1)) with the mean variance of the two measurements. sem
   and mdc95 do not include the bias. Intervals of the bias and of the limits are those of the t
-  distribution, with the approximate standard error of Bland and Altman for the limits.
+  distribution, with the approximate standard error of Bland and Altman for the limits. The interval
+  of Pearson's r is that of Fisher's transformation.
 
   Args:
-    reference, other: [n] degrees within ±180. Pairs with None, NaN or infinity are left out.
+    reference, other: [n] degrees.
     limit: of `within`, in degrees; the limit counts as within.
-    bands: (name, upper limit in degrees, excluded) by rising limit; the last limit is infinite.
+    bands: as in `rate_bands`.
     confidence: of the intervals.
 
   Raises:
-    ValueError: the lengths differ, an angle is beyond ±180, or an option is out of its range.
+    ValueError: the lengths differ, or the bands do not rise.
   """
-  if not 0 < confidence < 1:
-    raise ValueError(f'confidence must lie between 0 and 1, got {confidence}.')
-  if not limit >= 0:
-    raise ValueError(f'the limit must be at least 0 degrees, got {limit}.')
   pairs = _to_pairs(reference, other)
   finite = _finite_rows(pairs)
   values: dict[str, Any] = {}
@@ -66,23 +62,23 @@ def agree(reference: Values, other: Values, *, limit: float = LIMIT_DEG,
                vars(icc(finite, confidence=confidence)), vars(smape(*finite.T))):
     values |= part
     undefined |= part['undefined']
-  return Agreement(**{
-      **values, 'undefined': undefined, 'pairs': len(finite), 'left_out': len(pairs) - len(finite),
-      'limit': float(limit), 'bands': rate_bands(*finite.T, bands=bands),
+  return Agreement(**values | {
+      'undefined': undefined, 'pairs': len(finite), 'left_out': len(pairs) - len(finite),
+      'limit': float(limit), 'bands': rate_bands(*finite.T, limits=bands),
       'confidence': confidence})
 
 
 def _differences(pairs: np.ndarray, limit: float, confidence: float) -> dict[str, Any]:
   """Attributes of `Agreement` that need only the differences of finite pairs [n,2]."""
   n, difference = len(pairs), pairs[:, 1] - pairs[:, 0]
+  # The tolerance counts 12.3 - 7.3 as 5, which it exceeds in binary.
+  num_within = int((np.abs(difference) <= limit + 1e-9).sum())
   values: dict[str, Any] = dict.fromkeys((
       'mad', 'mad_sd', 'bias', 'bias_ci', 'sd', 'limits', 'lower_limit_ci', 'upper_limit_ci',
       'within', 'sem', 'mdc95'))
-  # The tolerance counts 12.3 - 7.3 as 5, which it exceeds in binary.
-  values['num_within'] = int((np.abs(difference) <= limit + 1e-9).sum())
   if n:
     values |= {'mad': float(np.abs(difference).mean()), 'bias': float(difference.mean()),
-               'within': values['num_within'] / n}
+               'within': num_within / n}
   if n > 1:
     bias, sd = values['bias'], float(difference.std(ddof=1))
     low, high = bias - _Z95 * sd, bias + _Z95 * sd
@@ -95,29 +91,24 @@ def _differences(pairs: np.ndarray, limit: float, confidence: float) -> dict[str
         'upper_limit_ci': (high - limit_error, high + limit_error),
         'sem': sd / math.sqrt(2), 'mdc95': _Z95 * sd}
   reason = _ONE_PAIR if n else _NO_PAIR
-  return values | {'undefined': {key: reason for key, value in values.items() if value is None}}
+  undefined = {key: reason for key, value in values.items() if value is None}
+  return values | {'num_within': num_within, 'undefined': undefined}
 
 
 def _pearson(pairs: np.ndarray, confidence: float) -> dict[str, Any]:
-  """Pearson's r, r² and the interval of r by Fisher's transformation, of finite pairs [n,2].
-
-  r needs three pairs, because it is ±1 for any two, and values that are not all equal. Its
-  interval needs four pairs.
-  """
-  undefined: dict[str, Any] = dict.fromkeys(('r', 'r_ci', 'r2'))
-  if len(pairs) < 3:
+  """Pearson's r, r² and the interval of r, of finite pairs [n,2]."""
+  values: dict[str, Any] = dict.fromkeys(('r', 'r_ci', 'r2'))
+  if len(pairs) < 3:  # r of any two pairs is ±1
     reason = 'needs at least three pairs of angles' if len(pairs) else _NO_PAIR
-    return undefined | {'undefined': dict.fromkeys(undefined, reason)}
-  if any(_is_constant(values) for values in pairs.T):
+  elif any(_is_constant(column) for column in pairs.T):
     reason = 'one of the two measured the same angle in every case'
-    return undefined | {'undefined': dict.fromkeys(undefined, reason)}
-  found = stats.pearsonr(*pairs.T)
-  r = float(found.statistic)
-  if len(pairs) < 4:
-    return {'r': r, 'r_ci': None, 'r2': r * r,
-            'undefined': {'r_ci': 'needs at least four pairs of angles'}}
-  low, high = found.confidence_interval(confidence)
-  return {'r': r, 'r_ci': (float(low), float(high)), 'r2': r * r, 'undefined': {}}
+  else:
+    reason = 'needs at least four pairs of angles'
+    found = stats.pearsonr(*pairs.T)
+    values['r'], values['r2'] = float(found.statistic), float(found.statistic)**2
+    if len(pairs) > 3:
+      values['r_ci'] = tuple(map(float, found.confidence_interval(confidence)))
+  return values | {'undefined': {key: reason for key, value in values.items() if value is None}}
 
 
 def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> IntraclassCorrelation:
@@ -131,62 +122,36 @@ def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> IntraclassCor
   be negative.
 
   Args:
-    ratings: [n,k], a row per case and a column per rater. Rows with a value that is not finite are
-      left out. At least two rows and values that are not all equal are needed.
+    ratings: finite [n,k], a row per case and a column per rater, k > 1. At least two rows and
+      values that are not all equal are needed.
     confidence: of the intervals.
-
-  Raises:
-    ValueError: not two axes, or fewer than two columns.
   """
-  ratings = np.asarray(ratings, np.float64)
-  if ratings.ndim != 2 or ratings.shape[1] < 2:
-    raise ValueError('expected ratings [cases, raters] of at least two raters, got shape '
-                     f'{ratings.shape}.')
-  ratings = _finite_rows(ratings)
   n, k = ratings.shape
   reasons = dict.fromkeys(('icc2_1', 'icc3_1', 'icc3_1_ci'), 'the cases do not differ')
   reasons['icc2_1_ci'] = 'its degrees of freedom are undefined'
   if n < 2 or _is_constant(ratings):
     reason = 'all angles are equal' if n > 1 else _ONE_PAIR if n else _NO_PAIR
     return IntraclassCorrelation(dict.fromkeys(reasons, reason))
-  rows, columns, error = squares = _mean_squares(ratings)
-  agreement = _ratio(rows - error, rows + columns * k / n + error * (k - 1 - k / n))
-  consistency = _ratio(rows - error, rows + error * (k - 1))
+  grand = ratings.mean()
+  row_means, column_means = ratings.mean(1, keepdims=True), ratings.mean(0, keepdims=True)
+  residuals = ratings - row_means - column_means + grand
+  squares = (k * ((row_means - grand)**2).sum() / (n - 1),
+             n * ((column_means - grand)**2).sum() / (k - 1),
+             (residuals**2).sum() / ((n - 1) * (k - 1)))
+  smallest = (1e-12 * np.abs(ratings).max())**2  # of what is more than rounding
+  rows, columns, error = squares = tuple(float(x) if x > smallest else 0.0 for x in squares)
   values: dict[str, Any] = {
-      'icc2_1': agreement, 'icc3_1': consistency,
-      'icc2_1_ci': None if agreement is None else _agreement_interval(
-          agreement, squares, (n, k), confidence),
-      'icc3_1_ci': None if consistency is None else _consistency_interval(
-          squares, (n, k), confidence)}
+      'icc2_1': _ratio(rows - error, rows + columns * k / n + error * (k - 1 - k / n)),
+      'icc3_1': _ratio(rows - error, rows + error * (k - 1)), 'icc2_1_ci': None, 'icc3_1_ci': None}
+  if values['icc2_1'] is not None:
+    values['icc2_1_ci'] = _agreement_interval(values['icc2_1'], squares, (n, k), confidence)
+  if values['icc3_1'] is not None:
+    values['icc3_1_ci'] = _consistency_interval(squares, (n, k), confidence)
   return IntraclassCorrelation(
       {name: reasons[name] for name, value in values.items() if value is None}, **values)
 
 
-def _mean_squares(ratings: np.ndarray) -> tuple[float, float, float]:
-  """Mean squares of rows, columns and error of [n,k]; those of mere rounding are 0."""
-  n, k = ratings.shape
-  grand = ratings.mean()
-  row_means, column_means = ratings.mean(1, keepdims=True), ratings.mean(0, keepdims=True)
-  error = ratings - row_means - column_means + grand
-  rows = k * ((row_means - grand)**2).sum() / (n - 1)
-  columns = n * ((column_means - grand)**2).sum() / (k - 1)
-  errors = (error**2).sum() / ((n - 1) * (k - 1))
-  smallest = (1e-12 * np.abs(ratings).max())**2
-  rows, columns, errors = (float(square) if square > smallest else 0.0
-                           for square in (rows, columns, errors))
-  return rows, columns, errors
-
-
-def _ratio(numerator: float, denominator: float) -> float | None:
-  return numerator / denominator if denominator > 0 else None
-
-
-def _quantile(confidence: float, *degrees: float) -> float:
-  """The upper limit of a two-sided interval of the F distribution."""
-  return float(stats.f.ppf((1 + confidence) / 2, *degrees))
-
-
-def _agreement_interval(rho: float, squares: tuple[float, float, float], shape: tuple[int, int],
+def _agreement_interval(rho: float, squares: tuple[float, ...], shape: tuple[int, int],
                         confidence: float) -> Interval | None:
   (rows, columns, error), (n, k) = squares, shape
   if columns == error == 0:
@@ -201,13 +166,11 @@ def _agreement_interval(rho: float, squares: tuple[float, float, float], shape: 
   rest = k * columns + (k * n - k - n) * error
   low = _ratio(n * (rows - lower * error), lower * rest + n * rows)
   high = _ratio(n * (upper * rows - error), rest + n * upper * rows)
-  if low is None or high is None or not math.isfinite(low + high):
-    return None
-  return low, high
+  return None if low is None or high is None or not math.isfinite(low + high) else (low, high)
 
 
-def _consistency_interval(squares: tuple[float, float, float], shape: tuple[int, int],
-                          confidence: float) -> Interval:
+def _consistency_interval(squares: tuple[float, ...], shape: tuple[int, int], confidence: float
+                          ) -> Interval:
   (rows, _, error), (n, k) = squares, shape
   if error == 0:
     return 1.0, 1.0
@@ -215,6 +178,15 @@ def _consistency_interval(squares: tuple[float, float, float], shape: tuple[int,
   low = rows / error / _quantile(confidence, *degrees)
   high = rows / error * _quantile(confidence, *degrees[::-1])
   return (low - 1) / (low + k - 1), (high - 1) / (high + k - 1)
+
+
+def _quantile(confidence: float, *degrees: float) -> float:
+  """The upper limit of a two-sided interval of the F distribution."""
+  return float(stats.f.ppf((1 + confidence) / 2, *degrees))
+
+
+def _ratio(numerator: float, denominator: float) -> float | None:
+  return numerator / denominator if denominator > 0 else None
 
 
 def smape(reference: Values, other: Values) -> Smape:
@@ -225,8 +197,8 @@ def smape(reference: Values, other: Values) -> Smape:
   denominator is sum(|a| + |b|), which is the same for angles without a sign.
 
   Args:
-    reference, other: [n] or [n, angles]. Cases with None, NaN or infinity are left out, and so are
-      cases whose angles are all 0, for which the error is undefined.
+    reference, other: [n] or [n, angles]. Cases whose angles are all 0 are left out too, because
+      the error is undefined for them.
   """
   pairs = _to_pairs(reference, other)
   pairs = _finite_rows(pairs[..., None] if pairs.ndim == 2 else pairs)
@@ -237,39 +209,50 @@ def smape(reference: Values, other: Values) -> Smape:
   return Smape(float(100 * (error / size[size > 0]).mean()), len(error), {})
 
 
-def rate_bands(reference: Values, other: Values, *, bands: Sequence[tuple[str, float]] = BANDS
+def rate_bands(reference: Values, other: Values, *, limits: Sequence[float] = BAND_LIMITS
                ) -> BandAgreement:
   """Whether the other measurement puts a case into the band of severity of the reference.
 
   Sensitivity = TP / (TP + FN) and specificity = TN / (TN + FP), with the reference as the truth.
-  Bands ignore the sign of an angle. Kappa is undefined if each measurement puts all cases into the
-  same one band.
+  Bands ignore the sign of an angle. Kappa = 1 - sum(w observed) / sum(w expected), with w = |i - j|
+  (Cohen, 1968), is undefined if each measurement puts all cases into the same one band.
 
   Args:
-    reference, other: [n] degrees. Pairs with None, NaN or infinity are left out.
-    bands: (name, upper limit in degrees, excluded) by rising limit; the last limit is infinite.
+    reference, other: [n] degrees.
+    limits: rising limits in degrees between the bands, which are called none to severe if there
+      are three limits.
 
   Raises:
-    ValueError: the limits of the bands do not rise to infinity, or two bands share a name.
+    ValueError: the limits are not positive and rising.
   """
-  names, limits = [name for name, _ in bands], np.array([limit for _, limit in bands], np.float64)
-  if not len(bands) or limits[-1] != math.inf or not (np.diff(limits) > 0).all() or limits[0] <= 0:
-    raise ValueError('bands need upper limits that rise from above 0 to infinity, got '
-                     f'{", ".join(f"{limit:g}" for limit in limits) or "none"}.')
-  if len(set(names)) < len(names):
-    raise ValueError(f'bands need different names, got {", ".join(names)}.')
+  names = _name_bands(limits)
   pairs = _finite_rows(_to_pairs(reference, other))
   truth, found = np.searchsorted(limits, np.abs(pairs), side='right').T
-  confusion = np.zeros((len(bands), len(bands)), np.int64)
+  confusion = np.zeros((len(names), len(names)), np.int64)
   np.add.at(confusion, (truth, found), 1)
+  weights = np.abs(np.subtract.outer(*[np.arange(len(names))] * 2))
+  expected = np.outer(confusion.sum(1), confusion.sum(0)) / max(len(pairs), 1)
+  disagreement = _ratio(float((weights * confusion).sum()), float((weights * expected).sum()))
   return BandAgreement(
-      names=tuple(names), limits=(*map(float, limits[:-1]), None),
+      names=tuple(names), limits=(*map(float, limits), None),
       confusion=tuple(map(tuple, confusion.tolist())),
       accuracy=float((truth == found).mean()) if len(pairs) else None,
-      kappa=_weighted_kappa(confusion),
+      kappa=None if disagreement is None else 1 - disagreement,
       each={name: _decide(truth == i, found == i) for i, name in enumerate(names)},
       at_least={name: _decide(truth >= i, found >= i, float(limits[i - 1]))
                 for i, name in enumerate(names) if i})
+
+
+def _name_bands(limits: Sequence[float]) -> list[str]:
+  shown = [f'{limit:g}' for limit in limits]
+  if not shown or len(set(shown)) < len(shown) or not all(
+      0 < low < high for low, high in zip(limits, [*limits[1:], math.inf])):
+    raise ValueError('bands must be rising positive degrees such as 10,25,40, got '
+                     f'{",".join(shown) or "none"}.')
+  if len(limits) + 1 == len(BAND_NAMES):
+    return list(BAND_NAMES)
+  return [f'below {shown[0]}°', *(f'{low} to {high}°' for low, high in zip(shown, shown[1:])),
+          f'{shown[-1]}° and more']
 
 
 def _decide(truth: np.ndarray, found: np.ndarray, from_deg: float | None = None) -> Decision:
@@ -278,28 +261,9 @@ def _decide(truth: np.ndarray, found: np.ndarray, from_deg: float | None = None)
   return Decision(tp, fn, fp, tn, _ratio(tp, tp + fn), _ratio(tn, tn + fp), from_deg)
 
 
-def _weighted_kappa(confusion: np.ndarray) -> float | None:
-  """1 - sum(w observed) / sum(w expected) with w = |i - j| (Cohen, 1968)."""
-  weights = np.abs(np.subtract.outer(*[np.arange(len(confusion))] * 2))
-  expected = np.outer(confusion.sum(1), confusion.sum(0)) / max(confusion.sum(), 1)
-  by_chance = float((weights * expected).sum())
-  return 1 - float((weights * confusion).sum()) / by_chance if by_chance > 0 else None
-
-
 def _to_pairs(reference: Values, other: Values) -> np.ndarray:
   """Both measurements as float64 [n,2,...]; None becomes NaN."""
-  try:
-    both = [np.asarray(values, np.float64) for values in (reference, other)]
-  except (TypeError, ValueError) as error:
-    raise ValueError(f'angles must be numbers, or None if there is none ({error}).') from error
-  if both[0].shape != both[1].shape or both[0].ndim not in (1, 2):
-    raise ValueError('expected two lists of angles of the same cases, got shapes '
-                     f'{both[0].shape} and {both[1].shape}.')
-  pairs = np.stack(both, 1)
-  beyond = pairs[np.isfinite(pairs) & (np.abs(pairs) > MAX_DEG)]
-  if len(beyond):
-    raise ValueError(f'angles must lie within ±{MAX_DEG:g} degrees, got {beyond[0]:g}.')
-  return pairs
+  return np.stack([np.asarray(values, np.float64) for values in (reference, other)], 1)
 
 
 def _finite_rows(values: np.ndarray) -> np.ndarray:

@@ -3,20 +3,26 @@
 The first run is compared with each other one, as in C-U-net (Wong et al., 2021, section III.C): by
 one-tailed paired t-tests, here with a bootstrap interval of the mean difference for each.
 """
+import csv
 import dataclasses
+import io
 import math
+import os
+import pathlib
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from spinejax import runs
 from spinejax.metrics import laminae
-from spinejax.metrics.results import CaseResult, TestResult
+from spinejax.metrics.results import CaseResult, TestResult, mean_sd
 
-CONFIDENCE = 0.95
-NUM_RESAMPLES = 9999
+CONFIDENCE = 0.95  # of the intervals
+NUM_RESAMPLES = 9999  # of the bootstrap
+SEED = 0  # of the bootstrap
 _COUNTS = ('delta', 'missed', 'false')  # printed without decimals for a case
 _LAMINAE = {  # name, decimals, and whether it is shown first; lower is better for all
     'd3d_mean': ('Mean d₃D, voxels', 2, True),
@@ -27,7 +33,8 @@ _LAMINAE = {  # name, decimals, and whether it is shown first; lower is better f
     'missed': ('Missed laminae', 1, True),
     'false': ('False laminae', 1, True),
 }
-_GetValue = Callable[[CaseResult], float | None]
+_COLUMNS = ('metric', 'name', 'better', 'run', 'cases', 'mean', 'sd', 'compared_cases',
+            'difference', 'low', 'high', 'p_value', 'note')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,46 +47,27 @@ class RunSummary:
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
-  """The first run against another one, in one metric.
-
-  Attributes:
-    cases: number of cases in which both are defined.
-    difference: mean of first - other.
-    low, high: confidence interval of the mean difference.
-    p_value: of the one-tailed test that the first run is better.
-    note: why something is None, or ''.
-  """
-  cases: int
-  difference: float | None
-  low: float | None = None
+  """The first run against another one, in one metric."""
+  cases: int  # number of cases in which both are defined
+  difference: float | None  # mean of first - other
+  low: float | None = None  # confidence interval of the difference
   high: float | None = None
-  p_value: float | None = None
-  note: str = ''
+  p_value: float | None = None  # of the one-tailed test that the first run is better
+  note: str = ''  # why something is None
 
 
 @dataclasses.dataclass(frozen=True)
 class ComparedMetric:
-  """One metric of all runs.
-
-  Attributes:
-    key: such as 'dice/rib' or 'missed/all'.
-    name: to print.
-    better: 'higher' or 'lower'.
-    digits, case_digits: decimals of means and of cases.
-    main: whether it is shown first.
-    values: {run: one value per case}.
-    runs: {run: summary}.
-    against: {other run: test against the first run}.
-  """
-  key: str
+  """One metric of all runs."""
+  key: str  # such as 'dice/rib' or 'missed/all'
   name: str
-  better: str
-  digits: int
-  case_digits: int
-  main: bool
-  values: Mapping[str, tuple[float | None, ...]]
+  better: str  # 'higher' or 'lower'
+  digits: int  # decimals of means
+  case_digits: int  # decimals of cases
+  main: bool  # whether it is shown first
+  values: Mapping[str, tuple[float | None, ...]]  # {run: one value per case}
   runs: Mapping[str, RunSummary]
-  against: Mapping[str, PairedTest]
+  against: Mapping[str, PairedTest]  # {other run: test against the first run}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,35 +79,89 @@ class MissedLaminae:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-  """Runs that were tested on the same cases.
-
-  Attributes:
-    runs: names; the first run is compared with each other one.
-    cases: names.
-    metrics: in the order to print.
-    missed: {region: {run: counts}}; empty unless all runs have laminae.
-    notes: sentences on what is undefined.
-    localizer_dice: of the first run, as in `LaminaeSummary`.
-    confidence: of the intervals.
-    num_resamples, seed: of the bootstrap.
-  """
+  """Runs that were tested on the same cases; the first run is compared with each other one."""
   runs: tuple[str, ...]
   cases: tuple[str, ...]
-  metrics: tuple[ComparedMetric, ...]
-  missed: Mapping[str, Mapping[str, MissedLaminae]]
-  notes: tuple[str, ...]
-  localizer_dice: Mapping[str, float]
-  confidence: float
-  num_resamples: int
-  seed: int
+  metrics: tuple[ComparedMetric, ...]  # in the order to print
+  missed: Mapping[str, Mapping[str, MissedLaminae]]  # by region and run, if all runs have laminae
+  notes: tuple[str, ...]  # sentences on what is undefined
+  localizer_dice: Mapping[str, float]  # of the first run, as in `LaminaeSummary`
+  confidence: float = CONFIDENCE
+  num_resamples: int = NUM_RESAMPLES
+  seed: int = SEED
+  workdirs: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {run: its folder}
+  fingerprint: str = ''  # hash of the test data
+  is_phantom: bool = False  # whether the cases are phantoms
 
   def to_json(self) -> dict[str, Any]:
     """The content of comparison.json."""
-    return dataclasses.asdict(self)
+    content = dataclasses.asdict(self)
+    del content['is_phantom']
+    return content
 
 
-def compare(results: Mapping[str, TestResult], classes: Sequence[str], *, seed: int = 0,
-            confidence: float = CONFIDENCE, num_resamples: int = NUM_RESAMPLES) -> Comparison:
+class _TestedRun(NamedTuple):
+  workdir: str
+  classes: tuple[str, ...]
+  data_name: str  # config.data.name
+  fingerprint: str  # hash of the test data
+  result: TestResult
+
+
+def compare_runs(workdirs: Sequence[str]) -> Comparison:
+  """Compares tested run folders: the first one with each other one.
+
+  Args:
+    workdirs: at least two folders. Their configs may differ, their test cases not.
+
+  Raises:
+    FileNotFoundError: a folder holds no run.
+    ValueError: only one run, one given twice, one without a test, or other classes, cases or data.
+  """
+  names = unique_names(workdirs)
+  first, *others = tested = [_load_run(workdir) for workdir in workdirs]
+  for other in others:
+    where = f'{first.workdir} and {other.workdir}'
+    if first.classes != other.classes:
+      raise ValueError(f'{where} have other classes ({", ".join(first.classes)}; '
+                       f'{", ".join(other.classes)}); compare runs of one problem.')
+    differing = sorted(set(first.result.cases) ^ set(other.result.cases))
+    if differing:
+      raise ValueError(f'{where} were tested on different cases ({len(differing)} in one of them '
+                       f'only, such as {differing[0]}); compare runs of one split.')
+    if first.fingerprint != other.fingerprint:
+      raise ValueError(f'{where} were tested on cases of the same names but other content (the '
+                       'fingerprints in dataset.json differ: other files, label map, or size or '
+                       'preparation of volumes); compare runs on one dataset.')
+  found = compare({name: run.result for name, run in zip(names, tested)}, first.classes)
+  return dataclasses.replace(
+      found, workdirs=dict(zip(names, workdirs)), fingerprint=first.fingerprint,
+      is_phantom=any('phantom' in run.data_name for run in tested))
+
+
+def unique_names(workdirs: Sequence[str]) -> list[str]:
+  """The name of each folder, preceded by its parents as far as needed to be unique.
+
+  Raises:
+    ValueError: fewer than two folders, or one given twice.
+  """
+  paths = [pathlib.Path(workdir).expanduser().resolve() for workdir in workdirs]
+  if len(paths) < 2:
+    raise ValueError('--workdirs needs at least two run folders separated by commas, got '
+                     f'{",".join(workdirs) or "none"}.')
+  for i, path in enumerate(paths):
+    if path in paths[:i]:
+      raise ValueError(f'{workdirs[i]} is given twice in --workdirs; give every run once.')
+  names = []
+  for path in paths:
+    depth = 1
+    while any(path.parts[-depth:] == other.parts[-depth:] for other in paths if other != path):
+      depth += 1
+    names.append('/'.join(path.parts[-depth:]))
+  return names
+
+
+def compare(results: Mapping[str, TestResult], classes: Sequence[str]) -> Comparison:
   """Means, deviations, paired tests and intervals of every metric that all runs have.
 
   The metrics are the Dice of each foreground class, their mean if there are several, and the
@@ -128,50 +170,34 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str], *, seed: 
   Args:
     results: {run: result of its test}, at least two, of the same cases.
     classes: class names, background first.
-    seed: of the bootstrap.
-    confidence: of the intervals.
-    num_resamples: of the bootstrap.
-
-  Raises:
-    ValueError: fewer than two runs, or different cases.
   """
-  runs = list(results)
-  if len(runs) < 2:
-    raise ValueError(f'a comparison needs at least two runs, got {len(runs)}.')
-  first, cases = runs[0], list(results[runs[0]].cases)
-  for run in runs[1:]:
-    if set(results[run].cases) != set(cases):
-      raise ValueError(f'{first} and {run} were tested on different cases; compare runs of one '
-                       'split.')
-  regions = _common_regions(results.values())
-
-  def compare_metric(key: str, name: str, better: str, digits: int, main: bool,
-                     value_of: _GetValue) -> ComparedMetric:
-    values = {run: tuple(value_of(result.cases[case]) for case in cases)
-              for run, result in results.items()}
-    return ComparedMetric(
-        key, name, better, digits, 0 if key.split('/')[0] in _COUNTS else digits, main, values,
-        runs={run: _summarize(values[run]) for run in runs},
-        against={run: paired_test(values[first], values[run], better=better, seed=seed,
-                                  confidence=confidence, num_resamples=num_resamples)
-                 for run in runs[1:]})
-
-  metrics = [compare_metric(*definition) for definition in _define_metrics(classes, regions)]
-  metrics = [metric for metric in metrics
-             if any(summary.cases for summary in metric.runs.values())]
-  summary = results[first].laminae
+  first, *others = names = list(results)
+  cases, summary = list(results[first].cases), results[first].laminae
+  scores = {run: {name: _scores(case) for name, case in result.cases.items()}
+            for run, result in results.items()}
+  regions = [region for region in ('all', *laminae.REGIONS)
+             if all(any(f'missed/{region}' in of_case for of_case in of_run.values())
+                    for of_run in scores.values())]
+  metrics = []
+  for key, name, better, digits, main in _define_metrics(classes, regions):
+    values = {run: tuple(scores[run][case].get(key) for case in cases) for run in names}
+    summaries = {run: RunSummary(*mean_sd(values[run])) for run in names}
+    if any(run.cases for run in summaries.values()):
+      metrics.append(ComparedMetric(
+          key, name, better, digits, 0 if key.split('/')[0] in _COUNTS else digits, main, values,
+          summaries, against={run: paired_test(values[first], values[run], better=better)
+                              for run in others}))
   return Comparison(
-      tuple(runs), tuple(cases), tuple(metrics),
-      missed={region: {run: _count_missed(result, region) for run, result in results.items()}
-              for region in regions},
-      notes=_notes(results, cases, metrics),
+      tuple(names), tuple(cases), tuple(metrics), notes=_notes(results, cases, metrics),
       localizer_dice=summary.localizer_dice if summary else {},
-      confidence=confidence, num_resamples=num_resamples, seed=seed)
+      missed={region: {run: MissedLaminae(*(
+          int(sum(case.get(f'{metric}/{region}') or 0 for case in of_run.values()))
+          for metric in ('missed', 'true'))) for run, of_run in scores.items()}
+              for region in regions})
 
 
 def paired_test(first: Sequence[float | None], other: Sequence[float | None], *, better: str,
-                seed: int = 0, confidence: float = CONFIDENCE,
-                num_resamples: int = NUM_RESAMPLES) -> PairedTest:
+                seed: int = SEED, num_resamples: int = NUM_RESAMPLES) -> PairedTest:
   """One-tailed paired t-test that `first` is better, and an interval of the mean difference.
 
   The interval is the bias-corrected and accelerated bootstrap of `scipy.stats.bootstrap` over
@@ -180,7 +206,7 @@ def paired_test(first: Sequence[float | None], other: Sequence[float | None], *,
   Args:
     first, other: one value per case; cases with None are left out.
     better: 'higher' or 'lower'.
-    seed, confidence, num_resamples: of the bootstrap.
+    seed, num_resamples: of the bootstrap.
   """
   pairs = np.array([(a, b) for a, b in zip(first, other, strict=True)
                     if a is not None and b is not None], np.float64).reshape(-1, 2)
@@ -195,7 +221,7 @@ def paired_test(first: Sequence[float | None], other: Sequence[float | None], *,
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', stats.DegenerateDataWarning)
     low, high = map(float, stats.bootstrap(
-        (differences,), np.mean, n_resamples=num_resamples, confidence_level=confidence,
+        (differences,), np.mean, n_resamples=num_resamples, confidence_level=CONFIDENCE,
         method='BCa', rng=np.random.default_rng(seed)).confidence_interval)
   if not math.isfinite(low + high):
     return PairedTest(count, mean, p_value=float(test.pvalue),
@@ -203,54 +229,72 @@ def paired_test(first: Sequence[float | None], other: Sequence[float | None], *,
   return PairedTest(count, mean, low, high, float(test.pvalue))
 
 
+def write_tables(folder: str | os.PathLike, found: Comparison) -> None:
+  """Writes comparison.json, and comparison.csv with a line for each metric and run.
+
+  The last columns of the CSV compare the first run with the run of the line.
+  """
+  text = io.StringIO(newline='')
+  writer = csv.writer(text)
+  writer.writerow(_COLUMNS)
+  for metric in found.metrics:
+    for run, summary in metric.runs.items():
+      test = metric.against.get(run)
+      compared = dataclasses.astuple(test) if test else (None,) * 6
+      writer.writerow([metric.key, metric.name, metric.better, run, summary.cases, summary.mean,
+                       summary.sd, *compared])
+  runs.write_json(pathlib.Path(folder) / 'comparison.json', found.to_json())
+  runs.write_text(pathlib.Path(folder) / 'comparison.csv', text.getvalue())
+
+
+def _load_run(workdir: str) -> _TestedRun:
+  """Reads a run folder, which must have been tested on the test cases of its dataset."""
+  config, info = runs.load_config(workdir), runs.load_dataset_info(workdir)
+  path = pathlib.Path(workdir) / 'test_metrics.json'
+  remedy = f'run spinejax test --workdir={workdir}'
+  if not path.is_file():
+    raise ValueError(f'{workdir} has not been tested ({path.name} is missing); {remedy}.')
+  try:
+    result = TestResult.from_json(runs.read_json(path))
+  except ValueError as error:
+    raise ValueError(f'{path} is not the result of a test ({error}); {remedy}.') from error
+  try:
+    names, fingerprint = set(info['split']['test']), info['fingerprint']['test']
+    classes, data_name = tuple(config['data']['classes']), config['data']['name']
+  except (KeyError, TypeError) as error:
+    raise ValueError(f'the files of {workdir} do not say what the run was tested on; {remedy}.'
+                     ) from error
+  if not names:
+    raise ValueError(f'{workdir} has no test cases; there is nothing to compare.')
+  if set(result.cases) != names:
+    raise ValueError(f'{path} is of other cases than the test set in {workdir}; {remedy}.')
+  return _TestedRun(workdir, classes, data_name, fingerprint, result)
+
+
 def _define_metrics(classes: Sequence[str], regions: Sequence[str]
-                    ) -> list[tuple[str, str, str, int, bool, _GetValue]]:
-  """Key, name, better, digits, main, and the function that reads the value of a case."""
+                    ) -> list[tuple[str, str, str, int, bool]]:
+  """Key, name, better, digits and main of each metric."""
   names = {name: name for name in classes[1:]}
   if len(names) > 1:
     names['mean_foreground'] = 'mean of foreground'
-
-  def get_dice(name: str) -> _GetValue:
-    return lambda case: case.overlap.get('dice', {}).get(name)
-
-  def get_lamina_value(metric: str, region: str) -> _GetValue:
-    return lambda case: _lamina_value(case, metric, region)
-
-  definitions = [(f'dice/{key}', f'Dice, {name}', 'higher', 3, True, get_dice(key))
-                 for key, name in names.items()]
+  metrics = [(f'dice/{key}', f'Dice, {name}', 'higher', 3, True) for key, name in names.items()]
   for region in regions:
     for metric, (name, digits, main) in _LAMINAE.items():
       if region != 'all':
         name, main = f'{name.removesuffix(" laminae")}, {region}', metric == 'missed'
-      definitions.append((f'{metric}/{region}', name, 'lower', digits, main,
-                          get_lamina_value(metric, region)))
+      metrics.append((f'{metric}/{region}', name, 'lower', digits, main))
     if region != 'all':
-      definitions.append((f'laminae_dice/{region}', f'Dice, {region}', 'higher', 3, False,
-                          get_lamina_value('dice', region)))
-  return definitions
+      metrics.append((f'laminae_dice/{region}', f'Dice, {region}', 'higher', 3, False))
+  return metrics
 
 
-def _lamina_value(case: CaseResult, metric: str, region: str) -> float | None:
-  return (case.laminae or {}).get(metric, {}).get(region)
-
-
-def _count_missed(result: TestResult, region: str) -> MissedLaminae:
-  missed, true = (sum(_lamina_value(case, metric, region) or 0 for case in result.cases.values())
-                  for metric in ('missed', 'true'))
-  return MissedLaminae(int(missed), int(true))
-
-
-def _common_regions(results: Iterable[TestResult]) -> list[str]:
-  """Regions in which every run has rated laminae in some case."""
-  rated = [{region for case in result.cases.values()
-            for region in (case.laminae or {}).get('missed', ())} for result in results]
-  return [region for region in ('all', *laminae.REGIONS) if all(region in of for of in rated)]
-
-
-def _summarize(values: Sequence[float | None]) -> RunSummary:
-  defined = [value for value in values if value is not None]
-  return RunSummary(float(np.mean(defined)) if defined else None,
-                    float(np.std(defined, ddof=1)) if len(defined) > 1 else None, len(defined))
+def _scores(case: CaseResult) -> dict[str, float | None]:
+  """The values of a case by the keys of the metrics, and its true laminae."""
+  scores = {f'dice/{name}': value for name, value in case.overlap.get('dice', {}).items()}
+  for metric, values in (case.laminae or {}).items():
+    metric = 'laminae_dice' if metric == 'dice' else metric
+    scores |= {f'{metric}/{region}': value for region, value in values.items()}
+  return scores
 
 
 def _notes(results: Mapping[str, TestResult], cases: Sequence[str],

@@ -27,7 +27,7 @@ import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from spinejax.metrics.results import LaminaeSummary, RegionTable
+from spinejax.metrics.results import LaminaeSummary, RegionTable, mean_sd
 
 REGIONS = ('thoracic', 'lumbar')  # by their number in a record
 METRICS = ('dice', 'd3d_mean', 'd3d_sum', 'd3d_mean_mm', 'd3d_sum_mm', 'delta', 'true', 'predicted',
@@ -55,16 +55,7 @@ def find_components(mask: np.ndarray, connectivity: str = 'face') -> Components:
   Args:
     mask: 0 outside.
     connectivity: 'face' (6 neighbors) or 'full' (26 neighbors).
-
-  Raises:
-    ValueError: another kind of mask or connectivity.
   """
-  mask = np.asarray(mask)
-  if mask.ndim != 3 or not (mask.dtype == bool or np.issubdtype(mask.dtype, np.integer)):
-    raise ValueError('a mask of laminae must be [D,H,W] of bool or whole numbers, got '
-                     f'{list(mask.shape)} of {mask.dtype}; threshold probabilities first.')
-  if connectivity not in _CONNECTIVITY:
-    raise ValueError(f"connectivity must be 'face' or 'full', not {connectivity!r}.")
   structure = ndimage.generate_binary_structure(3, _CONNECTIVITY[connectivity])
   labels, number = ndimage.label(mask, structure)
   places = np.nonzero(labels)
@@ -76,9 +67,8 @@ def find_components(mask: np.ndarray, connectivity: str = 'face') -> Components:
 
 def case_metrics(
     prediction: np.ndarray, label: np.ndarray, *,
-    spacing: Sequence[float] | np.ndarray | None = None,
-    landmarks: np.ndarray | None = None, region: np.ndarray | None = None,
-    connectivity: str = 'face') -> RegionTable:
+    spacing: Sequence[float] | np.ndarray | None = None, landmarks: np.ndarray | None = None,
+    region: np.ndarray | None = None, connectivity: str = 'face') -> RegionTable:
   """Metrics of one volume, over all laminae and by region.
 
   A true component has the region of its nearest landmark, a predicted one that of the true
@@ -99,22 +89,25 @@ def case_metrics(
     distances in mm if the spacing is unknown.
 
   Raises:
-    ValueError: the shapes or kinds of arrays do not fit, or the spacing is not positive.
+    ValueError: the masks are not of this kind or not on one grid.
   """
-  prediction, label = np.asarray(prediction), np.asarray(label)
-  if prediction.shape != label.shape:
-    raise ValueError(f'the predicted mask is {list(prediction.shape)} and the true one '
-                     f'{list(label.shape)}; both must be on one grid.')
-  steps = _check_spacing(spacing)
+  for mask in (prediction, label):
+    if mask.shape != label.shape or mask.ndim != 3 or mask.dtype.kind not in 'biu':
+      raise ValueError('masks of laminae must be [D,H,W] of bool or whole numbers on one grid, got '
+                       f'{list(mask.shape)} of {mask.dtype}; threshold probabilities first.')
   true, predicted = (find_components(mask, connectivity) for mask in (label, prediction))
-  true_region = _find_regions(true.centroids, landmarks, region)
+  true_region = np.full(len(true.sizes), _UNKNOWN)
+  if landmarks is not None and region is not None:
+    finite = np.isfinite(landmarks).all(1)
+    true_region = _take(region[finite], _nearest(true.centroids, landmarks[finite])[1])
   predicted_region = _take(true_region, _nearest(predicted.centroids, true.centroids)[1])
   shared = (true.labels > 0) & (predicted.labels > 0)
   true_row, predicted_row = true.labels[shared] - 1, predicted.labels[shared] - 1
   is_missed = np.bincount(true_row, minlength=len(true.sizes)) == 0
   is_false = np.bincount(predicted_row, minlength=len(predicted.sizes)) == 0
+  steps = np.full(3, np.nan) if spacing is None else np.asarray(spacing, np.float64)
   distances = {'': _distances(true, predicted, np.ones(3)),
-               '_mm': None if steps is None else _distances(true, predicted, steps)}
+               '_mm': None if np.isnan(steps).any() else _distances(true, predicted, steps)}
 
   numbers: dict[str, int | None] = {'all': None}
   if (true_region != _UNKNOWN).any():
@@ -140,10 +133,9 @@ def case_metrics(
 
 
 def summarize(cases: Sequence[RegionTable]) -> LaminaeSummary:
-  """Mean and standard deviation over the cases in which a metric is defined.
+  """Mean and standard deviation (n - 1 degrees of freedom) over the cases that define a metric.
 
-  A metric that is defined nowhere is None, and so is the deviation (n - 1 degrees of freedom) of
-  fewer than two cases.
+  A metric that is defined nowhere is None, and so is the deviation of fewer than two cases.
 
   Args:
     cases: results of `case_metrics`, possibly none.
@@ -153,21 +145,9 @@ def summarize(cases: Sequence[RegionTable]) -> LaminaeSummary:
   for metric in METRICS:
     for key in ('all', *REGIONS):
       values = [case[metric][key] for case in cases if key in case[metric]]
-      defined = [value for value in values if value is not None]
       if values:
-        mean[metric][key] = float(np.mean(defined)) if defined else None
-        sd[metric][key] = float(np.std(defined, ddof=1)) if len(defined) > 1 else None
+        mean[metric][key], sd[metric][key], _ = mean_sd(values)
   return LaminaeSummary(mean, sd)
-
-
-def _check_spacing(spacing: Sequence[float] | np.ndarray | None) -> np.ndarray | None:
-  """The spacing as float64 [3], None if unknown."""
-  if spacing is None:
-    return None
-  steps = np.asarray(spacing, np.float64)
-  if steps.shape != (3,) or (steps <= 0).any() or np.isinf(steps).any():
-    raise ValueError(f'spacing must be three positive numbers of mm, got {steps.tolist()}.')
-  return None if np.isnan(steps).any() else steps
 
 
 def _nearest(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -183,19 +163,6 @@ def _nearest(points: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.nda
 def _take(regions: np.ndarray, rows: np.ndarray) -> np.ndarray:
   """regions[rows]; unknown for row -1."""
   return np.append(regions, _UNKNOWN)[rows]
-
-
-def _find_regions(centroids: np.ndarray, landmarks: np.ndarray | None, region: np.ndarray | None
-                  ) -> np.ndarray:
-  """Region of each true component, int [N]."""
-  if landmarks is None or region is None:
-    return np.full(len(centroids), _UNKNOWN)
-  landmarks, region = np.asarray(landmarks, np.float64), np.asarray(region, np.int64)
-  if landmarks.ndim != 2 or landmarks.shape[1] != 3 or region.shape != landmarks.shape[:1]:
-    raise ValueError('landmarks must be [P,3] with a region [P], got '
-                     f'{list(landmarks.shape)} and {list(region.shape)}.')
-  finite = np.isfinite(landmarks).all(1)
-  return _take(region[finite], _nearest(centroids, landmarks[finite])[1])
 
 
 def _distances(true: Components, predicted: Components, steps: np.ndarray) -> np.ndarray:

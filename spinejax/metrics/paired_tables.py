@@ -1,51 +1,34 @@
 """Agreement of two tables of angles, paired by the name of the case."""
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spinejax.version import __version__
-from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES, AngleTable
+from spinejax.measurement.results import BAND_LIMITS, AngleTable
 from spinejax.metrics import agreement
 from spinejax.metrics.results import Agreement, Smape
+from spinejax.version import __version__
 
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where the angles of one measurement come from.
-
-  Attributes:
-    path: of the table.
-    name: of the measurement, to print.
-    key: column with the names of the cases.
-    columns: columns with the angles.
-  """
-  path: str
-  name: str
-  key: str
-  columns: tuple[str, ...]
+  """Where the angles of one measurement come from."""
+  path: str  # of the table
+  name: str  # of the measurement, to print
+  key: str  # column with the names of the cases
+  columns: tuple[str, ...]  # columns with the angles
 
 
 @dataclasses.dataclass(frozen=True)
 class TableAgreement:
-  """Agreement of two tables of angles.
-
-  Attributes:
-    reference, other: the two measurements.
-    angles: {column of the reference: agreement}.
-    case_smape: SMAPE over the angles of a case; None for a single angle.
-    cases: {case: {'reference' and 'other': an angle per column, None where missing}}.
-    left_out: {why: cases}, with the keys 'only_in_reference', 'only_in_other',
-      'failed_in_reference', 'failed_in_other' and 'without_angle'.
-    notes: sentences a reader must know.
-  """
+  """Agreement of two tables of angles."""
   reference: Source
   other: Source
-  angles: Mapping[str, Agreement]
-  case_smape: Smape | None
+  angles: Mapping[str, Agreement]  # by column of the reference
+  case_smape: Smape | None  # over the angles of a case; None for a single angle
+  # {case: {'reference' and 'other': an angle per column, None where missing}}
   cases: Mapping[str, Mapping[str, tuple[float | None, ...]]]
-  left_out: Mapping[str, tuple[str, ...]]
-  notes: tuple[str, ...]
+  left_out: Mapping[str, tuple[str, ...]]  # {why: cases}, see `_left_out`
+  notes: tuple[str, ...]  # sentences a reader must know
 
   def to_json(self) -> dict[str, Any]:
     """The content of agreement.json."""
@@ -54,15 +37,13 @@ class TableAgreement:
         'version': __version__, 'notice': 'Research software, not a medical device.'}
 
 
-def compare_tables(reference: AngleTable, other: AngleTable, *,
-                   limit: float = agreement.LIMIT_DEG,
+def compare_tables(reference: AngleTable, other: AngleTable, *, limit: float = agreement.LIMIT_DEG,
                    bands: Sequence[float] = BAND_LIMITS) -> TableAgreement:
-  """Pairs two tables by case and rates how their angles agree.
+  """Pairs two tables with the same number of columns by case and rates how their angles agree.
 
   Args:
-    reference, other: tables with the same number of columns.
-    limit: degrees that a difference may have to count as within, see `agreement.agree`.
-    bands: rising limits in degrees between the bands of severity.
+    reference, other: the tables.
+    limit, bands: as in `agreement.agree`.
 
   Raises:
     ValueError: the tables are the same or have no case in common, or the bands do not rise.
@@ -77,37 +58,19 @@ def compare_tables(reference: AngleTable, other: AngleTable, *,
   cases = [case for case in reference.angles if case in other.angles]
   angles = [[table.angles[case] for case in cases] for table in (reference, other)]
   by_column = [list(zip(*values)) or [()] * len(reference.columns) for values in angles]
-  names = _names(reference, other)
-  methods = sorted(reference.methods | other.methods)
-  sources = [Source(str(table.path), name, table.key, table.columns)
-             for table, name in zip((reference, other), names)]
+  first, second = (Source(str(table.path), name, table.key, table.columns)
+                   for table, name in zip((reference, other), _names(reference, other)))
+  methods, notes = sorted(reference.methods | other.methods), []
+  if reference.methods and other.methods and len(methods) > 1:
+    notes.append(f'The angles are of different methods ({", ".join(methods)}); a bias between them '
+                 'is not an error.')
   return TableAgreement(
-      sources[0], sources[1],
-      angles={column: agreement.agree(*pair, limit=limit, bands=name_bands(bands))
+      first, second, notes=tuple(notes), left_out=_left_out(reference, other, cases),
+      angles={column: agreement.agree(*pair, limit=limit, bands=bands)
               for column, *pair in zip(reference.columns, *by_column)},
       case_smape=agreement.smape(*angles) if len(reference.columns) > 1 else None,
       cases={case: {'reference': reference.angles[case], 'other': other.angles[case]}
-             for case in cases},
-      left_out=_left_out(reference, other, cases),
-      notes=(f'The angles are of different methods ({", ".join(methods)}); a bias between them is '
-             'not an error.',) if reference.methods and other.methods and len(methods) > 1 else ())
-
-
-def name_bands(limits: Sequence[float]) -> list[tuple[str, float]]:
-  """(name, upper limit) of the bands between rising limits: none to severe if there are three.
-
-  Raises:
-    ValueError: the limits are not positive and rising.
-  """
-  limits = list(limits)
-  if not limits or not all(0 < low < high for low, high in zip(limits, [*limits[1:], math.inf])):
-    raise ValueError('bands must be rising positive degrees such as 10,25,40, got '
-                     f'{",".join(f"{limit:g}" for limit in limits) or "none"}.')
-  names = list(BAND_NAMES)
-  if len(limits) + 1 != len(names):
-    names = [f'below {limits[0]:g}°', *(f'{a:g} to {b:g}°' for a, b in zip(limits, limits[1:])),
-             f'{limits[-1]:g}° and more']
-  return list(zip(names, [*limits, math.inf]))
+             for case in cases})
 
 
 def _left_out(reference: AngleTable, other: AngleTable, paired: Sequence[str]

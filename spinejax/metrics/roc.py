@@ -5,8 +5,10 @@ of float32. A bin is 3e-4 wide around p = 1/2 and 0.03 % of the logit far from i
 undecided network as well as a saturated one, whose probabilities lie within 1e-4 of 0 or 1; of bins
 that are uniform in p one would hold nearly all of the latter. Probabilities of exactly 0 and 1 fall
 in the end bins. Scores in one bin count as ties.
+
+A histogram is int64 [2, BINS]: the counts of negatives and of positives by score.
 """
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,19 +19,11 @@ LOWEST, HIGHEST = np.arcsinh(-104.0), np.arcsinh(24.0)  # float32 in (0, 1): log
 TOLERANCE = 1e-5  # by which resized probabilities may leave [0, 1]
 
 
-def score_histogram(scores: np.ndarray, positive: np.ndarray, bins: int = BINS) -> np.ndarray:
-  """Counts of negatives and of positives by score.
-
-  Args:
-    scores: float [...], probabilities. Values up to TOLERANCE beyond [0, 1] are clipped.
-    positive: bool, shape of `scores`, the truth.
-    bins: number of bins.
-
-  Returns:
-    int64 [2, bins], negatives then positives.
+def score_histogram(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+  """The histogram of probabilities [...] with the truth `positive`, bool [...].
 
   Raises:
-    ValueError: a score is further outside of [0, 1] or not a number.
+    ValueError: a score is more than TOLERANCE outside of [0, 1], or not a number.
   """
   scores = np.asarray(scores, np.float64).ravel()
   if not np.all((scores >= -TOLERANCE) & (scores <= 1 + TOLERANCE)):
@@ -38,15 +32,15 @@ def score_histogram(scores: np.ndarray, positive: np.ndarray, bins: int = BINS) 
   scores = np.clip(scores, 0, 1)
   with np.errstate(divide='ignore'):
     logits = np.log(scores) - np.log1p(-scores)
-  position = (np.arcsinh(logits) - LOWEST) * (bins / (HIGHEST - LOWEST))
-  index = np.clip(position, 0, bins - 1).astype(np.int64)
-  index += bins * np.asarray(positive, bool).ravel()
-  return np.bincount(index, minlength=2 * bins).reshape(2, bins)
+  position = (np.arcsinh(logits) - LOWEST) * (BINS / (HIGHEST - LOWEST))
+  index = np.clip(position, 0, BINS - 1).astype(np.int64)
+  index += BINS * np.asarray(positive, bool).ravel()
+  return np.bincount(index, minlength=2 * BINS).reshape(2, BINS)
 
 
 def class_histograms(probs: np.ndarray, label: np.ndarray, classes: Sequence[str]
                      ) -> dict[str, np.ndarray]:
-  """Histograms of each foreground class against the rest and, with several, of 'any_foreground'.
+  """Histogram of each foreground class against the rest and, with several, of 'any_foreground'.
 
   The score of 'any_foreground' is 1 - p_background, computed as the sum of the other probabilities,
   which is precise near 0.
@@ -55,9 +49,6 @@ def class_histograms(probs: np.ndarray, label: np.ndarray, classes: Sequence[str
     probs: float [..., K] as of `segmentation.class_probs`.
     label: int [...] in [0, K); with K = 2 every label above 0 is foreground.
     classes: K names, background first.
-
-  Returns:
-    {name: int64 [2, bins]}.
   """
   foreground = score_histogram(np.sum(probs[..., 1:], axis=-1), label > 0)
   if len(classes) == 2:
@@ -67,48 +58,26 @@ def class_histograms(probs: np.ndarray, label: np.ndarray, classes: Sequence[str
   return histograms | {'any_foreground': foreground}
 
 
-def auc(histogram: np.ndarray) -> float | None:
-  """Area under the ROC curve: how probably a positive scores above a negative; ties count half.
+def roc_curve(histogram: np.ndarray, max_points: int = 1000) -> RocCurve:
+  """False and true positive rates as the threshold falls from 1 to 0, and the area below them.
+
+  The area is the probability that a positive scores above a negative; ties count half. Without
+  positives or negatives the curve is empty and the area None.
 
   Args:
-    histogram: int [2, bins], as of `score_histogram`. Without positives or without negatives the
-      area is None.
+    histogram: of `score_histogram`.
+    max_points: keeps about so many of the points, evenly along the curve. The area is that of all.
   """
-  negatives, positives = np.asarray(histogram, np.float64)
-  if not negatives.any() or not positives.any():
-    return None
-  below = np.cumsum(negatives) - negatives / 2
-  return float(np.sum(positives * below) / (positives.sum() * negatives.sum()))
-
-
-def roc_curve(
-    histogram: np.ndarray, max_points: int | None = None) -> tuple[np.ndarray, np.ndarray] | None:
-  """False and true positive rates as the threshold falls from 1 to 0.
-
-  Args:
-    histogram: int [2, bins], as of `score_histogram`.
-    max_points: keeps about so many points, evenly along the curve; None keeps one for each bin that
-      is not empty.
-
-  Returns:
-    (fpr, tpr), float64 [points], both rising from 0 to 1; None without positives or negatives.
-  """
-  histogram = np.asarray(histogram)
   totals = histogram.sum(axis=1, keepdims=True)
   if not totals.all():
-    return None
+    return RocCurve((), (), None)
+  negatives, positives = histogram.astype(np.float64)
+  below = np.cumsum(negatives) - negatives / 2
+  area = float(np.sum(positives * below) / (positives.sum() * negatives.sum()))
   occupied = histogram[:, histogram.any(axis=0)][:, ::-1]
   rates = np.concatenate([np.zeros((2, 1)), np.cumsum(occupied, axis=1) / totals], axis=1)
-  if max_points is not None and rates.shape[1] > max_points:
+  if rates.shape[1] > max_points:
     length = rates.sum(axis=0)
     rates = rates[:, np.unique(np.searchsorted(length, np.linspace(0, length[-1], max_points)))]
-  return rates[0], rates[1]
-
-
-def summarize(histograms: Mapping[str, np.ndarray], max_points: int = 1000) -> dict[str, RocCurve]:
-  """{name: curve for drawing}; see `roc_curve`."""
-  curves = {}
-  for name, histogram in histograms.items():
-    fpr, tpr = roc_curve(histogram, max_points) or (np.empty(0), np.empty(0))
-    curves[name] = RocCurve(tuple(fpr.tolist()), tuple(tpr.tolist()), auc(histogram))
-  return curves
+  fpr, tpr = rates.tolist()
+  return RocCurve(tuple(fpr), tuple(tpr), area)

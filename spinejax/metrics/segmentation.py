@@ -20,46 +20,34 @@ is undefined: its value is None and left out of means.
 RSN-U-net and SEAM (Zhao et al., 2021) print per-image means, SEAM also the foreground mean. SADANet
 pools pixels, prints means of all classes for its own rows, and calls recall "Acc".
 """
-import functools
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import special
 
-from spinejax.metrics.results import ClassTable
+from spinejax.metrics.results import ClassTable, mean_sd
 
-Array = TypeVar('Array', jax.Array, np.ndarray)
+Array = TypeVar('Array', jax.Array, np.ndarray)  # results are arrays of the same library
 
 METRICS = ('dice', 'iou', 'recall', 'precision')
 
 
 def class_probs(logits: Array) -> Array:
-  """Softmax over classes, or [1 - p, p] for one sigmoid logit.
-
-  Args:
-    logits: float [..., K], of JAX or NumPy.
-
-  Returns:
-    float [..., max(K, 2)] of the same library, background first.
-  """
+  """Softmax of logits [..., K], background first, or [1 - p, p] for one sigmoid logit."""
   xp = _namespace(logits)
   if logits.shape[-1] == 1:
     logits = xp.concatenate([xp.zeros_like(logits), logits], axis=-1)
-  exponentials = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
-  return exponentials / xp.sum(exponentials, axis=-1, keepdims=True)
+  softmax: Any = special.softmax if xp is np else jax.nn.softmax
+  return softmax(logits, axis=-1)
 
 
 def predict_labels(logits: Array) -> Array:
-  """The most probable class; for one sigmoid logit, 1 where p >= 0.5.
+  """The most probable class of logits [..., K], int32 [...]: the lowest class of equal logits.
 
-  Args:
-    logits: float [..., K], of JAX or NumPy.
-
-  Returns:
-    int32 [...] of the same library; the lowest class of equal logits.
+  One sigmoid logit gives 1 where p >= 0.5.
   """
   if logits.shape[-1] == 1:
     return (logits[..., 0] >= 0).astype(np.int32)
@@ -86,8 +74,7 @@ def confusion_counts(
   """True positives, false positives and false negatives of every class in every example.
 
   Args:
-    prediction: int [N, ...], of JAX or NumPy, as of `predict_labels`.
-    label: int [N, ...] of the same library.
+    prediction, label: int [N, ...].
     num_classes: K of the logits. 1 is a binary problem with the foreground label > 0.
     valid: bool, or numbers 0 and 1, [N]; the counts of an example with 0 are 0. None is all 1.
 
@@ -103,21 +90,12 @@ def confusion_counts(
   if xp is np and label.size and not 0 <= label.min() <= label.max() < num_classes:
     raise ValueError(f'labels must be in 0..{num_classes - 1}, '
                      f'got {label.min()}..{label.max()}; check data.classes and data.label_map')
-  size = num_classes + 1  # the last row and column count labels outside the classes
-
-  def clip_labels(labels):
-    inside = (labels >= 0) & (labels < num_classes)
-    return xp.where(inside, labels, num_classes).astype(np.int32)
-
-  pairs = (clip_labels(label) * size + clip_labels(prediction)).reshape(len(label), -1)
-  if xp is np:
-    matrix = np.array([np.bincount(row, minlength=size ** 2) for row in pairs], np.int64)
-  else:
-    matrix = jax.vmap(functools.partial(jnp.bincount, length=size ** 2))(pairs).astype(np.int32)
-  matrix = matrix.reshape(-1, size, size)
-  sums: Any = xp.diagonal(matrix, axis1=1, axis2=2), matrix.sum(2), matrix.sum(1)
-  hits, true, predicted = (counts[:, :-1] for counts in sums)
-  counts = xp.stack([hits, predicted - hits, true - hits], axis=-1)
+  pixels, rows = tuple(range(1, label.ndim)), []
+  for index in range(num_classes):
+    true, predicted = label == index, prediction == index
+    parts = (true & predicted, ~true & predicted, true & ~predicted)
+    rows.append(xp.stack([part.sum(pixels) for part in parts], -1))
+  counts = xp.stack(rows, 1)
   return counts if valid is None else counts * valid.astype(counts.dtype)[:, None, None]
 
 
@@ -137,20 +115,22 @@ def case_metrics(counts: np.ndarray, classes: Sequence[str], *, any_foreground: 
   Raises:
     ValueError: the counts do not fit the names.
   """
-  counts = np.asarray(counts)
   if counts.shape != (len(classes), 3):
     raise ValueError(f'counts of {len(classes)} classes must be [{len(classes)}, 3], '
                      f'got {list(counts.shape)}; give one name per class, background first')
-  hits, _, misses = (counts[:, column].tolist() for column in range(3))
+  hits, misses = counts[:, 0].tolist(), counts[:, 2].tolist()
   pixels = sum(hits) + sum(misses)
   by_class = dict(zip(classes, counts.tolist()))
-  if any_foreground and len(classes) > 2:
-    _, false_background, missed_background = counts[0].tolist()
-    by_class['any_foreground'] = [pixels - sum(counts[0].tolist()), missed_background,
-                                  false_background]
-  ratios = {name: _ratios(*of_class) for name, of_class in by_class.items()}
-  values = {metric: {name: of_class[metric] for name, of_class in ratios.items()}
-            for metric in METRICS}
+  if any_foreground and len(classes) > 2:  # the complement of the background
+    true, false_background, missed_background = counts[0].tolist()
+    by_class['any_foreground'] = [pixels - true - false_background - missed_background,
+                                  missed_background, false_background]
+  values: dict[str, dict[str, float | None]] = {metric: {} for metric in METRICS}
+  for name, (tp, fp, fn) in by_class.items():
+    values['dice'][name] = _ratio(2 * tp, 2 * tp + fp + fn)
+    values['iou'][name] = _ratio(tp, tp + fp + fn)
+    values['recall'][name] = _ratio(tp, tp + fn)
+    values['precision'][name] = _ratio(tp, tp + fp)
   for metric in METRICS:
     values[metric] |= _means(values[metric], classes)
   values['accuracy'] = {
@@ -159,15 +139,9 @@ def case_metrics(counts: np.ndarray, classes: Sequence[str], *, any_foreground: 
   return values
 
 
-class Summary(NamedTuple):
-  """The tables of a test set: means over cases with deviations, and pooled counts."""
-  per_image: ClassTable
-  pooled: ClassTable
-
-
 def summarize(counts: np.ndarray, classes: Sequence[str], *, any_foreground: bool = False
-              ) -> Summary:
-  """The tables of a test set.
+              ) -> tuple[ClassTable, ClassTable]:
+  """The tables `per_image` and `pooled` of a test set.
 
   per_image[metric]['mean_foreground'] is the mean of the columns of the table, as the papers print
   it; its deviation is that of the means of the cases. If a class is undefined in some cases, the
@@ -175,50 +149,28 @@ def summarize(counts: np.ndarray, classes: Sequence[str], *, any_foreground: boo
 
   Args:
     counts: int [cases, K, 3], as of `confusion_counts`; without cases all values are None.
-    classes: K names, background first.
-    any_foreground: as in `case_metrics`.
-
-  Raises:
-    ValueError: the counts do not fit the names.
+    classes, any_foreground: as in `case_metrics`.
   """
-  counts = np.asarray(counts)
-  metrics = functools.partial(case_metrics, classes=classes, any_foreground=any_foreground)
-  pooled, cases = metrics(counts.sum(axis=0)), [metrics(case) for case in counts]
-  per_image = {}
+  pooled, *cases = (case_metrics(of_case, classes, any_foreground=any_foreground)
+                    for of_case in (counts.sum(axis=0), *counts))
+  per_image: dict[str, dict[str, float | None]] = {}
   for metric, columns in pooled.items():
-    defined = {name: [value for case in cases if (value := case[metric][name]) is not None]
-               for name in columns}
-    per_image[metric] = {name: _mean(values) for name, values in defined.items()}
+    spread = {name: mean_sd(case[metric][name] for case in cases) for name in columns}
+    per_image[metric] = {name: mean for name, (mean, _, _) in spread.items()}
     if metric in METRICS:
       per_image[metric] |= _means(per_image[metric], classes)
-    per_image[f'{metric}_sd'] = {
-        name: float(np.std(values, ddof=1)) if len(values) > 1 else None
-        for name, values in defined.items()}
-  return Summary(per_image, pooled)
+    per_image[f'{metric}_sd'] = {name: sd for name, (_, sd, _) in spread.items()}
+  return per_image, pooled
 
 
 def _namespace(array: Array) -> Any:
   return jnp if isinstance(array, jax.Array) else np
 
 
-def _ratios(hits: int, false_positives: int, misses: int) -> dict[str, float | None]:
-  """The metrics of a class."""
-  either = hits + false_positives + misses
-  return {'dice': _ratio(2 * hits, hits + either), 'iou': _ratio(hits, either),
-          'recall': _ratio(hits, hits + misses),
-          'precision': _ratio(hits, hits + false_positives)}
-
-
 def _ratio(numerator: int, denominator: int) -> float | None:
-  return float(numerator / denominator) if denominator else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-  """Mean of the defined values."""
-  defined = [value for value in values if value is not None]
-  return float(np.mean(defined)) if defined else None
+  return numerator / denominator if denominator else None
 
 
 def _means(values: Mapping[str, float | None], classes: Sequence[str]) -> dict[str, float | None]:
-  return {'mean_foreground': _mean(values[name] for name in classes[1:]),
-          'mean_all': _mean(values[name] for name in classes)}
+  return {'mean_foreground': mean_sd(values[name] for name in classes[1:])[0],
+          'mean_all': mean_sd(values[name] for name in classes)[0]}

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 
 from spinejax.measurement.results import AngleResult, Curve
 from spinejax.metrics.comparison import ComparedMetric
+from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import (
-    Agreement, AngleSummary, ClassTable, LaminaeSummary, TestResult)
+    Agreement, AngleSummary, BandAgreement, ClassTable, Decision, LaminaeSummary, TestResult)
 
 NOTICE = 'Research software, not a medical device.'
 MEANS = {'mean_foreground': 'mean of the foreground classes', 'mean_all': 'mean of all classes'}
@@ -20,6 +21,16 @@ LAMINAE_COLUMNS = {'true': ('True', 1), 'missed': ('Missed', 1), 'false': ('Fals
                    'delta': ('Δ', 1), 'd3d_mean': ('Mean d₃D, voxels', 2),
                    'd3d_sum': ('Total d₃D, voxels', 1), 'd3d_mean_mm': ('Mean d₃D, mm', 2),
                    'd3d_sum_mm': ('Total d₃D, mm', 1), 'dice': ('Dice', 3)}  # name, decimals
+MAX_NAMES = 5  # cases that a note names
+LEFT_OUT = {'only_in_reference': 'only in {reference}', 'only_in_other': 'only in {other}',
+            'failed_in_reference': 'failed in {reference}', 'failed_in_other': 'failed in {other}',
+            'without_angle': 'without an angle in one of them'}
+STATISTICS = {'mad': 'mean absolute difference', 'mad_sd': 'sd of the absolute difference',
+              'bias': 'the bias', 'within': 'share within', 'sd': 'sd of the difference',
+              'limits': 'limits of agreement', 'lower_limit': 'the lower limit',
+              'upper_limit': 'the upper limit', 'sem': 'standard error',
+              'mdc95': 'detectable change', 'r': 'r', 'r2': 'R²', 'icc2_1': 'ICC(2,1)',
+              'icc3_1': 'ICC(3,1)', 'smape': 'SMAPE'}
 
 
 def format_value(value: float | None, digits: int = 3) -> str:
@@ -54,19 +65,19 @@ def format_duration(seconds: float) -> str:
   return f'{minutes} min {rest:02d} s' if minutes else f'{seconds:.1f} s'
 
 
-def count_cases(count: int) -> str:
-  """'1 case', '2 cases'."""
-  return f'{count} case' if count == 1 else f'{count} cases'
-
-
-def with_unit(text: str, unit: str) -> str:
-  """A number with its unit; an undefined one has none."""
-  return text if text == UNDEFINED else text + unit
-
-
 def format_interval(interval: Sequence[float] | None, digits: int) -> str:
   """'low to high', '' without an interval."""
   return ' to '.join(format_difference(end, digits) for end in interval or ())
+
+
+def interval_name(confidence: float) -> str:
+  """Heading of a column of intervals, such as '95 % interval'."""
+  return f'{100 * confidence:g} % interval'
+
+
+def count_cases(count: int) -> str:
+  """'1 case', '2 cases'."""
+  return f'{count} case' if count == 1 else f'{count} cases'
 
 
 def cell(table: ClassTable, metric: str, key: str, digits: int = 3) -> str:
@@ -129,10 +140,12 @@ def laminae_columns(laminae: LaminaeSummary | None) -> dict[str, tuple[str, int]
 
 def localizer_note(localizer_dice: Mapping[str, float]) -> str:
   """A sentence on the Dice that a perfect localizer reaches; '' if the labels are not cubes."""
-  scores = [f'{value:.2f}' for value in localizer_dice.values()]
-  return '' if not scores else (
-      f'A perfect localizer reaches a Dice of {_listed(scores)} against cubes of 3x3x3 voxels that '
-      f'were placed with a noise of {_listed(list(localizer_dice))} voxel along each axis.')
+  if not localizer_dice:
+    return ''
+  scores, noises = (' or '.join(filter(None, (', '.join(words[:-1]), words[-1]))) for words in (
+      [f'{value:.2f}' for value in localizer_dice.values()], list(localizer_dice)))
+  return (f'A perfect localizer reaches a Dice of {scores} against cubes of 3x3x3 voxels that were '
+          f'placed with a noise of {noises} voxel along each axis.')
 
 
 def angle_rows(angles: AngleSummary | None) -> dict[str, list[str]]:
@@ -188,25 +201,106 @@ def largest_angle(result: AngleResult) -> tuple[str, str]:
   return (curve_angle(curve), curve_interval(curve)) if curve else ('no curve', '')
 
 
-def interval_name(confidence: float) -> str:
-  """Heading of a column of intervals, such as '95 % interval'."""
-  return f'{100 * confidence:g} % interval'
-
-
 def comparison_cells(metric: ComparedMetric, run: str) -> tuple[str, str, str, str]:
   """Mean ± deviation of a run, and difference, interval and p of the first run against it."""
-  summary, digits = metric.runs[run], metric.digits
+  summary, digits, test = metric.runs[run], metric.digits, metric.against.get(run)
   mean = format_value(summary.mean, digits)
   if summary.sd is not None:
     mean += f' ± {format_value(summary.sd, digits)}'
-  test = metric.against.get(run)
   if test is None:
     return mean, '', '', ''
   interval = (UNDEFINED if test.low is None or test.high is None
               else format_interval((test.low, test.high), digits))
-  return mean, format_difference(test.difference, digits), interval, format_probability(
-      test.p_value)
+  return (mean, format_difference(test.difference, digits), interval,
+          format_probability(test.p_value))
 
 
-def _listed(words: Sequence[str]) -> str:
-  return f'{", ".join(words[:-1])} or {words[-1]}' if len(words) > 1 else ''.join(words)
+def agreement_titles(found: TableAgreement) -> list[str]:
+  """A title for each angle: both columns and the number of cases."""
+  return [f'{found.other.name}: {other} against {found.reference.name}: {column}, '
+          f'{count_cases(angle.pairs)}'
+          for (column, angle), other in zip(found.angles.items(), found.other.columns)]
+
+
+def agreement_rows(found: Agreement) -> list[tuple[str, str, str]]:
+  """(name, value, interval) of every statistic but the bands; '' where there is no interval."""
+  signed, interval = format_difference, format_interval
+
+  def degrees(value, form=format_value):
+    text = form(value, 1)
+    return text if text == UNDEFINED else f'{text}°'
+
+  lower, upper = found.limits or (None, None)
+  mad, within = degrees(found.mad), format_percent(found.within)
+  if found.mad_sd is not None:
+    mad = f'{format_value(found.mad, 1)} ± {degrees(found.mad_sd)}'
+  if found.pairs:
+    within += f', {found.num_within} of {found.pairs}'
+  return [
+      ('Mean absolute difference ± sd', mad, ''),
+      (f'Within {found.limit:g}°', within, ''),
+      ('Bias', degrees(found.bias, signed), interval(found.bias_ci, 1)),
+      ('Standard deviation of differences', degrees(found.sd), ''),
+      ('Lower limit of agreement', degrees(lower, signed), interval(found.lower_limit_ci, 1)),
+      ('Upper limit of agreement', degrees(upper, signed), interval(found.upper_limit_ci, 1)),
+      ('Pearson r', signed(found.r), interval(found.r_ci, 3)),
+      ('R²', format_value(found.r2), ''),
+      ('ICC(2,1), absolute agreement', signed(found.icc2_1), interval(found.icc2_1_ci, 3)),
+      ('ICC(3,1), consistency', signed(found.icc3_1), interval(found.icc3_1_ci, 3)),
+      ('Standard error of measurement', degrees(found.sem), ''),
+      ('Minimal detectable change, 95 %', degrees(found.mdc95), ''),
+      ('SMAPE', UNDEFINED if found.smape is None else f'{found.smape:.1f} %', '')]
+
+
+def band_rows(bands: BandAgreement) -> list[tuple[str, tuple[int, ...], str, str]]:
+  """(band of the reference, cases by band of the other, sensitivity, specificity)."""
+  return [(name, counts, *_decision_cells(bands.each[name]))
+          for name, counts in zip(bands.names, bands.confusion)]
+
+
+def threshold_rows(bands: BandAgreement) -> list[tuple[str, str, str]]:
+  """(decision, sensitivity, specificity) of every 'this band or a higher one'."""
+  return [(f'{decision.from_deg:g}° and more', *_decision_cells(decision))
+          for decision in bands.at_least.values()]
+
+
+def bands_note(bands: BandAgreement) -> str:
+  """How often both measurements give the same band."""
+  return (f'Same band: {format_percent(bands.accuracy)}; kappa with linear weights '
+          f'{format_difference(bands.kappa, 2)}.')
+
+
+def agreement_notes(found: TableAgreement) -> list[str]:
+  """Sentences on cases left out, undefined statistics, and the meaning of the numbers."""
+  names = {'reference': found.reference.name, 'other': found.other.name}
+  sentences = []
+  for why, cases in found.left_out.items():
+    if cases:
+      shown = ', '.join(cases[:MAX_NAMES]) + (', …' if len(cases) > MAX_NAMES else '')
+      sentences.append(f'Left out, {LEFT_OUT[why].format(**names)}: {len(cases)} ({shown}).')
+  for column, agreement in found.angles.items():
+    reasons: dict[str, list[str]] = {}
+    for key, reason in agreement.undefined.items():
+      base = key.removesuffix('_ci')
+      if key == base or base not in agreement.undefined:
+        name = STATISTICS[base] if key == base else f'interval of {STATISTICS[base]}'
+        reasons.setdefault(reason, []).append(name)
+    prefix = f'{column}: ' if len(found.angles) > 1 else ''
+    sentences += [f'{prefix}{", ".join(of) if agreement.pairs else "all"} undefined: {reason}.'
+                  for reason, of in reasons.items()]
+  smape = found.case_smape
+  if smape and smape.smape is not None:
+    sentences.append(f'SMAPE over the {len(found.angles)} angles of a case: {smape.smape:.1f} % '
+                     f'(mean of {smape.smape_cases} cases).')
+  return [*sentences, *found.notes,
+          f'Differences are {names["other"]} minus {names["reference"]}. ICC(3,1), the standard '
+          'error and the detectable change ignore the bias.']
+
+
+def _decision_cells(decision: Decision) -> tuple[str, str]:
+  """Sensitivity and specificity with the numbers of cases they come from."""
+  def share(value, hits, misses):
+    return UNDEFINED if value is None else f'{value:.2f} ({hits}/{hits + misses})'
+
+  return (share(decision.sensitivity, decision.tp, decision.fn),
+          share(decision.specificity, decision.tn, decision.fp))

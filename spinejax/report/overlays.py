@@ -1,12 +1,13 @@
-"""Masks and probabilities over images: overlay files, and the panels of a case.
+"""Masks, probabilities and angles over images: overlay files, and the panels of a case.
 
 Images are gray levels 0..255 [H,W] or [H,W,C]. Masks are int [H,W], 0 = background. `classes` are
-class names by index, background first; a mask with an index beyond them is an error.
+class names by index, background first.
 """
 import io
 import os
 from collections.abc import Sequence
 
+import matplotlib.patheffects
 import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -18,10 +19,12 @@ from PIL import Image
 
 from spinejax import colors, runs
 from spinejax.data import resize
-from spinejax.report import style
+from spinejax.measurement.results import AngleResult, Curve
+from spinejax.report import formats, style
 
 FILL = 0.35  # share of the class color inside a predicted region
 CONTOUR_STEP = 320  # pixels of the image's shorter side for each pixel of contour width
+_HALO = [matplotlib.patheffects.withStroke(linewidth=2.6, foreground='#000000')]
 
 
 def outline_edges(label: np.ndarray) -> np.ndarray:
@@ -33,14 +36,13 @@ def outline_edges(label: np.ndarray) -> np.ndarray:
     float64 [S,2,2]: S straight segments (start, end) of (x, y) in pixels. Pixel centers are whole
     numbers: the outline of the pixel in row 1 and column 2 has x = 1.5 and 2.5, y = 0.5 and 1.5.
   """
-  padded = np.pad(np.asarray(label), 1)
-
   def runs_of(is_edge):
     steps = np.diff(np.pad(is_edge, ((0, 0), (1, 1))).astype(np.int8), axis=1)
     line, start = np.nonzero(steps == 1)
     end = np.nonzero(steps == -1)[1]
     return line - 0.5, start - 0.5, end - 0.5
 
+  padded = np.pad(label, 1)
   y, left, right = runs_of(padded[1:, 1:-1] != padded[:-1, 1:-1])
   x, top, bottom = runs_of((padded[1:-1, 1:] != padded[1:-1, :-1]).T)
   horizontal = np.stack([np.stack([left, y], -1), np.stack([right, y], -1)], 1)
@@ -63,13 +65,13 @@ def inner_contours(label: np.ndarray, width: int = 1) -> np.ndarray:
 
   Outside the array is background. A contour does not enlarge its region: the background is False.
   """
-  core = np.asarray(label)
+  core = label
   for _ in range(width):
     around = np.pad(core, 1)
     is_inside = ((around[:-2, 1:-1] == core) & (around[2:, 1:-1] == core)
                  & (around[1:-1, :-2] == core) & (around[1:-1, 2:] == core))
     core = np.where(is_inside, core, 0)
-  return (np.asarray(label) > 0) & (core == 0)
+  return (label > 0) & (core == 0)
 
 
 def interlace(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -80,11 +82,9 @@ def interlace(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   almost black.
   """
   rgb = _to_rgb(colors.to_bytes(image))
-  of_class = colors.palette(int(mask.max(initial=0)) + 1)
-  colored = np.where(mask[..., None] > 0, of_class[mask], rgb // 2)
-  result = rgb.copy()
-  result[1::2] = colored[1::2]
-  return result
+  colored = np.where(mask[..., None] > 0, _class_colors(mask), rgb // 2)
+  is_odd = np.arange(len(rgb)) % 2 == 1
+  return np.where(is_odd[:, None, None], colored, rgb)
 
 
 def overlay(image: np.ndarray, prediction: np.ndarray, classes: Sequence[str] = ()) -> np.ndarray:
@@ -99,7 +99,7 @@ def overlay(image: np.ndarray, prediction: np.ndarray, classes: Sequence[str] = 
   """
   rgb = _to_rgb(colors.to_bytes(image))
   prediction = _checked_mask('prediction', prediction, rgb.shape[:2], classes)
-  colored = colors.palette(int(prediction.max()) + 1)[prediction]
+  colored = _class_colors(prediction)
   filled = prediction > 0
   result = rgb.copy()
   result[filled] = np.rint((1 - FILL) * rgb[filled] + FILL * colored[filled]).astype(np.uint8)
@@ -120,8 +120,8 @@ def overlay_figure(image: np.ndarray, label: np.ndarray, prediction: np.ndarray,
                    classes: Sequence[str], *, interlaced: bool = False) -> Figure:
   """Image, truth, prediction, and image with both contours, as panels with a legend.
 
-  Large images are reduced to `style.MAX_PANEL_PIXELS`. Masks are sampled at pixel centers, and
-  contours follow the pixel edges of the reduced masks. `interlaced` adds a panel of `interlace`.
+  Large images are reduced to `style.MAX_PANEL_PIXELS`; contours follow the pixel edges of the
+  reduced masks. `interlaced` adds a panel of `interlace`.
   """
   image = colors.to_bytes(image)
   size = style.shown_size(image.shape)
@@ -152,8 +152,7 @@ def probability_figure(probs: np.ndarray, classes: Sequence[str]) -> Figure:
 
   `probs` are float [H,W,K], K = len(classes), background first.
   """
-  probs = np.asarray(probs)
-  if probs.ndim != 3 or probs.shape[-1] != len(classes):
+  if probs.shape[2:] != (len(classes),):
     raise ValueError(f'expected probabilities [H,W,{len(classes)}] of the classes '
                      f'{", ".join(classes)}, got shape {probs.shape}.')
   maps = {name: probs[..., index] for index, name in enumerate(classes) if index}
@@ -162,8 +161,8 @@ def probability_figure(probs: np.ndarray, classes: Sequence[str]) -> Figure:
   size = style.shown_size(probs.shape)
   figure, axes = style.panels([f'P({name})' for name in maps], size)
   for axis, values in zip(axes, maps.values()):
-    values = style.resize_image(np.clip(values, 0, 1).astype(np.float32), size)
-    shown = style.show_image(axis, values)
+    shown = style.show_image(
+        axis, style.resize_image(np.clip(values, 0, 1).astype(np.float32), size))
     shown.set(cmap='inferno', clim=(0.0, 1.0))
   width, height = figure.get_size_inches()
   share = min(2.6 / width, 0.7)  # of the width, for the color bar
@@ -174,8 +173,64 @@ def probability_figure(probs: np.ndarray, classes: Sequence[str]) -> Figure:
   return figure
 
 
+def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: AngleResult,
+                 classes: Sequence[str]) -> Figure:
+  """Two panels: the image, and the image with mask, levels, midline and curves.
+
+  Each of the three largest curves is shown with its angle between its two end lines, which are
+  perpendicular to the midline. Panels have the proportions of the image in millimeters. Without an
+  image the mask is shown alone on black. `result` is that of the mask.
+  """
+  mask = mask.astype(np.uint8)
+  steps = np.asarray((result.spacing or (1.0, 1.0))[:2])
+  size = style.shown_size(np.maximum(1, mask.shape * steps / steps.min()).round())
+  scale = np.array(size) / mask.shape
+  figure, axes = style.panels(
+      ['Mask and angle'] if image is None else ['Image', 'Mask and angle'], size)
+  shown = style.resize_image(
+      np.zeros_like(mask) if image is None else colors.to_bytes(image), size)
+  for axis in axes:
+    style.show_image(axis, shown)
+    axis.set(xlim=(-0.5, size[1] - 0.5), ylim=(size[0] - 0.5, -0.5))
+  axis = axes[-1]
+
+  def to_panel(points) -> np.ndarray:
+    return (np.asarray(points, np.float64)[:, :2] + 0.5) * scale - 0.5
+
+  handles: list[Artist] = []
+  small = resize.resize_nearest(mask, size)
+  for index in np.unique(small[small > 0]):
+    color = colors.class_color(index)
+    tint = np.zeros((*size, 4), np.uint8)
+    tint[small == index] = (*colors.color_bytes(color), 90)
+    axis.imshow(tint, interpolation='none', aspect='auto')
+    draw_outlines(axis, small == index, color, 0.8)
+    name = classes[index] if index < len(classes) else f'class {index}'
+    handles.append(Patch(facecolor=color, alpha=0.6, label=name))
+  for level in result.levels:
+    if level.left and level.right:
+      _plot(axis, to_panel([level.left, level.right]), colors.LEVEL_COLOR, 1.1)
+  if result.midline:
+    midline = to_panel(result.midline)
+    _plot(axis, midline, colors.MIDLINE_COLOR, 1.5)
+    handles.append(Line2D([], [], color=colors.MIDLINE_COLOR, linewidth=2, label='midline'))
+    largest_first = sorted(result.curves, key=lambda curve: -curve.angle_deg)
+    for curve, color in reversed(list(zip(largest_first, colors.CURVE_COLORS))):
+      rows = (np.array([curve.upper_row, curve.lower_row, curve.apex_row]) + 0.5) * scale[0] - 0.5
+      _draw_curve(axis, curve, rows, midline, color, is_main=curve is largest_first[0])
+  if result.status == 'fail':
+    style.write_message(axis, 'no angle')
+  style.legend_below(figure, handles)
+  return figure
+
+
 def _to_rgb(image: np.ndarray) -> np.ndarray:
   return image if image.ndim == 3 else np.repeat(image[..., None], 3, axis=-1)
+
+
+def _class_colors(mask: np.ndarray) -> np.ndarray:
+  """The color of the class of each pixel, uint8 [H,W,3]."""
+  return colors.palette(int(mask.max(initial=0)) + 1)[mask]
 
 
 def _checked_mask(what: str, mask: np.ndarray, size: tuple[int, ...],
@@ -190,3 +245,32 @@ def _checked_mask(what: str, mask: np.ndarray, size: tuple[int, ...],
     raise ValueError(f'expected classes 0..{len(classes) - 1} in the {what}, got '
                      f'{mask.min()}..{mask.max()}; check the list of classes.')
   return mask
+
+
+def _plot(axis: Axes, points: np.ndarray, color: str, width: float, **options) -> None:
+  """Draws a line through points (row, column) with a dark halo."""
+  axis.plot(points[:, 1], points[:, 0], color=color, linewidth=width, path_effects=_HALO, **options)
+
+
+def _draw_curve(axis: Axes, curve: Curve, rows: np.ndarray, midline: np.ndarray, color: str,
+                is_main: bool) -> None:
+  """Draws the end lines, the midline [n,2] between them, and the angle at the apex.
+
+  `rows` are those of the upper end, the lower end and the apex. The main curve is drawn larger.
+  """
+  width = axis.get_xlim()[1] + 0.5
+  columns = np.interp(rows, *midline.T)
+  slopes = np.interp(rows, midline[:, 0], np.gradient(midline[:, 1], midline[:, 0]))
+  half = width * (0.32 if is_main else 0.22)
+  for row, column, slope in list(zip(rows, columns, slopes))[:2]:
+    run = half / np.hypot(1, slope)
+    ends = np.array([[row + run * slope, column - run], [row - run * slope, column + run]])
+    _plot(axis, ends, color, 2.0 if is_main else 1.3, solid_capstyle='round')
+  between = (midline[:, 0] >= rows[0]) & (midline[:, 0] <= rows[1])
+  _plot(axis, midline[between], color, 2.2 if is_main else 1.5, solid_capstyle='butt')
+  is_right = columns[2] < width / 2  # the side of the apex with more room
+  inches = axis.bbox.width / axis.figure.dpi
+  axis.text(width - 1 if is_right else 0, rows[2], formats.curve_angle(curve),
+            ha='right' if is_right else 'left', va='center', color='#ffffff',
+            fontsize=min(17, 8 * inches) * (1 if is_main else 0.7), fontweight='bold',
+            bbox=dict(boxstyle='round,pad=0.2', facecolor=color, edgecolor='white', linewidth=0.8))

@@ -1,4 +1,4 @@
-"""HTML pages of runs, comparisons and agreements.
+"""HTML pages of runs, comparisons, agreements and measured cases.
 
 A page contains its figures and its style: the file can be moved, sent and printed by itself.
 """
@@ -16,15 +16,19 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from spinejax import colors, logs, runs
+from spinejax.measurement.results import AngleResult
 from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import CaseResult, Evaluation, ShownCase
-from spinejax.report import (
-    agreement_plots, agreement_text, angles, curves, formats, overlays, style, svg, terminal)
+from spinejax.report import curves, formats, overlays, style, terminal
 from spinejax.version import __version__
 
 METRICS = {'dice': 'Dice', 'iou': 'IoU', 'recall': 'Recall', 'precision': 'Precision',
            'accuracy': 'Accuracy'}
+METHODS = {'uca': 'ultrasound curve angle (UCA)', 'spa': 'spinous process angle (SPA)',
+           'center of lamina': 'center-of-lamina angle', 'centerline Cobb': 'centerline Cobb angle',
+           'landmark Cobb': 'Cobb angle of landmarks'}
+STATUSES = {'ok': 'measured', 'partial': 'use with care', 'fail': 'no angle'}
 FACTS = {'command': 'Command', 'date': 'Date', 'seed': 'Seed', 'num_parameters': 'Parameters',
          'devices': 'Devices', 'host': 'Host', 'fingerprint': 'Hash of the data',
          'mean': 'Mean gray level', 'std': 'SD of gray levels', 'durations': 'Durations',
@@ -39,16 +43,11 @@ def report_run(workdir: str | os.PathLike, config: ConfigDict, evaluation: Evalu
   console.print(f'Report: {page}', highlight=False, soft_wrap=True)
 
 
-def write_run_report(workdir: str | os.PathLike, config: ConfigDict,
-                     evaluation: Evaluation) -> pathlib.Path:
+def write_run_report(workdir: str | os.PathLike, config: ConfigDict, evaluation: Evaluation
+                     ) -> pathlib.Path:
   """Writes report/index.html of a run and returns its path.
 
   The training history, the manifest and the split are read from the run folder.
-
-  Args:
-    workdir: the run folder.
-    config: of the run.
-    evaluation: results of the test, ROC curves and the cases to show.
   """
   workdir = os.fspath(workdir)
   result, classes = evaluation.result, tuple(config.data.classes)
@@ -57,13 +56,17 @@ def write_run_report(workdir: str | os.PathLike, config: ConfigDict,
   command = re.search(r'--config[= ](\S+)', start.get('command', ''))
   has_transfer = 'style_transfer' in config.model and config.model.style_transfer
   network = config.model.name + (' after style transfer' if has_transfer else '')
+  facts = {'seed': config.seed, **manifest, **dataset, **start}
+  hidden = ('starts', 'split', 'patients')
+  shown_facts = {FACTS.get(key, key.replace('_', ' ').capitalize()): facts[key]
+                 for key in dict.fromkeys((*FACTS, *facts))
+                 if key not in hidden and facts.get(key) not in (None, {}, [])}
   return write_page(
       pathlib.Path(workdir) / 'report' / 'index.html', 'report.html',
       title=f'{network}, step {result.step}', is_phantom='phantom' in config.data.name,
       variant=command[1] if command else '', start=start, earlier_starts=earlier_starts,
-      facts=_label_facts({'seed': config.seed, **manifest, **dataset, **start}), dataset=dataset,
-      config=json.dumps(runs.plain(config), indent=2), result=result, classes=classes,
-      rows=formats.result_rows(result, classes),
+      facts=shown_facts, dataset=dataset, config=json.dumps(runs.plain(config), indent=2),
+      result=result, classes=classes, rows=formats.result_rows(result, classes),
       metrics={key: name for key, name in METRICS.items()
                if key in result.per_image or key in result.pooled},
       cases=sorted(result.cases.values(), key=_rank),
@@ -73,59 +76,71 @@ def write_run_report(workdir: str | os.PathLike, config: ConfigDict,
       shown_cases=[(case, _case_figures(case, classes)) for case in evaluation.shown_cases])
 
 
-def write_comparison(folder: str | os.PathLike, comparison: Comparison,
-                     workdirs: Mapping[str, str], *, is_phantom: bool) -> pathlib.Path:
+def write_comparison(folder: str | os.PathLike, found: Comparison) -> pathlib.Path:
   """Writes index.html and the box plots box_METRIC.png, and returns the path of the page.
 
-  Box plots of an older page are removed.
-
-  Args:
-    folder: made if absent.
-    comparison: of `metrics.comparison.compare`.
-    workdirs: {run: its folder}.
-    is_phantom: whether the cases are phantoms.
+  The folder is made if absent; box plots of an older page are removed.
   """
   folder = _open_folder(folder, 'box_*.png')
   plots = []
-  for metric in comparison.metrics:
+  for metric in found.metrics:
     if metric.main:
       figure = curves.box_figure(metric.values, metric.name)
       style.save_png(folder / f'box_{_file_name(metric.key)}.png', figure)
       medians = ', '.join(f'{run} {_median(values, metric.digits)}'
                           for run, values in metric.values.items())
       plots.append((figure, f'{metric.name} of each run; medians: {medians}'))
-  first, *others = comparison.runs
-  return write_page(folder / 'index.html', 'comparison.html', is_phantom=is_phantom,
-                    title=f'{first} against {", ".join(others)}', comparison=comparison,
-                    workdirs=workdirs, plots=plots)
+  first, *others = found.runs
+  return write_page(folder / 'index.html', 'comparison.html', is_phantom=found.is_phantom,
+                    title=f'{first} against {", ".join(others)}', comparison=found, plots=plots)
 
 
 def write_agreement(folder: str | os.PathLike, found: TableAgreement) -> pathlib.Path:
   """Writes agreement.json, bland_altman.png, scatter.png and index.html; returns the page's path.
 
-  With several angles each has its pictures, bland_altman_NUMBER_COLUMN.png and so on. Pictures of
-  an older page are removed.
-
-  Args:
-    folder: made if absent.
-    found: of `metrics.paired_tables.compare_tables`.
+  With several angles each has its pictures, bland_altman_NUMBER_COLUMN.png and so on. The folder is
+  made if absent; pictures of an older page are removed.
   """
   folder = _open_folder(folder, 'bland_altman*.png', 'scatter*.png')
   runs.write_json(folder / 'agreement.json', found.to_json())
-  names, titles = (found.reference.name, found.other.name), agreement_text.titles(found)
-  pictures = []
+  names, pictures = (found.reference.name, found.other.name), []
   for i, (column, agreement) in enumerate(found.angles.items()):
     first, second = ([case[of][i] for case in found.cases.values()]
                      for of in ('reference', 'other'))
-    pictures.append({'bland_altman': agreement_plots.bland_altman(first, second, agreement, names),
-                     'scatter': agreement_plots.scatter(first, second, agreement, names)})
+    pictures.append({'bland_altman': curves.bland_altman(first, second, agreement, names),
+                     'scatter': curves.scatter(first, second, agreement, names)})
     suffix = f'_{i + 1}_{_file_name(column)}' if len(found.angles) > 1 else ''
     for kind, figure in pictures[-1].items():
       style.save_png(folder / f'{kind}{suffix}.png', figure)
+  titles = formats.agreement_titles(found)
   return write_page(folder / 'index.html', 'agreement.html', is_phantom=False, found=found,
-                    title=f'{names[1]} against {names[0]}', text=agreement_text,
-                    version=__version__,
+                    title=f'{names[1]} against {names[0]}', version=__version__,
                     angles=list(zip(titles, found.angles.values(), pictures)))
+
+
+def write_case(folder: str | os.PathLike, name: str, image: np.ndarray | None, mask: np.ndarray,
+               result: AngleResult, classes: Sequence[str]) -> None:
+  """Writes NAME_angle.json (the result), NAME_angle.png and NAME_angle.html of a measured case.
+
+  Volumes [D,H,W] are shown as their coronal projections. The folder must exist; the other arguments
+  are those of `overlays.angle_figure`.
+  """
+  folder = pathlib.Path(folder)
+  if mask.ndim == 3:
+    image, mask = None if image is None else image.max(2), mask.max(2)
+  runs.write_json(folder / f'{name}_angle.json', result.to_json())
+  figure = overlays.angle_figure(image, mask, result, classes)
+  style.save_png(folder / f'{name}_angle.png', figure, tight=True)
+  write_page(folder / f'{name}_angle.html', 'case.html', title=name, is_phantom=False,
+             figure=figure, result=result, method=METHODS.get(result.method, result.method),
+             status=STATUSES[result.status],
+             curves=sorted(result.curves, key=lambda curve: -curve.angle_deg))
+
+
+def write_index(folder: str | os.PathLike, results: Mapping[str, AngleResult]) -> pathlib.Path:
+  """Writes index.html with a line and a link for every case of `write_case`; returns its path."""
+  return write_page(pathlib.Path(folder) / 'index.html', 'cases.html', title='Angles',
+                    is_phantom=False, results=results)
 
 
 def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path:
@@ -134,7 +149,7 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path
       loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / 'templates'),
       autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
   environment.filters.update(fixed=formats.format_value, signed=formats.format_difference)
-  environment.globals.update(formats=formats, colors=colors, embed=svg.embed)
+  environment.globals.update(formats=formats, colors=colors, embed=style.embed)
   page = environment.get_template(template).render(**values)
   path.parent.mkdir(parents=True, exist_ok=True)
   runs.write_text(path, page)
@@ -168,13 +183,6 @@ def _rank(case: CaseResult) -> tuple[bool, float, str]:
   return dice is None, -(dice or 0.0), case.name
 
 
-def _label_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-  """What is known of a run, by label, without what the page shows elsewhere."""
-  return {FACTS.get(key, key.replace('_', ' ').capitalize()): facts[key]
-          for key in dict.fromkeys((*FACTS, *facts)) if key in facts
-          and key not in ('starts', 'split', 'patients') and facts[key] not in (None, {}, [])}
-
-
 def _run_figures(history: curves.History, evaluation: Evaluation, classes: Sequence[str]
                  ) -> dict[str, Figure]:
   """The charts of a run, without those that have nothing to show."""
@@ -189,10 +197,9 @@ def _run_figures(history: curves.History, evaluation: Evaluation, classes: Seque
     figures['dice'] = curves.case_dice_figure(result.cases, classes)
   if result.angles and result.angles.agreement.pairs:
     cases = [case.angle for case in result.cases.values() if case.angle]
-    true, measured = [case.reference_deg for case in cases], [case.angle_deg for case in cases]
-    agreement, names = result.angles.agreement, ('true', 'measured')
-    figures['scatter'] = agreement_plots.scatter(true, measured, agreement, names)
-    figures['bland_altman'] = agreement_plots.bland_altman(true, measured, agreement, names)
+    angles = [case.reference_deg for case in cases], [case.angle_deg for case in cases]
+    for name, draw in (('scatter', curves.scatter), ('bland_altman', curves.bland_altman)):
+      figures[name] = draw(*angles, result.angles.agreement, ('true', 'measured'))
   return figures
 
 
@@ -201,5 +208,5 @@ def _case_figures(case: ShownCase, classes: Sequence[str]) -> dict[str, Figure]:
                                                 interlaced=case.interlaced),
              'probabilities': overlays.probability_figure(case.probs, classes)}
   if case.angle:
-    figures['angle'] = angles.angle_figure(case.image, case.prediction, case.angle, classes)
+    figures['angle'] = overlays.angle_figure(case.image, case.prediction, case.angle, classes)
   return figures

@@ -1,14 +1,19 @@
-"""The style that all figures share: colors, fonts, panels of images, axes and legends.
+"""The style that all figures share, and figures as PNG files and as SVG inside a page.
 
 Figures are `matplotlib.figure.Figure` objects made without pyplot, so no global state changes.
 """
+import base64
 import io
 import math
 import os
+import re
 import textwrap
 from collections.abc import Sequence
+from typing import Any
 
+import matplotlib
 import numpy as np
+from markupsafe import Markup, escape
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -23,6 +28,10 @@ FOOT = 0.46  # inches below the panels, for a legend or a color bar
 PANEL_AREA = 7.8  # square inches
 ROW_WIDTH = 11.5  # inches; panels beyond this width go to the next row
 MAX_PANEL_PIXELS = 300_000  # larger images are reduced, which keeps the pages small
+_THEME = {INK: 'var(--ink)', MUTED: 'var(--muted)', RULE: 'var(--rule)'}  # colors of the page
+_NEEDLESS_SVG = re.compile(
+    r'<metadata>.*?</metadata>|<style.*?</style>| xmlns(:\w+)?="[^"]*"| version="[^"]*"'
+    r'| (width|height)="[\d.]+pt"| font-family: [^;"]*;', re.DOTALL)
 
 
 def shown_size(size: Sequence[float]) -> tuple[int, int]:
@@ -105,3 +114,49 @@ def save_png(path: str | os.PathLike, figure: Figure, *, tight: bool = False) ->
   figure.savefig(data, format='png', dpi=150, facecolor='white',
                  bbox_inches='tight' if tight else None, pad_inches=0.05)
   runs.write_bytes(path, data.getvalue())
+
+
+def embed(figure: Figure, prefix: str, description: str) -> Markup:
+  """A figure as an <svg> element that follows the colors and fonts of the page.
+
+  Args:
+    figure: drawn with the colors of this module where it should follow the page.
+    prefix: put before every id; different for each figure of a page.
+    description: what a screen reader says instead of the picture.
+  """
+  text = io.StringIO()
+  settings: Any = {'svg.fonttype': 'none', 'svg.hashsalt': prefix, 'image.composite_image': False}
+  with matplotlib.rc_context(settings):
+    figure.savefig(text, format='svg', facecolor='none', metadata={'Date': None})
+  svg = text.getvalue()
+  svg = _NEEDLESS_SVG.sub('', svg[svg.index('<svg'):])
+  used = set(re.findall(r'(?:url\(|href=")#([^")]*)', svg))
+  svg = re.sub(r' id="([^"]*)"',
+               lambda found: f' id="{prefix}-{found[1]}"' if found[1] in used else '', svg)
+  svg = re.sub(r'(url\(|href=")#', rf'\1#{prefix}-', svg)
+  svg = svg.replace('xlink:href', 'href')
+  svg = re.sub(r'(?<=data:image/png;base64,)[^"]*', lambda found: base64.b64encode(
+      shrink_png(base64.b64decode(found[0]))).decode(), svg)
+  svg = re.sub(r'(?<=[ML] )(-?[\d.]+) (-?[\d.]+) *\n',
+               lambda point: f'{float(point[1]):.2f} {float(point[2]):.2f}\n', svg)
+  for color, variable in _THEME.items():
+    svg = svg.replace(color, variable)
+  return Markup(svg.replace('<svg', f'<svg role="img" aria-label="{escape(description)}"', 1))
+
+
+def shrink_png(data: bytes) -> bytes:
+  """The same pixels as a smaller PNG: gray, a palette of up to 256 colors, or RGB if opaque."""
+  image = Image.open(io.BytesIO(data)).convert('RGBA')
+  if image.getchannel('A').getextrema() == (255, 255):
+    image = image.convert('RGB')
+    pixels = np.asarray(image).astype(np.int32)
+    codes, indices = np.unique(pixels @ (1 << 16, 1 << 8, 1), return_inverse=True)
+    if (pixels == pixels[..., :1]).all():
+      image = image.convert('L')
+    elif len(codes) <= 256:
+      image = Image.fromarray(indices.reshape(pixels.shape[:2]).astype(np.uint8), mode='P')
+      image.putpalette(np.stack([codes >> 16, codes >> 8 & 255, codes & 255], -1)
+                       .astype(np.uint8).tobytes())
+  out = io.BytesIO()
+  image.save(out, format='PNG', optimize=True)
+  return out.getvalue()

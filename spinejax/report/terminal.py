@@ -7,10 +7,10 @@ from rich.table import Table
 from rich.text import Text
 
 from spinejax.measurement.results import AngleResult
-from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.comparison import Comparison
+from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import TestResult
-from spinejax.report import agreement_text, formats
+from spinejax.report import formats
 
 MAX_WIDTH = 80  # columns
 
@@ -24,38 +24,31 @@ def print_results(result: TestResult, classes: Sequence[str],
     return
   per_image, pooled = result.per_image, result.pooled
   sd = formats.deviations(per_image)
-  rows = [(name, formats.spread_cell(per_image, sd, 'dice', key),
-           *(formats.cell(per_image, metric, key) for metric in ('iou', 'recall', 'precision')),
-           formats.cell(pooled, 'dice', key), formats.cell({'auc': result.auc}, 'auc', key))
-          for key, name in formats.result_rows(result, classes).items()]
+  rows: list[tuple[str, ...]] = [
+      (name, formats.spread_cell(per_image, sd, 'dice', key),
+       *(formats.cell(per_image, metric, key) for metric in ('iou', 'recall', 'precision')),
+       formats.cell(pooled, 'dice', key), formats.cell({'auc': result.auc}, 'auc', key))
+      for key, name in formats.result_rows(result, classes).items()]
   _print_table(console, f'Test results, {formats.count_cases(len(result.cases))}',
                ('Dice ± sd', 'IoU', 'recall', 'precision', 'pooled\nDice', 'AUC'), rows,
                bold=formats.MEANS.values())
   _print_notes(console, ['Dice to precision: mean over images. Pooled: all pixels together.',
                          *formats.result_notes(result)])
-  _print_laminae(result, console)
-  _print_angles(result, console)
-
-
-def _print_laminae(result: TestResult, console: Console) -> None:
-  laminae, rows = result.laminae, formats.laminae_rows(result.laminae)
-  if laminae is None or not rows:
-    return
-  columns = {metric: formats.LAMINAE_COLUMNS[metric]
-             for metric in ('missed', 'false', 'delta', 'd3d_mean', 'd3d_sum')}
-  _print_table(console, 'Laminae of a volume, mean ± sd', (name for name, _ in columns.values()), [
-      (name, *(formats.spread_cell(laminae.mean, laminae.sd, metric, region, digits)
-               for metric, (_, digits) in columns.items())) for region, name in rows.items()])
-  _print_notes(console, [
-      'd₃D: distance from each true centroid to the nearest predicted one.',
-      formats.localizer_note(laminae.localizer_dice)])
-
-
-def _print_angles(result: TestResult, console: Console) -> None:
-  rows = formats.angle_rows(result.angles)
+  laminae = result.laminae
+  if laminae and formats.laminae_rows(laminae):
+    columns = {metric: formats.LAMINAE_COLUMNS[metric]
+               for metric in ('missed', 'false', 'delta', 'd3d_mean', 'd3d_sum')}
+    rows = [(name, *(formats.spread_cell(laminae.mean, laminae.sd, metric, region, digits)
+                     for metric, (_, digits) in columns.items()))
+            for region, name in formats.laminae_rows(laminae).items()]
+    _print_table(console, 'Laminae of a volume, mean ± sd', [name for name, _ in columns.values()],
+                 rows)
+    _print_notes(console, [
+        'd₃D: distance from each true centroid to the nearest predicted one.',
+        formats.localizer_note(laminae.localizer_dice)])
+  rows = [(name, *cells) for name, cells in formats.angle_rows(result.angles).items()]
   if rows:
-    _print_table(console, 'Angle errors, degrees', formats.ANGLE_COLUMNS,
-                 [(name, *cells) for name, cells in rows.items()])
+    _print_table(console, 'Angle errors, degrees', formats.ANGLE_COLUMNS, rows)
   _print_notes(console, [formats.angle_note(result), formats.NAIVE_NOTE if len(rows) > 1 else ''])
 
 
@@ -89,19 +82,17 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 def print_agreement(found: TableAgreement, console: Console | None = None) -> None:
   """Prints the agreement of two tables of angles: statistics and bands of every angle."""
   console = console or Console()
-  for title, agreement in zip(agreement_text.titles(found), found.angles.values()):
+  for title, agreement in zip(formats.agreement_titles(found), found.angles.values()):
     _print_table(console, title, ('', formats.interval_name(agreement.confidence)),
-                 agreement_text.value_rows(agreement))
+                 formats.agreement_rows(agreement))
     bands = agreement.bands
-    _print_table(
-        console, f'Bands of {found.other.name} (columns) and of {found.reference.name} (rows)',
-        (*bands.names, 'sensitivity', 'specificity'),
-        [(name, *map(str, counts), *cells)
-         for name, counts, *cells in agreement_text.band_rows(bands)]
-        + [(name, *[''] * len(bands.names), *cells)
-           for name, *cells in agreement_text.threshold_rows(bands)])
-    _print_notes(console, [agreement_text.bands_note(bands), ''])
-  _print_notes(console, [*agreement_text.notes(found), formats.NOTICE])
+    rows = [(name, *map(str, counts), *cells) for name, counts, *cells in formats.band_rows(bands)]
+    rows += [(name, *[''] * len(bands.names), *cells)
+             for name, *cells in formats.threshold_rows(bands)]
+    title = f'Bands of {found.other.name} (columns) and of {found.reference.name} (rows)'
+    _print_table(console, title, (*bands.names, 'sensitivity', 'specificity'), rows)
+    _print_notes(console, [formats.bands_note(bands)])
+  _print_notes(console, [*formats.agreement_notes(found), formats.NOTICE])
 
 
 def print_cases(results: Mapping[str, AngleResult], console: Console | None = None) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from spinejax import runs
-from spinejax.metrics import tested_runs
+from spinejax.metrics import comparison
 from tests import processes
 
 CLASSES = ('background', 'rib', 'lump')
@@ -92,7 +92,7 @@ def test_the_default_folder_is_in_the_first_run_and_is_renewed(tmp_path):
 
 def test_names_of_folders_are_made_unique(tmp_path):
   paths = [str(tmp_path / path) for path in ('x/run', 'y/run', 'y/other')]
-  assert tested_runs.unique_names(paths) == ['x/run', 'y/run', 'other']
+  assert comparison.unique_names(paths) == ['x/run', 'y/run', 'other']
   folders = [write_run(tmp_path / name / '<b>run', VALUES['a']) for name in ('x', 'y')]
   assert call(f'--workdirs={",".join(folders)}', f'--output={tmp_path}/out').returncode == 0
   found = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
@@ -129,9 +129,9 @@ def test_runs_that_cannot_be_compared_are_refused(tmp_path):
   runs.write_json(tmp_path / 'stale' / 'test_metrics.json', stale)
   for sentence, other in others.items():
     with pytest.raises((ValueError, OSError), match=sentence):
-      tested_runs.compare_runs([a, other])
+      comparison.compare_runs([a, other])
   with pytest.raises(ValueError, match='at least two run folders separated by commas, got .*/a'):
-    tested_runs.compare_runs([a])
+    comparison.compare_runs([a])
 
 
 def test_the_command_refuses_in_one_line(tmp_path):

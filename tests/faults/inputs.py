@@ -267,13 +267,13 @@ def _write_run(folder):
 
 def _read_run(folder):
   from spinejax import logs, runs
-  from spinejax.metrics import tested_runs
+  from spinejax.metrics import comparison
 
   attempt(runs.check, str(folder), 'config', tiny.tiny_config())
   for read in (runs.load_config, runs.load_dataset_info, runs.read_manifest, logs.read_metrics,
                runs.record_start):
     attempt(read, str(folder))
-  attempt(tested_runs.compare_runs, [str(folder)] * 2)
+  attempt(comparison.compare_runs, [str(folder)] * 2)
 
 
 def _write_overrides(folder):

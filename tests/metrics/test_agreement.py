@@ -126,9 +126,21 @@ def test_rates_without_a_case_are_none():
   assert found.each['mild'] == Decision(1, 1, 0, 0, 0.5, None)
   assert found.at_least['severe'].specificity == 1.0
   assert agreement.rate_bands([12], [13]).kappa is None
-  two = agreement.rate_bands([12, 50], [12, 50], bands=(('low', 20.0), ('high', math.inf)))
-  assert two.confusion == ((1, 0), (0, 1)) and two.kappa == 1.0
-  assert two.limits == (20.0, None)
+
+
+@pytest.mark.parametrize('limits, names', [
+    ((10, 20, 30), ('none', 'mild', 'moderate', 'severe')), ((20,), ('below 20°', '20° and more')),
+    ((15, 25), ('below 15°', '15 to 25°', '25° and more'))])
+def test_bands_lie_between_their_limits(limits, names):
+  found = agreement.rate_bands([12, 50], [12, 50], limits=limits)
+  assert found.names == names and found.limits == (*limits, None) and found.kappa == 1.0
+  assert np.trace(found.confusion) == 2
+
+
+@pytest.mark.parametrize('limits', [(25, 10), (0, 10), (10, 10 + 1e-9), ()])
+def test_bands_that_do_not_rise_are_refused(limits):
+  with pytest.raises(ValueError, match='bands must be rising positive degrees such as 10,25,40'):
+    agreement.agree(A, B, bands=limits)
 
 
 @pytest.mark.parametrize('reference, other, undefined, defined', [
@@ -169,24 +181,3 @@ def test_every_small_table_is_safe():
           if value is not None and interval is not None:
             low, high = interval
             assert low - 1e-9 <= value <= high + 1e-9 and high <= 1 + 1e-12
-
-
-@pytest.mark.parametrize('arguments, options, sentence', [
-    (([1, 2], [1]), {}, 'same cases, got shapes'),
-    ((['a'], [1]), {}, 'must be numbers'),
-    (([1], [181]), {}, 'within ±180 degrees, got 181'),
-    ((A, B), {'confidence': 1.0}, 'between 0 and 1'),
-    ((A, B), {'limit': math.nan}, 'at least 0 degrees'),
-    ((A, B), {'bands': (('low', 10.0),)}, 'rise from above 0 to infinity, got 10'),
-    ((A, B), {'bands': (('a', 20.0), ('b', 10.0), ('c', math.inf))}, 'rise from above 0'),
-    ((A, B), {'bands': ()}, 'got none'),
-    ((A, B), {'bands': (('a', 20.0), ('a', math.inf))}, 'different names, got a, a'),
-])
-def test_wrong_input_is_refused(arguments, options, sentence):
-  with pytest.raises(ValueError, match=sentence):
-    agreement.agree(*arguments, **options)
-
-
-def test_one_rater_is_refused():
-  with pytest.raises(ValueError, match='at least two raters, got shape .3, 1.'):
-    agreement.icc(np.ones((3, 1)))

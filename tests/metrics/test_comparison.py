@@ -130,12 +130,3 @@ def test_laminae_are_left_out_if_a_run_has_none():
   found, metrics = compare(a=a, b=b)
   assert found.missed == {} and list(metrics)[-1] == 'dice/mean_foreground'
   assert 'Laminae are left out: b was tested without them' in found.notes[0]
-
-
-@pytest.mark.parametrize('results, sentence', [
-    ({'a': result([0.5])}, 'at least two runs, got 1'),
-    ({'a': result([0.5]), 'b': result([0.5, 0.6])}, 'a and b were tested on different cases'),
-])
-def test_other_runs_are_refused(results, sentence):
-  with pytest.raises(ValueError, match=sentence):
-    comparison.compare(results, CLASSES)

@@ -53,13 +53,8 @@ def test_other_methods_are_noted():
   assert paired_tables.compare_tables(first, table('b.csv', {'a': (3.0,)})).notes == ()
 
 
-def test_tables_and_bands_that_cannot_be_compared_are_refused():
+def test_tables_that_cannot_be_compared_are_refused():
   with pytest.raises(ValueError, match='would be compared with itself'):
     paired_tables.compare_tables(TRIPLE, TRIPLE)
   with pytest.raises(ValueError, match="no case in common; 2 such as 'a' against 1 such as 'q'"):
     paired_tables.compare_tables(TRIPLE, table('b.csv', {'q': (1.0,) * 3}, ('pt', 'mt', 'tl')))
-  for bands in ((25, 10), (0, 10), ()):
-    with pytest.raises(ValueError, match='bands must be rising positive degrees'):
-      paired_tables.name_bands(bands)
-  assert [name for name, _ in paired_tables.name_bands((10, 20, 30))] == [
-      'none', 'mild', 'moderate', 'severe']

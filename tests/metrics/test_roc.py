@@ -15,6 +15,10 @@ def sorted_auc(scores, positive):
   return (ranks[positive].sum() - count * (count + 1) / 2) / (count * others)
 
 
+def area(histogram):
+  return roc.roc_curve(histogram).auc
+
+
 def scored(negative_logits, positive_logits):
   logits = np.concatenate([negative_logits, positive_logits])
   return (scipy.special.expit(logits).astype(np.float32),
@@ -48,17 +52,14 @@ def test_auc_equals_that_of_sorted_scores(name):
   scores, positive = networks()[name]
   if name == 'saturated at 0':
     assert np.mean(scores[~positive] < 1e-4) > 0.98
-  assert abs(roc.auc(roc.score_histogram(scores, positive)) - sorted_auc(scores, positive)) < 1e-4
+  assert abs(area(roc.score_histogram(scores, positive)) - sorted_auc(scores, positive)) < 1e-4
 
 
-def test_auc_by_hand():
+def test_curve_and_area_by_hand():
   """Pairs: 0.8 beats both, 0.4 beats 0.1 and ties 0.4."""
   scores, positive = np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True])
-  histogram = roc.score_histogram(scores, positive)
-  assert roc.auc(histogram) == 3.5 / 4
-  fpr, tpr = roc.roc_curve(histogram)
-  np.testing.assert_array_equal(fpr, [0, 0, 0.5, 1])
-  np.testing.assert_array_equal(tpr, [0, 0.5, 1, 1])
+  assert roc.roc_curve(roc.score_histogram(scores, positive)) == RocCurve(
+      (0, 0, 0.5, 1), (0, 0.5, 1, 1), 3.5 / 4)
 
 
 def test_histograms_add_up():
@@ -71,25 +72,25 @@ def test_histograms_add_up():
   np.testing.assert_array_equal(whole.sum(axis=1), [np.sum(~positive), np.sum(positive)])
 
 
-@pytest.mark.parametrize('max_points', [None, 200])
+@pytest.mark.parametrize('max_points', [2 * roc.BINS, 200])
 def test_curve_never_falls_and_holds_the_area(max_points):
   random = np.random.default_rng(2)
   scores, positive = scored(random.normal(-6, 3, 20_000), random.normal(-3, 3, 2_000))
   histogram = roc.score_histogram(scores, positive)
-  fpr, tpr = roc.roc_curve(histogram, max_points)
+  curve = roc.roc_curve(histogram, max_points)
+  fpr, tpr = np.array([curve.fpr, curve.tpr])
   assert (fpr[0], tpr[0], fpr[-1], tpr[-1]) == (0, 0, 1, 1)
   assert (np.diff(fpr) >= 0).all() and (np.diff(tpr) >= 0).all()
-  area = np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2)
-  assert abs(area - roc.auc(histogram)) < (1e-9 if max_points is None else 1e-3)
-  if max_points:
-    assert 0.8 * max_points < len(fpr) <= max_points
+  assert curve.auc == area(histogram)
+  below = np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2)
+  assert abs(below - curve.auc) < (1e-9 if max_points > roc.BINS else 1e-3)
+  assert max_points > roc.BINS or 0.8 * max_points < len(fpr) <= max_points
 
 
 @pytest.mark.parametrize('truth', [[True, True], [False, False], []])
 def test_one_kind_of_truth_has_no_curve(truth):
   histogram = roc.score_histogram(np.array([0.2, 0.7])[:len(truth)], np.array(truth, bool))
-  assert roc.auc(histogram) is None and roc.roc_curve(histogram) is None
-  assert roc.summarize({'rib': histogram}) == {'rib': RocCurve((), (), None)}
+  assert roc.roc_curve(histogram) == RocCurve((), (), None)
 
 
 def test_class_histograms_are_one_against_the_rest():
@@ -101,30 +102,22 @@ def test_class_histograms_are_one_against_the_rest():
   assert list(histograms) == ['rib', 'thoracic process', 'lump', 'any_foreground']
   for index, name in enumerate(classes[1:], start=1):
     expected = sorted_auc(probs[..., index].ravel(), (label == index).ravel())
-    assert roc.auc(histograms[name]) == pytest.approx(expected, abs=1e-3)
+    assert area(histograms[name]) == pytest.approx(expected, abs=1e-3)
   expected = sorted_auc(-probs[..., 0].ravel(), (label > 0).ravel())
-  assert roc.auc(histograms['any_foreground']) == pytest.approx(expected, abs=1e-3)
+  assert area(histograms['any_foreground']) == pytest.approx(expected, abs=1e-3)
 
 
 def test_foreground_scores_near_zero_keep_their_order():
   """1 - p_background is 0 in float32 at all three pixels; the other probabilities are not."""
   probs = np.array([[1, 1e-9, 1e-9], [1, 1e-12, 1e-10], [1, 3e-9, 0]], np.float32)
   histogram = roc.class_histograms(probs, np.array([0, 0, 2]), ('background', 'rib', 'lump'))
-  assert roc.auc(histogram['any_foreground']) == 1.0
+  assert area(histogram['any_foreground']) == 1.0
 
 
 def test_two_classes_have_one_curve():
   probs = np.array([[0.9, 0.1], [0.3, 0.7], [0.4, 0.6]], np.float32)
   histograms = roc.class_histograms(probs, np.array([0, 1, 3]), ('background', 'bone'))
-  assert list(histograms) == ['bone'] and roc.auc(histograms['bone']) == 1.0
-
-
-def test_a_summary_has_few_points_and_the_exact_area():
-  random = np.random.default_rng(4)
-  scores, positive = scored(random.normal(-2, 2, 3000), random.normal(2, 2, 300))
-  histogram = roc.score_histogram(scores, positive)
-  curve = roc.summarize({'rib': histogram}, max_points=50)['rib']
-  assert len(curve.fpr) == len(curve.tpr) <= 50 and curve.auc == roc.auc(histogram)
+  assert list(histograms) == ['bone'] and area(histograms['bone']) == 1.0
 
 
 def test_rounding_beyond_the_ends_is_cut_off():

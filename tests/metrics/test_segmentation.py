@@ -125,10 +125,10 @@ def test_summary_by_hand():
 
 
 def test_one_case_has_no_deviation_and_agrees_with_pooled():
-  table = segmentation.summarize(COUNTS[:1], CLASSES)
-  for metric, values in table.pooled.items():
-    assert table.per_image[metric] == values
-    assert set(table.per_image[f'{metric}_sd'].values()) == {None}
+  per_image, pooled = segmentation.summarize(COUNTS[:1], CLASSES)
+  for metric, values in pooled.items():
+    assert per_image[metric] == values
+    assert set(per_image[f'{metric}_sd'].values()) == {None}
 
 
 @pytest.mark.parametrize('cases', [0, 1, 2])
@@ -142,7 +142,7 @@ def test_summary_is_json_without_nan(cases):
 
 def test_counts_beyond_32_bits_are_exact():
   counts = np.array([[[3_000_000_000, 1, 0], [1, 0, 1]]] * 2)
-  pooled = segmentation.summarize(counts, ('background', 'bone')).pooled
+  _, pooled = segmentation.summarize(counts, ('background', 'bone'))
   assert pooled['accuracy']['mean_all'] == 3_000_000_001 / 3_000_000_002
 
 

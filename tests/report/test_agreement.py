@@ -8,7 +8,7 @@ from rich.console import Console
 
 from spinejax.measurement.results import AngleTable
 from spinejax.metrics import agreement, paired_tables
-from spinejax.report import agreement_plots, pages, terminal
+from spinejax.report import curves, pages, terminal
 from tests.report.html_page import Page
 
 
@@ -58,9 +58,9 @@ def test_plots_show_what_is_defined(n):
   a = rng.uniform(0, 70, n)
   b = a + rng.normal(0, 4, n)
   found = agreement.agree(a, b)
-  plot = agreement_plots.bland_altman([*a, None], [*b, 3.0], found, ('$a_1$', 'b')).axes[0]
+  plot = curves.bland_altman([*a, None], [*b, 3.0], found, ('$a_1$', 'b')).axes[0]
   assert len(plot.texts) == {0: 1, 1: 1}.get(n, 3)
-  for axis in (plot, agreement_plots.scatter(a, b, found).axes[0]):
+  for axis in (plot, curves.scatter(a, b, found).axes[0]):
     axis.figure.canvas.draw()
     if n:
       dots = next(line for line in axis.get_lines() if line.get_linestyle() == 'None')

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from spinejax.measurement.results import AngleResult, Calibration, Curve, Level
-from spinejax.report import angles, cases
+from spinejax.report import overlays, pages
 from tests.report.html_page import Page
 
 CLASSES = ('background', 'spine')
@@ -26,7 +26,7 @@ MASK[4:66, 14:26] = 1
 
 
 def test_the_picture_keeps_millimeters_and_writes_each_angle():
-  figure = angles.angle_figure(np.full((70, 40), 90, np.uint8), MASK, RESULT, CLASSES)
+  figure = overlays.angle_figure(np.full((70, 40), 90, np.uint8), MASK, RESULT, CLASSES)
   image, drawn = figure.axes
   left, right = drawn.get_xlim()
   bottom, top = drawn.get_ylim()
@@ -40,7 +40,7 @@ def test_the_picture_keeps_millimeters_and_writes_each_angle():
 
 def test_end_lines_are_perpendicular_to_the_midline_on_the_picture():
   result = dataclasses.replace(RESULT, midline=((5.0, 10.0), (65.0, 30.0)), levels=())
-  axis, = angles.angle_figure(None, MASK, result, CLASSES).axes
+  axis, = overlays.angle_figure(None, MASK, result, CLASSES).axes
   midline, *others = [line.get_xydata() for line in axis.lines]
   along = midline[-1] - midline[0]
   ends = [line for line in others if len(line) == 2 and abs(np.diff(line[:, 0])[0]) > 10]
@@ -52,12 +52,12 @@ def test_end_lines_are_perpendicular_to_the_midline_on_the_picture():
 
 @pytest.mark.parametrize('mask', [np.zeros((30, 20), np.uint8), np.ones((1, 1), np.uint8)])
 def test_a_failed_measurement_still_has_its_page(tmp_path, mask):
-  cases.write_case(tmp_path, 'empty <b>', None, mask, FAILED, CLASSES)
+  pages.write_case(tmp_path, 'empty <b>', None, mask, FAILED, CLASSES)
   page = Page((tmp_path / 'empty <b>_angle.html').read_text(encoding='utf-8'))
   assert 'no angle' in page.text and 'the mask is empty' in page.text
   assert 'curves' not in page.tables
   assert 'Research software, not a medical device.' in page.text
-  index = Page(cases.write_index(tmp_path, {'empty <b>': FAILED}).read_text(encoding='utf-8'))
+  index = Page(pages.write_index(tmp_path, {'empty <b>': FAILED}).read_text(encoding='utf-8'))
   assert index.tables['cases'][1][:5] == ['empty <b>', '–', '–', '–', 'fail']
   assert ('a', 'href', 'empty%20%3Cb%3E_angle.html') in index.attributes
 
@@ -66,7 +66,7 @@ def test_a_page_holds_what_a_reader_needs(tmp_path):
   result = dataclasses.replace(
       RESULT, status='partial', flags=('a level seems to be missing',),
       calibration=Calibration(1.1, 2.0, 'our 50 patients'), calibrated_deg=37.2)
-  cases.write_case(tmp_path, 'case', np.zeros((70, 40, 3)), MASK, result, CLASSES)
+  pages.write_case(tmp_path, 'case', np.zeros((70, 40, 3)), MASK, result, CLASSES)
   page = Page((tmp_path / 'case_angle.html').read_text(encoding='utf-8'))
   for words in ('≥ 32° (28 to 36)', 'moderate', 'with care', 'a level seems to be missing',
                 '37° calibrated: 1.1 x angle + 2.0 (our 50 patients)', 'centerline Cobb angle',
@@ -85,7 +85,7 @@ def test_the_page_of_a_volume_tells_rotation_and_plane(tmp_path):
   result = dataclasses.replace(RESULT, curves=(curve,), midline=tuple(
       (row, column, 3.0) for row, column in RESULT.midline), spacing=(2.0, 1.0, 1.0))
   volume = np.repeat(MASK[..., None], 5, 2)
-  cases.write_case(tmp_path, 'case', volume * 100.0, volume, result, CLASSES)
+  pages.write_case(tmp_path, 'case', volume * 100.0, volume, result, CLASSES)
   page = Page((tmp_path / 'case_angle.html').read_text(encoding='utf-8'))
   assert page.tables['curves'][1][-3:] == ["patient's right", '−12°', '38° at 30°']
 
@@ -93,9 +93,9 @@ def test_the_page_of_a_volume_tells_rotation_and_plane(tmp_path):
 def test_the_index_lists_every_case(tmp_path):
   straight = dataclasses.replace(RESULT, curves=(), major_deg=0.0, band='none')
   results = {'a': RESULT, 'b': straight, 'c': FAILED}
-  cases.write_case(tmp_path, 'b', None, MASK, straight, CLASSES)
+  pages.write_case(tmp_path, 'b', None, MASK, straight, CLASSES)
   assert 'no curve' in Page((tmp_path / 'b_angle.html').read_text(encoding='utf-8')).text
-  page = Page(cases.write_index(tmp_path, results).read_text(encoding='utf-8'))
+  page = Page(pages.write_index(tmp_path, results).read_text(encoding='utf-8'))
   assert [row[:2] for row in page.tables['cases'][1:]] == [
       ['a', '≥ 32°'], ['b', 'no curve'], ['c', '–']]
   assert '3 cases · 1 fail · 2 ok' in page.text

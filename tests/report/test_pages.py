@@ -15,7 +15,7 @@ from spinejax.metrics import agreement
 from spinejax.metrics.results import (
     AngleSummary, CaseAngle, CaseResult, Evaluation, LaminaeSummary, NetworkScores, RocCurve,
     ShownCase, TestResult)
-from spinejax.report import pages, svg
+from spinejax.report import pages, style
 from tests.report.html_page import Page
 
 CLASSES = ('background', 'rib', 'thoracic process', 'lump')
@@ -284,7 +284,7 @@ def test_embedded_pictures_are_lossless():
   for mode, pixels in pictures.items():
     out = io.BytesIO()
     Image.fromarray(pixels).convert('RGBA').save(out, format='PNG')
-    image = Image.open(io.BytesIO(svg.shrink_png(out.getvalue())))
+    image = Image.open(io.BytesIO(style.shrink_png(out.getvalue())))
     assert image.mode == mode
     np.testing.assert_array_equal(np.asarray(image.convert('RGBA' if mode == 'RGBA' else 'RGB')),
                                   pixels)

@@ -61,28 +61,18 @@ class Spine(NamedTuple):
 
 def curve_angles(tilts: Numbers, levels: Sequence[str] = LEVELS,
                  min_deg: float = MIN_DEG) -> list[Curve]:
-  """Curves of a spine by the extremes rule: angle = tilt(upper end) - tilt(lower end).
+  """Curves by the extremes rule from tilts [n] in degrees of levels [n], top to bottom.
 
-  The apex is the level between the ends whose tilt is nearest the mean of the two end tilts.
-
-  Args:
-    tilts: [n] degrees, top to bottom.
-    levels: [n] names.
-    min_deg: smallest angle of a curve, degrees.
-
-  Returns:
-    Curves from top to bottom; empty if no difference of tilts reaches `min_deg`.
-
-  Raises:
-    ValueError: see `extremes`; or the numbers of tilts and levels differ.
+  The apex is the level between the ends whose tilt is nearest the mean of the two end tilts. There
+  is no curve if no difference of tilts reaches `min_deg`. Raises ValueError as `extremes` does, or
+  if the numbers of tilts and levels differ.
   """
   spans = find_spans(tilts, min_deg)
   if len(tilts) != len(levels):
     raise ValueError(f'expected one level for each tilt, got {len(tilts)} tilts and '
                      f'{len(levels)} levels.')
-  return [Curve(levels[span.upper], levels[span.lower],
-                float(tilts[span.upper] - tilts[span.lower]), levels[span.apex])
-          for span in spans]
+  return [Curve(levels[upper], levels[lower], float(tilts[upper] - tilts[lower]), levels[apex])
+          for upper, apex, lower in spans]
 
 
 def level_positions(exponent: float = 1.0) -> np.ndarray:
@@ -102,12 +92,8 @@ def sample_curve(rng: np.random.Generator, family: str | None = None) -> Spine:
   most 4 degrees, which is no curve. The main thoracic curve is convex right with probability 0.8,
   and its neighbors are convex to the other side.
 
-  Args:
-    rng: source of randomness; every family draws equally many numbers.
-    family: key of FAMILIES; None draws one by its probability.
-
-  Raises:
-    ValueError: an unknown family.
+  Every family draws equally many numbers. A family of None is drawn by its probability. Raises
+  ValueError for an unknown family.
   """
   names = tuple(FAMILIES)
   if family is not None and family not in names:
@@ -132,16 +118,21 @@ def sample_curve(rng: np.random.Generator, family: str | None = None) -> Spine:
   knots, values = list(u[list(ends)]), list(-np.append(0.0, np.cumsum(angles)))
   if ends[0] > 0:
     knots.insert(0, -0.05)
-    values.insert(0, values[0] + _turn_back(values[1] - values[0]))
+    values.insert(0, values[0] + float(np.clip(0.4 * (values[1] - values[0]), -4.0, 4.0)))
   if ends[-1] < len(u) - 1:
     knots.append(1.05)
-    values.append(values[-1] + _turn_back(values[-2] - values[-1]))
+    values.append(values[-1] + float(np.clip(0.4 * (values[-2] - values[-1]), -4.0, 4.0)))
   tilt = PchipInterpolator(knots, values)
   path_u = np.linspace(-0.1, 1.1, 1201)
   path_tilts = tilt(path_u.clip(knots[0], knots[-1]))
-  turn = _upright_turn(path_u, path_tilts, lean)
-  path_x = _integrate(path_u, path_tilts + turn)
   inside = (path_u >= 0) & (path_u <= 1)
+  weights = np.where(inside, path_u - 0.5, 0.0)
+  weights /= (weights**2).sum()
+  turn = -path_tilts[inside].mean()
+  for _ in range(4):  # Newton steps to the lean; the slope is nearly linear in the turn
+    slope = weights @ _integrate(path_u, path_tilts + turn)
+    turn += lean - np.degrees(np.arctan(slope))
+  path_x = _integrate(path_u, path_tilts + turn)
   return Spine(family, u, tilt(u) + turn, ends, angles, path_u, path_x - path_x[inside].mean(),
                path_tilts + turn)
 
@@ -156,22 +147,6 @@ def axial_rotation(rng: np.random.Generator, spine: Spine) -> np.ndarray:
   peak = min(rng.uniform(0.25, 0.45) * np.ptp(spine.tilts), MOST_ROTATION)
   inside = (spine.path_u >= 0) & (spine.path_u <= 1)
   return turning * peak / max(np.abs(turning[inside]).max(), 1e-6)
-
-
-def _turn_back(swing: float) -> float:
-  return float(np.clip(0.4 * swing, -4.0, 4.0))
-
-
-def _upright_turn(u: np.ndarray, tilts: np.ndarray, lean: float) -> float:
-  """Degrees to add to all tilts so that the line fitted to the spine has the lean."""
-  inside = (u >= 0) & (u <= 1)
-  weights = np.where(inside, u - 0.5, 0.0)
-  weights /= (weights**2).sum()
-  turn = -tilts[inside].mean()
-  for _ in range(4):  # Newton steps; the slope is nearly linear in the turn
-    slope = weights @ _integrate(u, tilts + turn)
-    turn += lean - np.degrees(np.arctan(slope))
-  return turn
 
 
 def _integrate(u: np.ndarray, tilts: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Drawing shared by the phantoms: checked arguments, random fields and windows of a grid."""
 import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -13,31 +14,20 @@ MAX_DIFFICULTY = 4
 Speckle = Callable[[np.random.Generator, np.ndarray, tuple[float, ...]], np.ndarray]
 
 
-def spawn_streams(seed: int | Sequence[int], count: int) -> list[np.random.Generator]:
-  """Independent random streams of a seed. Raises ValueError for a seed of another kind."""
-  try:
-    seeds = [operator.index(s) for s in np.atleast_1d(seed)]
-  except TypeError:
-    seeds = []
+def check_arguments(seed: int | Sequence[int], shape: Sequence[int], difficulty: float,
+                    smallest: tuple[int, ...], num_streams: int
+                    ) -> tuple[list[np.random.Generator], tuple[int, ...], float]:
+  """Independent random streams of a seed, the shape as integers and the difficulty as a float.
+
+  Raises ValueError for a seed of another kind, a shape below `smallest` and a difficulty outside of
+  0 to MAX_DIFFICULTY.
+  """
+  seeds, sizes = _to_integers(np.atleast_1d(seed)), _to_integers(shape)
   if not seeds or min(seeds) < 0:
     raise ValueError(f'seed must be a non-negative integer or a sequence of them, not {seed!r}.')
-  return [np.random.default_rng(s) for s in np.random.SeedSequence(seeds).spawn(count)]
-
-
-def check_shape(shape: Sequence[int], smallest: tuple[int, ...]) -> tuple[int, ...]:
-  """The shape as integers. Raises ValueError for other numbers and below `smallest`."""
-  try:
-    sizes = tuple(operator.index(n) for n in shape)
-  except TypeError:
-    sizes = ()
   if len(sizes) != len(smallest) or any(n < least for n, least in zip(sizes, smallest)):
     raise ValueError(f'shape must be {len(smallest)} integers of at least '
                      f'{" x ".join(map(str, smallest))}, not {shape!r}.')
-  return sizes
-
-
-def check_difficulty(difficulty: float) -> float:
-  """The difficulty as a float. Raises ValueError outside of 0 to MAX_DIFFICULTY."""
   try:
     level = float(difficulty)
   except (TypeError, ValueError):
@@ -45,7 +35,16 @@ def check_difficulty(difficulty: float) -> float:
   if not 0 <= level <= MAX_DIFFICULTY:
     raise ValueError(f'difficulty must be a number from 0 (clean) over 1 (default) to '
                      f'{MAX_DIFFICULTY}, not {difficulty!r}.')
-  return level
+  streams = np.random.SeedSequence(seeds).spawn(num_streams)
+  return [np.random.default_rng(stream) for stream in streams], sizes, level
+
+
+def _to_integers(values: Any) -> tuple[int, ...]:
+  """The values as integers; empty if one of them is another number."""
+  try:
+    return tuple(operator.index(n) for n in values)
+  except TypeError:
+    return ()
 
 
 def apply_speckle(speckle: Speckle, rng: np.random.Generator, amplitude: np.ndarray,
@@ -72,10 +71,7 @@ def smooth(white: np.ndarray, sigma: float, axis: int) -> np.ndarray:
 
 
 def spline(points: np.ndarray, cell: float, extent: float) -> np.ndarray:
-  """Cubic B-spline basis at points in [0, extent], float32 [n, knots].
-
-  Its product with white noise of variance 1 has variance 1.
-  """
+  """Cubic B-splines float32 [n, knots] at points in [0, extent]; white noise keeps its variance."""
   first, t = np.divmod(points / cell, 1)
   weights = np.stack([(1 - t)**3, 3 * t**3 - 6 * t**2 + 4, 1 + 3 * (t + t**2 - t**3), t**3])
   weights /= np.sqrt((weights**2).sum(0))
@@ -87,16 +83,10 @@ def spline(points: np.ndarray, cell: float, extent: float) -> np.ndarray:
 
 def texture(rng: np.random.Generator, points: Sequence[np.ndarray], sigma: Sequence[float],
             extent: Sequence[float]) -> np.ndarray:
-  """Smooth Gaussian field of variance 1 that does not depend on the resolution of the grid.
+  """Smooth Gaussian field float32 of variance 1 that does not depend on the grid's resolution.
 
-  Args:
-    rng: source of randomness.
-    points: increasing coordinates along each axis, in [0, extent].
-    sigma: smoothness along each axis, in the unit of the points.
-    extent: length of each axis.
-
-  Returns:
-    float32, one axis for each entry of `points`.
+  `points` are increasing coordinates along each axis, in [0, extent], and `sigma` is the smoothness
+  in their unit.
   """
   bases = [spline(p.ravel(), s * 3**0.5, e) for p, s, e in zip(points, sigma, extent)]
   field = rng.standard_normal([basis.shape[1] for basis in bases], dtype=np.float32)

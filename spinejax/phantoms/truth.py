@@ -1,4 +1,4 @@
-"""What is exactly known about a phantom, and how it looks in a mirror."""
+"""What is exactly known about a phantom, and how a phantom looks in a mirror."""
 import dataclasses
 from collections.abc import Sequence
 from typing import Any, TypeVar
@@ -7,7 +7,13 @@ import numpy as np
 
 from spinejax.phantoms import curves
 
-AnyTruth = TypeVar('AnyTruth', bound='Truth')
+Case = TypeVar('Case')
+
+# Fields of cases and truths that change in a mirror. In pairs, left and right take turns.
+_IMAGES = ('image', 'clean', 'label', 'fov')
+_ANGLES = ('tilts', 'requested', 'rotation', 'lines', 'centerline_tilts')
+_PAIRS = ('landmarks', 'processes', 'lump_halves')
+_POINTS = ('vertebrae', 'lumps', 'distractors', 'centerline', *_PAIRS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -16,27 +22,16 @@ class Truth:
 
   Positions are in pixels in array order, with the center of a pixel at a whole number. Angles are
   in degrees, with the signs of `curves`. Levels run T1..T12, L1..L5.
-
-  Attributes:
-    family: curve pattern, a key of `curves.FAMILIES`.
-    levels: names of the 17 levels.
-    tilts: [17] of the vertebrae.
-    cobb: curves by the extremes rule, from the tilts.
-    ends: levels of the end vertebrae that were drawn, top to bottom.
-    requested: [len(ends) - 1] angles between them.
-    vertebrae: [17, d] centers.
-    spacing: [d] mm per pixel.
-    seed, difficulty, shape: arguments that the phantom was drawn with.
   """
-  family: str
-  levels: tuple[str, ...]
-  tilts: np.ndarray
-  cobb: list[curves.Curve]
-  ends: tuple[str, ...]
-  requested: np.ndarray
-  vertebrae: np.ndarray
-  spacing: Any
-  seed: int | Sequence[int]
+  family: str  # curve pattern, a key of `curves.FAMILIES`
+  levels: tuple[str, ...]  # names of the 17 levels
+  tilts: np.ndarray  # [17] of the vertebrae
+  cobb: list[curves.Curve]  # by the extremes rule, from the tilts
+  ends: tuple[str, ...]  # levels of the end vertebrae that were drawn, top to bottom
+  requested: np.ndarray  # [len(ends) - 1] angles between them
+  vertebrae: np.ndarray  # [17, d] centers
+  spacing: Any  # [d] mm per pixel
+  seed: int | Sequence[int]  # these three are arguments that the phantom was drawn with
   difficulty: float
   shape: tuple[int, ...]
 
@@ -49,31 +44,26 @@ def truth_of_spine(spine: curves.Spine) -> dict[str, Any]:
       ends=tuple(curves.LEVELS[i] for i in spine.ends), requested=spine.angles)
 
 
-def mirror_truth(truth: AnyTruth, negated: Sequence[str], reflected: Sequence[str]) -> AnyTruth:
-  """The truth of a mirrored phantom: angles change sign, columns are counted from the other side.
-
-  Args:
-    truth: of the phantom.
-    negated: fields with angles or curves, besides those of `Truth`.
-    reflected: fields with points [...,d], besides those of `Truth`.
-  """
-  changes: dict[str, Any] = {}
-  for name in ('tilts', 'requested', 'cobb', *negated):
-    values = getattr(truth, name)
-    changes[name] = ([curve._replace(angle=-curve.angle) for curve in values]
-                     if isinstance(values, list) else -values)
-  for name in ('vertebrae', *reflected):
-    changes[name] = mirror_points(getattr(truth, name), truth.shape[1])
-  return dataclasses.replace(truth, **changes)
+def mirror(case: Case) -> Case:
+  """Any phantom in a mirror: columns (axis 1) reversed, left and right swapped, angles negated."""
+  return _mirror(case, case.image.shape[1])
 
 
-def mirror_points(points: np.ndarray, width: int) -> np.ndarray:
-  """Points [...,d] in an image whose `width` columns (axis 1) are reversed."""
-  mirrored = points.copy()
-  mirrored[..., 1] = width - 1 - points[..., 1]
-  return mirrored
-
-
-def mirror_image(image: np.ndarray) -> np.ndarray:
-  """The image [H,W,...] with its columns reversed."""
-  return np.ascontiguousarray(image[:, ::-1])
+def _mirror(record: Any, width: int) -> Any:
+  changes = {}
+  for name, value in vars(record).items():
+    if name == 'truth':
+      value = _mirror(value, width)
+    elif name in _IMAGES:
+      value = np.ascontiguousarray(value[:, ::-1])
+    elif isinstance(value, list):
+      value = [curve._replace(angle=-curve.angle) for curve in value]
+    elif name in _ANGLES:
+      value = -value
+    elif name in _POINTS:
+      value = value.copy()
+      value[..., 1] = width - 1 - value[..., 1]
+    if name in _PAIRS or name == 'visible':
+      value = value.reshape(-1, 2, *value.shape[1:][-1:])[:, ::-1].reshape(value.shape)
+    changes[name] = value
+  return dataclasses.replace(record, **changes)

@@ -9,7 +9,7 @@ from spinejax.phantoms import curves
 
 @pytest.fixture(scope='module')
 def spines():
-  return [phantoms.sample_curve(np.random.default_rng(i)) for i in range(1500)]
+  return [phantoms.sample_curve(np.random.default_rng(i)) for i in range(500)]
 
 
 def test_curve_angles_by_hand():

@@ -1,6 +1,4 @@
 """Volume phantoms: exact truth, bright laminae over shadows, and the same patient every time."""
-
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -14,12 +12,12 @@ TOUCHING = np.ones((3, 3, 3))
 
 @pytest.fixture(scope='module')
 def full():
-  return [phantoms.volume((7, i)) for i in range(3)]
+  return [phantoms.volume((7, i)) for i in range(2)]
 
 
 @pytest.fixture(scope='module')
 def halves():
-  return [phantoms.volume((7, i), HALF) for i in range(12)]
+  return [phantoms.volume((7, i), HALF) for i in range(8)]
 
 
 @pytest.fixture(scope='module')
@@ -215,7 +213,7 @@ def test_difficulty_hides_laminae_from_a_peak_finder():
   """The 34 highest peaks of a difference of Gaussians, within 6 mm of the landmarks."""
   def found(difficulty):
     hits = []
-    for i in range(6):
+    for i in range(4):
       case = phantoms.volume((3, i), HALF, difficulty)
       spacing, image = case.truth.spacing, case.image.astype(np.float32)
       contrast = ndimage.gaussian_filter(image, (4, 3, 1.5) / spacing)
@@ -232,20 +230,11 @@ def test_difficulty_hides_laminae_from_a_peak_finder():
   assert default[1] > default[2] + 0.1
 
 
-def test_truth_is_one_patient_at_every_resolution_and_difficulty(full, halves):
-  for large, small in zip(full, halves):
-    for other in (small, phantoms.volume(small.truth.seed, (130, 40, 30), 2.0)):
-      for key in ('tilts', 'rotation', 'lines', 'requested'):
-        np.testing.assert_array_equal(getattr(large.truth, key), getattr(other.truth, key))
-      for key in ('family', 'ends', 'cobb', 'center_of_lamina'):
-        assert getattr(large.truth, key) == getattr(other.truth, key)
-      np.testing.assert_allclose(millimeters(large), millimeters(other), atol=1e-3)
-      extent = lambda case: case.truth.spacing * case.image.shape
-      np.testing.assert_allclose(extent(large), extent(other))
-    np.testing.assert_array_equal(large.visible, small.visible)
-  a, b = (phantoms.volume(3, s, 0).image.astype(float) for s in (FULL, HALF))
-  pooled = a.reshape(192, 2, 48, 2, 24, 2).mean((1, 3, 5))
-  assert np.abs(pooled - b).mean() < 6 and np.corrcoef(pooled.ravel(), b.ravel())[0, 1] > 0.98
+def test_half_the_shape_is_the_pooled_volume():
+  large, small = (phantoms.volume(3, s, 0).image.astype(float) for s in (HALF, QUARTER))
+  pooled = large.reshape(96, 2, 24, 2, 12, 2).mean((1, 3, 5))
+  assert np.abs(pooled - small).mean() < 6
+  assert np.corrcoef(pooled.ravel(), small.ravel())[0, 1] > 0.98
 
 
 def test_spacing(full, quarters):
@@ -256,33 +245,6 @@ def test_spacing(full, quarters):
   for case in quarters:
     assert (case.landmarks > -0.5).all()
     assert (case.landmarks < np.array(QUARTER) - 0.5).all()
-
-
-def test_mirrored_case(halves):
-  for case in halves[:5]:
-    seen = phantoms.mirror_volume(case)
-    for key in ('image', 'label'):
-      np.testing.assert_array_equal(getattr(seen, key), getattr(case, key)[:, ::-1])
-    at = tuple(np.rint(seen.landmarks).astype(int).T)
-    assert seen.label[at].all()
-    pairs = seen.landmarks.reshape(17, 2, 3)
-    assert (pairs[:, 0, 1] < pairs[:, 1, 1]).all()
-    truth, mirrored = case.truth, seen.truth
-    for key in ('tilts', 'rotation', 'lines'):
-      np.testing.assert_array_equal(getattr(mirrored, key), -getattr(truth, key))
-    for key, angles in (('cobb', 'tilts'), ('center_of_lamina', 'lines')):
-      opposite = [c._replace(angle=-c.angle) for c in getattr(truth, key)]
-      assert opposite == getattr(mirrored, key)
-      assert phantoms.curve_angles(getattr(mirrored, angles)) == getattr(mirrored, key)
-    down, left, _ = np.diff(millimeters(seen).reshape(17, 2, 3), axis=1)[:, 0].T
-    np.testing.assert_allclose(-np.degrees(np.arctan(down / left)), mirrored.lines, atol=1e-3)
-    bright, shown = smoothed_at(case, case.landmarks), smoothed_at(seen, seen.landmarks)
-    np.testing.assert_allclose(shown.reshape(17, 2)[:, ::-1], bright.reshape(17, 2), rtol=1e-3)
-    back = phantoms.mirror_volume(seen)
-    np.testing.assert_array_equal(back.image, case.image)
-    np.testing.assert_array_equal(back.visible, case.visible)
-    np.testing.assert_allclose(back.landmarks, case.landmarks, atol=1e-4)
-    np.testing.assert_allclose(back.truth.distractors, truth.distractors)
 
 
 def test_localizer_dice():

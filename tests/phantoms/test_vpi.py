@@ -1,6 +1,4 @@
 """Phantoms: exact truth, the statistics of a real image, and the same patient every time."""
-
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,7 +12,7 @@ RIB, PROCESS, LUMP = 1, 2, 3
 
 @pytest.fixture(scope='module')
 def cases():
-  return [phantoms.vpi((7, 0, i), SHAPE) for i in range(20)]
+  return [phantoms.vpi((7, 0, i), SHAPE) for i in range(12)]
 
 
 def contrast(image, label, fov, kind):
@@ -85,32 +83,9 @@ def test_holes_are_one_pixel_high_dashes(cases):
   assert 2 <= np.median(lengths) <= 8 and np.percentile(lengths, 90) > 8
 
 
-def test_truth_is_one_patient_at_every_resolution_and_difficulty(cases):
-  for i in range(3):
-    truth = cases[i].truth
-    for shape, difficulty in (((1024, 256), 1.0), ((300, 77), 1.0), (SHAPE, 0.0), (SHAPE, 2.0)):
-      other = phantoms.vpi((7, 0, i), shape, difficulty)
-      for key in ('tilts', 'requested'):
-        np.testing.assert_array_equal(getattr(truth, key), getattr(other.truth, key))
-      for key in ('family', 'levels', 'ends', 'cobb', 'uca'):
-        assert getattr(truth, key) == getattr(other.truth, key)
-      for key in ('vertebrae', 'processes', 'lumps', 'lump_halves'):
-        here, there = getattr(truth, key), getattr(other.truth, key)
-        np.testing.assert_allclose((here + 0.5) / SHAPE, (there + 0.5) / shape, rtol=1e-12)
-      assert other.truth.spacing == pytest.approx((512 / shape[0], 128 / shape[1]))
-      rows = ((np.arange(SHAPE[0]) + 0.5) * shape[0] / SHAPE[0]).astype(int)
-      columns = ((np.arange(SHAPE[1]) + 0.5) * shape[1] / SHAPE[1]).astype(int)
-      agree = cases[i].label == other.label[rows[:, None], columns]
-      assert agree.mean() > 0.97 and (shape != SHAPE or agree.all())
-  small, large = (phantoms.vpi(3, s).clean.astype(float) for s in (SHAPE, (1024, 256)))
-  fov = phantoms.vpi(3, SHAPE).fov
-  pooled = large.reshape(512, 2, 128, 2).mean((1, 3))
-  assert np.abs(small - pooled)[ndimage.binary_erosion(fov, iterations=2)].mean() < 4
-
-
 def test_landmarks_lie_on_their_bones():
   errors = []
-  for i in range(6):
+  for i in range(4):
     case = phantoms.vpi(i)
     label, truth = case.label, case.truth
     inside = np.isfinite(truth.processes[..., 0])
@@ -148,32 +123,9 @@ def test_pair_lines_follow_the_tilts(cases):
   assert abs(np.mean(deviations)) < 0.4 and 1.0 < np.std(deviations) < 2.2
 
 
-def test_mirrored_case(cases):
-  for case in cases[:5]:
-    seen = phantoms.mirror_vpi(case)
-    for key in ('image', 'clean', 'label', 'fov'):
-      np.testing.assert_array_equal(getattr(seen, key), getattr(case, key)[:, ::-1])
-    truth, mirrored = case.truth, seen.truth
-    np.testing.assert_array_equal(mirrored.tilts, -truth.tilts)
-    for key in ('cobb', 'uca'):
-      opposite = [c._replace(angle=-c.angle) for c in getattr(truth, key)]
-      assert opposite == getattr(mirrored, key)
-    assert phantoms.curve_angles(mirrored.tilts) == mirrored.cobb
-    inside = np.isfinite(mirrored.processes[..., 0])
-    at = np.rint(mirrored.processes[inside]).astype(int)
-    assert (seen.label[tuple(at.T)] == PROCESS).mean() > 0.9
-    left, right = np.moveaxis(mirrored.lump_halves, 1, 0)
-    assert (right[:, 1] > left[:, 1]).all()
-    back = phantoms.mirror_vpi(seen)
-    np.testing.assert_array_equal(back.image, case.image)
-    assert back.truth.cobb == truth.cobb and back.truth.family == truth.family
-    for key in ('vertebrae', 'processes', 'lumps', 'lump_halves'):
-      np.testing.assert_allclose(getattr(back.truth, key), getattr(truth, key))
-
-
 def test_difficulty_zero_is_clean():
-  for i in range(4):
-    case = phantoms.vpi(i, SHAPE, 0)
+  for i in range(2):
+    case = phantoms.vpi(i, (128, 32), 0)
     assert case.truth.hole_fraction == 0
     np.testing.assert_array_equal(case.image, case.clean)
 
@@ -190,10 +142,3 @@ def test_projection_speckle_statistics():
   assert 0.85 < lag(noise[:, 1:], noise[:, :-1]) < 0.95
   none = phantoms.projection_speckle(np.random.default_rng(0), amplitude, (0.2, 0.2), 0.0)
   np.testing.assert_array_equal(none, amplitude)
-
-
-@pytest.mark.parametrize('shape', [(64, 16), (97, 333), (1000, 17), (65, 640)])
-def test_any_shape_from_the_smallest(shape):
-  case = phantoms.vpi(2, shape, 2.0)
-  assert case.image.shape == shape and case.image.std() > 40
-  assert set(np.unique(case.label)) == {0, RIB, PROCESS, LUMP}

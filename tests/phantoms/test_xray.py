@@ -1,6 +1,4 @@
 """X-ray phantoms: exact truth, bright bones, closed trimaps, the same patient every time."""
-
-
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -11,12 +9,11 @@ from spinejax.phantoms import LEVELS
 SHAPE = (256, 128)
 SPINE, BORDER = 1, 2
 ARTIFACTS = ('necklace', 'rods', 'organ', 'blur')
-PLACES = ('vertebrae', 'landmarks', 'centerline')
 
 
 @pytest.fixture(scope='module')
 def cases():
-  return [phantoms.xray((7, i), SHAPE, artifacts=()) for i in range(20)]
+  return [phantoms.xray((7, i), SHAPE, artifacts=()) for i in range(8)]
 
 
 def corners(case):
@@ -91,7 +88,7 @@ def test_trimap_is_a_closed_band_around_bodies_and_discs(cases):
     assert abs(rows[0] - top) < 5 and abs(rows[-1] - bottom) < 5
 
 
-@pytest.mark.parametrize('shape, width', [((1200, 450), 8.4), ((512, 256), 3.6), ((160, 160), 2)])
+@pytest.mark.parametrize('shape, width', [((1200, 300), 8.4), ((512, 128), 3.6), ((160, 40), 2)])
 def test_border_is_three_of_160_columns_but_two_pixels_at_least(shape, width):
   case = phantoms.xray(4, shape, family='normal')
   cos = np.cos(np.radians(case.truth.tilts))
@@ -123,52 +120,12 @@ def test_lungs_are_dark_and_the_heart_is_on_the_left(cases):
   assert np.mean(right) < np.mean(left) - 15 and np.mean(right) < np.mean(belly) - 40
 
 
-def test_spine_is_one_patient_at_every_resolution_and_difficulty(cases):
-  for i in range(3):
-    truth = cases[i].truth
-    for shape, difficulty in (((512, 256), 1.0), ((202, 101), 1.0), (SHAPE, 0.0), (SHAPE, 2.0)):
-      other = phantoms.xray((7, i), shape, difficulty)
-      for key in ('tilts', 'requested', 'rotation', 'centerline_tilts'):
-        np.testing.assert_array_equal(getattr(truth, key), getattr(other.truth, key))
-      for key in ('family', 'levels', 'ends', 'cobb', 'centerline_cobb'):
-        assert getattr(truth, key) == getattr(other.truth, key)
-      scale = shape[0] / SHAPE[0]
-      for key in PLACES:
-        here, there = getattr(truth, key), getattr(other.truth, key)
-        np.testing.assert_allclose((here + 0.5) * scale, there + 0.5)
-      rows = ((np.arange(SHAPE[0]) + 0.5) * scale).astype(int)
-      columns = ((np.arange(SHAPE[1]) + 0.5) * scale).astype(int)
-      agree = cases[i].label == other.label[rows[:, None], columns]
-      assert agree.mean() > 0.97 and (shape != SHAPE or agree.all())
-  small, large = (phantoms.xray(3, s).clean.astype(float) for s in (SHAPE, (512, 256)))
-  assert np.abs(small - large.reshape(256, 2, 128, 2).mean((1, 3))).mean() < 3
-
-
 def test_a_wider_picture_shows_more_of_the_same(cases):
   wide = phantoms.xray((7, 0), (256, 256), artifacts=())
   np.testing.assert_array_equal(wide.label[:, 64:-64], cases[0].label)
   assert not wide.label[:, :64].any() and wide.truth.spacing == (1.875, 1.875)
   np.testing.assert_allclose(wide.truth.vertebrae - [0, 64], cases[0].truth.vertebrae)
   assert wide.clean[20:200, :20].mean() < 25  # the air beside the patient
-
-
-def test_mirror(cases):
-  case = cases[2]
-  mirrored = phantoms.mirror_xray(case)
-  truth, flipped = case.truth, mirrored.truth
-  for key in ('image', 'clean', 'label'):
-    np.testing.assert_array_equal(getattr(mirrored, key), getattr(case, key)[:, ::-1])
-  np.testing.assert_array_equal(flipped.tilts, -truth.tilts)
-  assert [c.angle for c in flipped.cobb] == [-c.angle for c in truth.cobb]
-  assert phantoms.curve_angles(flipped.tilts) == flipped.cobb
-  points = corners(mirrored)
-  np.testing.assert_allclose(points[:, 0, 0], [0, 127] + [1, -1] * corners(case)[:, 0, 1])
-  dy, dx = np.moveaxis(points[:, 0, 1] - points[:, 0, 0], -1, 0)
-  np.testing.assert_allclose(-np.degrees(np.arctan2(dy, dx)), flipped.tilts, atol=1e-6)
-  back = phantoms.mirror_xray(mirrored)
-  np.testing.assert_array_equal(back.image, case.image)
-  for key in PLACES:
-    np.testing.assert_allclose(getattr(back.truth, key), getattr(truth, key))
 
 
 def test_rotation_takes_the_spinous_processes_to_the_concave_side(cases):
@@ -183,7 +140,7 @@ def test_rotation_takes_the_spinous_processes_to_the_concave_side(cases):
 def test_difficulty_zero_is_clean_and_more_is_noisier():
   noise = []
   for difficulty in (0, 1, 2):
-    case = phantoms.xray(5, (600, 225), difficulty, artifacts=())
+    case = phantoms.xray(5, (600, 150), difficulty, artifacts=())
     residue = case.image.astype(float) - ndimage.gaussian_filter(case.image.astype(float), 1)
     clean = case.clean.astype(float) - ndimage.gaussian_filter(case.clean.astype(float), 1)
     noise.append((residue - clean).std())
@@ -193,7 +150,7 @@ def test_difficulty_zero_is_clean_and_more_is_noisier():
 
 def test_artifacts_come_with_their_probability_and_stay():
   drawn = [[phantoms.xray((9, i), (64, 16), d).truth.artifacts for i in range(n)]
-           for d, n in ((0.0, 4), (1.0, 50), (2.0, 50))]
+           for d, n in ((0.0, 2), (1.0, 16), (4.0, 16))]
   share = lambda cases, name: np.mean([case[name] for case in cases])
   for name in ARTIFACTS:
     assert share(drawn[0], name) == 0

@@ -6,41 +6,46 @@ the spinous processes.
 """
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from scipy.special import ndtr
 
-from spinejax.phantoms import drawing
+from spinejax.phantoms import curves, drawing
 from spinejax.phantoms import truth as common
 from spinejax.phantoms.volumes import anatomy as anatomies
-from spinejax.phantoms.volumes import artifacts
-from spinejax.phantoms.volumes import tissue
-from spinejax.phantoms.volumes.truth import VolumeTruth, draw_label, find_truth
+from spinejax.phantoms.volumes import artifacts, tissue
 
 MIN_SHAPE = (48, 16, 8)
 THORACIC, LUMBAR = 0, 1
+ANNOTATION_NOISE = 0.5  # voxels, standard deviation along each axis
+FEWEST_ROWS = 4 * 17  # rows in which 17 cubes of 3 voxels have a voxel between them
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class VolumeTruth(common.Truth):
+  """`Truth` of a volume phantom. x runs along axis 1, towards the patient's left.
+
+  A curve that is convex to the patient's left is positive, so the common right thoracic curve is
+  negative. `vertebrae` are the midpoints of the pairs of laminae. `spacing` is 1.20 x 0.90 x
+  0.95 mm at 384 x 96 x 48, and larger along axis 1 where a bent spine needs the room.
+  """
+  rotation: np.ndarray  # [17] axial, positive where the left (convex) side is nearer the skin
+  lines: np.ndarray  # [17] tilt of the line through each pair of landmarks in the coronal plane
+  center_of_lamina: list[curves.Curve]  # by the extremes rule, from the lines
+  distractors: np.ndarray  # [n, 3] false plates in voxels
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VolumeCase:
-  """A volume phantom. Its P = 34 laminae run T1..T12, L1..L5, the patient's right side first.
-
-  Attributes:
-    image: uint8 [D,H,W].
-    label: uint8 [D,H,W], 1 = lamina.
-    landmarks: float32 [P,3], exact centers of the laminae in voxels.
-    region: int8 [P], 0 thoracic, 1 lumbar.
-    side: int8 [P], -1 the patient's right, 1 left.
-    level: int8 [P], index into `curves.LEVELS`.
-    visible: bool [P], False where the echo is gone.
-    truth: exact positions and angles.
-  """
-  image: np.ndarray
-  label: np.ndarray
-  landmarks: np.ndarray
-  region: np.ndarray
-  side: np.ndarray
-  level: np.ndarray
-  visible: np.ndarray
+  """A volume phantom. Its P = 34 laminae run T1..T12, L1..L5, the patient's right side first."""
+  image: np.ndarray  # uint8 [D,H,W]
+  label: np.ndarray  # uint8 [D,H,W], 1 = lamina
+  landmarks: np.ndarray  # float32 [P,3], exact centers of the laminae in voxels
+  region: np.ndarray  # int8 [P], 0 thoracic, 1 lumbar
+  side: np.ndarray  # int8 [P], -1 the patient's right, 1 left
+  level: np.ndarray  # int8 [P], index into `curves.LEVELS`
+  visible: np.ndarray  # bool [P], False where the echo is gone
   truth: VolumeTruth
 
 
@@ -63,21 +68,18 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
     ((96, 24, 12), (34, 3), 1)
 
   Args:
-    seed: as in `vpi`.
+    seed, family: as in `vpi`.
     shape: (D, H, W) of the volume, at least 48 x 16 x 8.
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales speckle, gain, noise floor, missed
       laminae, false plates and dropped frames. Anatomy, landmarks and label do not change.
-    family: as in `vpi`.
     speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `envelope_speckle`. The
       amplitude is float32 [D,H,W] before log compression, the spacing mm per voxel and axis.
 
   Raises:
     ValueError: an argument outside the ranges above.
   """
-  anatomy_rng, tissue_rng, speckle_rng, sweep_rng, label_rng = drawing.spawn_streams(seed, 5)
-  shape = drawing.check_shape(shape, MIN_SHAPE)
-  difficulty = drawing.check_difficulty(difficulty)
-
+  streams, shape, difficulty = drawing.check_arguments(seed, shape, difficulty, MIN_SHAPE, 5)
+  anatomy_rng, tissue_rng, speckle_rng, sweep_rng, label_rng = streams
   anatomy = anatomies.draw_anatomy(anatomy_rng, family)
   spacing = tuple(float(e / n) for e, n in zip(anatomy.extent, shape))
   grid = [(np.arange(n) + 0.5) * s for n, s in zip(shape, spacing)]
@@ -106,16 +108,61 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
                        shape=shape))
 
 
-def mirror_volume(case: VolumeCase) -> VolumeCase:
-  """The phantom in a mirror: axis 1 reversed, left and right swapped, angles negated."""
+def find_truth(anatomy: anatomies.Anatomy, distractors: Sequence[anatomies.Plate],
+               spacing: np.ndarray, **arguments: Any) -> VolumeTruth:
+  """The truth of an anatomy with some distractors, in voxels of the spacing."""
+  pairs = np.array([plate.center for plate in anatomy.laminae]).reshape(17, 2, 3)
+  down, right, _ = (pairs[:, 1] - pairs[:, 0]).T
+  lines = -np.degrees(np.arctan2(down, right))
+  false = np.reshape([plate.center for plate in distractors], (-1, 3))
+  return VolumeTruth(
+      **common.truth_of_spine(anatomy.spine), **arguments, rotation=anatomy.rotation, lines=lines,
+      center_of_lamina=curves.curve_angles(lines), vertebrae=pairs.mean(1) / spacing - 0.5,
+      distractors=false / spacing - 0.5, spacing=spacing)
 
-  def swap(values):
-    pairs = values.reshape(17, 2, *values.shape[1:])[:, ::-1]
-    return np.ascontiguousarray(pairs).reshape(values.shape)
 
-  return dataclasses.replace(
-      case, image=common.mirror_image(case.image), label=common.mirror_image(case.label),
-      landmarks=swap(common.mirror_points(case.landmarks, case.image.shape[1])),
-      visible=swap(case.visible),
-      truth=common.mirror_truth(case.truth, ['rotation', 'lines', 'center_of_lamina'],
-                                ['distractors']))
+def localizer_dice(noise: float | np.ndarray) -> np.ndarray:
+  """Expected Dice of a perfect localizer against cubes of an annotation with a noise in voxels.
+
+  Both draw cubes of 3 x 3 x 3 voxels, the localizer about the exact centroid, the annotator
+  N(0, noise) away along each axis, and both round to the grid. A centroid lies anywhere between
+  voxel centers, so the expected overlap along an axis is that of intervals shifted by the noise:
+  Dice = E[max(0, 1 - |n| / 3)]^3, float64 of the shape of `noise`: 1 at 0; 0.65, 0.54 and 0.40 at
+  0.5, 0.7 and 1. No network can be expected to exceed it.
+  """
+  noise = np.asarray(noise, np.float64)
+  if not (noise >= 0).all():
+    raise ValueError(f'noise must be a number of voxels of at least 0, not {noise}.')
+  reach = 3 / np.maximum(noise, 1e-9)
+  mean = (2 / np.pi)**0.5 * -np.expm1(-0.5 * reach**2)
+  return (2 * ndtr(reach) - 1 - mean / reach)**3
+
+
+def draw_label(rng: np.random.Generator, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """Cubes about the points [34,3] as annotated, with a voxel between them where they have room.
+
+  One of two cubes that touch moves in the coronal plane along the axis in which the points lie
+  further apart. It is the one that stays nearer its point and has moved less often, so that a row
+  of cubes spreads.
+  """
+  noise = (ANNOTATION_NOISE * rng.standard_normal(points.shape)).clip(-1, 1)
+  last = np.array(shape) - 1
+  centers = np.rint(points + noise).clip(0, last)
+  steps = np.zeros(len(points))
+  for _ in range(4 * len(points) if shape[0] >= FEWEST_ROWS else 0):
+    touching = np.argwhere(np.triu(np.abs(centers[:, None] - centers).max(-1) < 4, 1))
+    for pair in touching:
+      apart = points[pair[1], :2] - points[pair[0], :2]
+      axis = int(np.abs(apart).argmax())
+      target = centers[pair, axis] + np.copysign(1, apart[axis]) * np.array([-1, 1])
+      inside = target.clip(0, last[axis])
+      strain = np.abs(target - points[pair, axis]) + steps[pair] + 1e3 * (target != inside)
+      mover = int(strain.argmin())
+      centers[pair[mover], axis] = inside[mover]
+      steps[pair[mover]] += 1
+    if not len(touching):
+      break
+  label = np.zeros(shape, np.uint8)
+  for center in centers.astype(int):
+    label[tuple(slice(max(c - 1, 0), c + 2) for c in center)] = 1
+  return label

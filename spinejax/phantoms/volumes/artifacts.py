@@ -18,8 +18,7 @@ def set_echoes(anatomy: Anatomy,
                difficulty: float) -> tuple[list[Plate], list[Plate], np.ndarray]:
   """The laminae and the distractors with their amplitudes, and which laminae are visible, [34].
 
-  The echo of a lamina is lognormal, lower and more spread in the lumbar part, and lower where the
-  plate does not face the probe.
+  The echo of a lamina is lognormal, lower and more spread in the lumbar part and off the probe.
   """
   visible = anatomy.ranks >= difficulty * np.repeat(interpolate_lumbar(*MISSED), 2)
   spread = np.repeat(interpolate_lumbar(0.22, 0.22 + 0.30 * difficulty), 2)
@@ -37,22 +36,12 @@ def set_echoes(anatomy: Anatomy,
 
 def envelope_speckle(rng: np.random.Generator, amplitude: np.ndarray, spacing: Sequence[float],
                      strength: float = 1.0, looks: int = LOOKS) -> np.ndarray:
-  """Speckle of averaged envelopes: amplitude * max(0, 1 + strength (e - 1)).
+  """Speckle of averaged envelopes: amplitude * max(0, 1 + strength (e - 1)), float32 [D,H,W].
 
   e is the mean of `looks` independent |complex Gaussian noise * point spread|, scaled to mean 1.
   One look is fully developed speckle with mean / standard deviation 1.91. A volume shrunk threefold
   holds about three. Voxels larger than the point spread keep the contrast, as after resizing by
-  sampling.
-
-  Args:
-    rng: source of randomness.
-    amplitude: float32 [D,H,W].
-    spacing: mm per voxel and axis.
-    strength: 0 for none, 1 for the looks as they are.
-    looks: number of envelopes averaged, at least 1.
-
-  Returns:
-    float32 [D,H,W].
+  sampling. The spacing is mm per voxel and axis.
   """
   envelope = np.zeros_like(amplitude)
   for _ in range(looks):

@@ -37,7 +37,7 @@ def add_plates(rng: np.random.Generator, amplitude: np.ndarray, plates: Sequence
                anatomy: Anatomy, grid: Grid) -> None:
   """Adds the echoes of all plates and multiplies by their shadows, in place.
 
-  The bone is rough: a smooth field over the coronal plane bends outlines and varies echoes.
+  A smooth field over the coronal plane bends outlines and varies echoes, as rough bone does.
   """
   rough = np.exp(0.25 * drawing.texture(rng, grid[:2], (3.0, 2.4), anatomy.extent))[:, :, None]
   bottom, step = grid[2][-1], grid[2][1] - grid[2][0]

@@ -6,34 +6,35 @@ expert.
 """
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from spinejax.phantoms import drawing
+from spinejax.phantoms import curves, drawing
 from spinejax.phantoms import truth as common
 from spinejax.phantoms.vpi_images import anatomy as anatomies
-from spinejax.phantoms.vpi_images import artifacts
-from spinejax.phantoms.vpi_images import tissue
-from spinejax.phantoms.vpi_images.truth import VpiTruth, find_truth
+from spinejax.phantoms.vpi_images import artifacts, tissue
 
 MIN_SHAPE = (64, 16)
 
 
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class VpiTruth(common.Truth):
+  """`Truth` of a VPI phantom; positions are (row, column)."""
+  uca: list[curves.Curve]  # by the extremes rule, from the lines through the pairs of landmarks
+  processes: np.ndarray  # [12, 2, 2] level, left and right, (y, x); NaN where out of view
+  lumps: np.ndarray  # [5, 2] centroids of the lumps L1..L5
+  lump_halves: np.ndarray  # [5, 2, 2] level, left and right, centroids of their halves
+  hole_fraction: float  # fraction of the strip that the sweep missed
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class VpiCase:
-  """A VPI phantom.
-
-  Attributes:
-    image: uint8 [H,W], 0 outside the swept strip.
-    clean: uint8 [H,W], the same tissue without speckle, gain and holes.
-    label: uint8 [H,W], 0 background, 1 rib, 2 thoracic process, 3 lump.
-    fov: bool [H,W], the swept strip.
-    truth: exact positions and angles.
-  """
-  image: np.ndarray
-  clean: np.ndarray
-  label: np.ndarray
-  fov: np.ndarray
+  """A VPI phantom."""
+  image: np.ndarray  # uint8 [H,W], 0 outside the swept strip
+  clean: np.ndarray  # uint8 [H,W], the same tissue without speckle, gain and holes
+  label: np.ndarray  # uint8 [H,W], 0 background, 1 rib, 2 thoracic process, 3 lump
+  fov: np.ndarray  # bool [H,W], the swept strip
   truth: VpiTruth
 
 
@@ -66,9 +67,8 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
   Raises:
     ValueError: an argument outside the ranges above.
   """
-  anatomy_rng, tissue_rng, speckle_rng, sweep_rng = drawing.spawn_streams(seed, 4)
-  shape = drawing.check_shape(shape, MIN_SHAPE)
-  difficulty = drawing.check_difficulty(difficulty)
+  (anatomy_rng, tissue_rng, speckle_rng, sweep_rng), shape, difficulty = drawing.check_arguments(
+      seed, shape, difficulty, MIN_SHAPE, 4)
   height, width = anatomies.SCANNER_SHAPE
   y = ((np.arange(shape[0]) + 0.5) * (height / shape[0]))[:, None]
   x = ((np.arange(shape[1]) + 0.5) * (width / shape[1]))[None, :]
@@ -98,11 +98,29 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
   return VpiCase(image, clean, label, fov, truth)
 
 
-def mirror_vpi(case: VpiCase) -> VpiCase:
-  """The phantom in a mirror: columns reversed, left and right swapped, angles negated."""
-  truth = common.mirror_truth(case.truth, ['uca'], ['processes', 'lumps', 'lump_halves'])
-  truth = dataclasses.replace(truth, processes=truth.processes[:, ::-1],
-                              lump_halves=truth.lump_halves[:, ::-1])
-  return dataclasses.replace(case, truth=truth, **{
-      name: common.mirror_image(getattr(case, name))
-      for name in ('image', 'clean', 'label', 'fov')})
+def find_truth(anatomy: anatomies.Anatomy, *, shape: tuple[int, ...], **rest: Any) -> VpiTruth:
+  """The truth of an anatomy, in pixels of `shape`; `rest` are the other fields."""
+  seen = anatomy.in_view(*np.moveaxis(anatomy.processes, -1, 0))
+  processes = np.where(seen[..., None], anatomy.processes, np.nan)
+  lumps = np.stack([_lump_halves(bone) for bone in anatomy.bones if bone.kind == anatomies.LUMP])
+  pairs = np.concatenate([processes, lumps])
+  dy, dx = np.moveaxis(pairs[:, 1] - pairs[:, 0], -1, 0)
+  found = np.flatnonzero(np.isfinite(dy))
+  lines = -np.degrees(np.arctan2(dy, dx))[found]
+  scale = np.array(shape) / anatomies.SCANNER_SHAPE
+  return VpiTruth(
+      **common.truth_of_spine(anatomy.spine), shape=shape,
+      uca=curves.curve_angles(lines, [curves.LEVELS[i] for i in found]),
+      vertebrae=anatomy.vertebrae * scale - 0.5, processes=processes * scale - 0.5,
+      lumps=lumps.mean(1) * scale - 0.5, lump_halves=lumps * scale - 0.5, **rest)
+
+
+def _lump_halves(bone: anatomies.Bone) -> np.ndarray:
+  """Centroids (y, x) of the left and right half of a lump, [2, 2] in scanner pixels."""
+  b, a = np.mgrid[-110:110:2, 1:170:2].astype(np.float32)
+  inside = anatomies.outline(bone, a, b) < 1
+  a, b = a[inside].mean(dtype=float), b[inside].mean(dtype=float)
+  angle = np.radians(bone.turn)
+  return np.array(bone.center) + np.array([
+      (s * a * np.sin(angle) + b * np.cos(angle), s * a * np.cos(angle) - b * np.sin(angle))
+      for s in (-1, 1)])

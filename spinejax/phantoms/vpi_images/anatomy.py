@@ -13,6 +13,7 @@ BACKGROUND, RIB, PROCESS, LUMP = range(4)
 POWER = {RIB: 2.4, PROCESS: 2.4, LUMP: 3.2}  # exponents of the super-ellipses
 HEIGHT, WIDTH = SCANNER_SHAPE
 ROWS = np.arange(HEIGHT) + 0.5  # centers of the scanner's rows
+LUMP_HEIGHTS, LUMP_WIDTHS = (42, 43, 45, 43, 41), (130, 134, 137, 138, 137)  # half, of L1..L5
 
 
 class Bone(NamedTuple):
@@ -90,8 +91,13 @@ def draw_anatomy(rng: np.random.Generator, family: str | None) -> Anatomy:
       if level >= first:
         bones += pair
         processes[level, i] = pair[0].center
-  for level in range(12, 17):
-    bones.append(_draw_lump(rng, level - 12, vertebrae[level], spine.tilts[level]))
+  for level, height, width in zip(range(12, 17), LUMP_HEIGHTS, LUMP_WIDTHS):
+    bones.append(Bone(
+        LUMP, 1, tuple((vertebrae[level] + rng.normal(0, 4, 2)).tolist()),
+        drawing.normal(rng, height, 2, 40, 46), drawing.normal(rng, width, 3, 128, 140),
+        turn=float(rng.normal(0, 1.5) - spine.tilts[level]),
+        depth=drawing.normal(rng, 0.84, 0.07, 0.50, 0.94), soft=rng.uniform(0.16, 0.28),
+        rank=rng.random(), bend=rng.uniform(0.45, 0.8), roof=rng.uniform(0.35, 0.6)))
   bones.sort(key=lambda bone: -bone.kind)
 
   beads = rng.normal(0, (0.08, 0.15), (17, 2))
@@ -100,8 +106,7 @@ def draw_anatomy(rng: np.random.Generator, family: str | None) -> Anatomy:
   contact = np.stack([4 * np.exp(0.5 * wander(rng, 80)) + 45 * rng.random() * fade
                       for _ in range(2)])
   gain = np.exp(0.08 * wander(rng, 60))
-  return Anatomy(spine, axis, edges, cuts, vertebrae, tuple(bones), processes, beads, contact,
-                 gain)
+  return Anatomy(spine, axis, edges, cuts, vertebrae, tuple(bones), processes, beads, contact, gain)
 
 
 def _draw_process(rng: np.random.Generator, level: int, side: int, spread: float,
@@ -122,16 +127,6 @@ def _draw_process(rng: np.random.Generator, level: int, side: int, spread: float
       30.0, turn=float(rise - side * tilt), depth=drawing.normal(rng, 0.58, 0.13, 0.20, 0.85),
       soft=rng.uniform(0.16, 0.30))
   return process, rib
-
-
-def _draw_lump(rng: np.random.Generator, index: int, vertebra: np.ndarray, tilt: float) -> Bone:
-  return Bone(
-      LUMP, 1, tuple((vertebra + rng.normal(0, 4, 2)).tolist()),
-      drawing.normal(rng, (42, 43, 45, 43, 41)[index], 2, 40, 46),
-      drawing.normal(rng, (130, 134, 137, 138, 137)[index], 3, 128, 140),
-      turn=float(rng.normal(0, 1.5) - tilt), depth=drawing.normal(rng, 0.84, 0.07, 0.50, 0.94),
-      soft=rng.uniform(0.16, 0.28), rank=rng.random(), bend=rng.uniform(0.45, 0.8),
-      roof=rng.uniform(0.35, 0.6))
 
 
 def outline(bone: Bone, a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -24,17 +24,9 @@ def projection_speckle(rng: np.random.Generator, amplitude: np.ndarray,
 
   n is Gaussian noise of variance 1. One half is smooth over 2.7 scanner pixels both ways; the other
   is independent from row to row and smooth over 1.4 pixels along it. Together with gain and
-  mottling this gives the texture of a real image. Pixels larger than the scanner's keep its
-  contrast, as after resizing by sampling.
-
-  Args:
-    rng: source of randomness.
-    amplitude: float32 [H,W].
-    spacing: mm per pixel (y, x).
-    strength: 0 for none, 1 as in a real image.
-
-  Returns:
-    float32 [H,W].
+  mottling this gives the texture of a real image at a strength of 1. Pixels larger than the
+  scanner's keep its contrast, as after resizing by sampling. The amplitude is float32 [H,W], the
+  spacing mm (y, x).
   """
   sy, sx = (SCANNER_SPACING / s for s in spacing)
   white = rng.standard_normal(amplitude.shape, dtype=np.float32)

@@ -129,10 +129,7 @@ def draw_spine(field: np.ndarray, anatomy: Anatomy, grid: Grid) -> np.ndarray:
 def _draw_vertebra(field: np.ndarray, grid: Grid, center: tuple[float, float], tilt: float,
                    size: tuple[float, float], rotation: float, level: int, density: float
                    ) -> tuple[tuple[slice, ...], np.ndarray]:
-  """Adds a body of half `size` (wide, tall) with its posterior parts.
-
-  Returns its window of the field and its silhouette there.
-  """
+  """Adds a body of half `size` (wide, tall) with its posterior parts; its window and silhouette."""
   wide, tall = size
   lumbar = np.interp(level, [9, 13], [0, 1])
   reach = wide + 30

@@ -46,12 +46,14 @@ def truth_of_spine(spine: curves.Spine) -> dict[str, Any]:
 
 def mirror(case: Case) -> Case:
   """Any phantom in a mirror: columns (axis 1) reversed, left and right swapped, angles negated."""
-  return _mirror(case, case.image.shape[1])
+  return _mirror(case, vars(case)['image'].shape[1])
 
 
 def _mirror(record: Any, width: int) -> Any:
-  changes = {}
-  for name, value in vars(record).items():
+  changes: dict[str, Any] = vars(record).copy()
+  for name, value in changes.items():
+    if name in _PAIRS or name == 'visible':
+      value = value.reshape(-1, 2, *value.shape[1:][-1:])[:, ::-1].reshape(value.shape)
     if name == 'truth':
       value = _mirror(value, width)
     elif name in _IMAGES:
@@ -63,7 +65,5 @@ def _mirror(record: Any, width: int) -> Any:
     elif name in _POINTS:
       value = value.copy()
       value[..., 1] = width - 1 - value[..., 1]
-    if name in _PAIRS or name == 'visible':
-      value = value.reshape(-1, 2, *value.shape[1:][-1:])[:, ::-1].reshape(value.shape)
     changes[name] = value
   return dataclasses.replace(record, **changes)

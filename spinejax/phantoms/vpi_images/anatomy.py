@@ -117,8 +117,7 @@ def _draw_process(rng: np.random.Generator, level: int, side: int, spread: float
   x = vertebra[1] + reach * np.cos(np.radians(tilt)) + rng.normal(0, 5)
   process = Bone(
       PROCESS, side, (float(y), float(x)), drawing.normal(rng, 45, 5, 28, 60),
-      drawing.normal(rng, 38, 5, 24, 52),
-      turn=float(rng.normal(12, 10) - side * tilt),
+      drawing.normal(rng, 38, 5, 24, 52), turn=float(rng.normal(12, 10) - side * tilt),
       depth=drawing.normal(rng, 0.40, 0.12, 0.12, 0.70) * (0.75 if level < 2 else 1.0),
       soft=rng.uniform(0.20, 0.34), rank=rng.random())
   rise = np.interp(level, [2, 3, 8, 9, 10, 11], [-22, -12, -12, 0, 0, 30]) + rng.normal(0, 7)

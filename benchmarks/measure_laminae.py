@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from spinejax.phantoms import curves, volumes, xrays
+from benchmarks import measure_vpi
+from benchmarks.measure_vpi import largest
+from spinejax.measurement import laminae, measure_xray
+from spinejax.phantoms import volumes, xrays
 from spinejax.phantoms.volumes.anatomy import SPACING
-from spinejax.measurement import laminae, xray
 
 ROWS = (('exact', 0.0, 0, 0), ('0.7 voxel', 0.7, 0, 0), ('3 missed, 3 false', 0.7, 3, 3),
         ('5 missed, 5 false', 0.7, 5, 5), ('8 missed, 8 false', 0.7, 8, 8))
@@ -34,10 +36,6 @@ def spoil(rng, points, noise: float, missed: int, false: int) -> np.ndarray:
   kept = np.setdiff1d(np.arange(34), rng.choice(34, missed, False, chance / chance.sum()))
   extra = rng.uniform((0, 4, 5), (460, 80, 35), (false, 3))
   return rng.permutation(np.concatenate([points[kept], extra]))
-
-
-def largest(curves) -> float:
-  return max((abs(curve.angle) for curve in curves), default=0.0)
 
 
 def benchmark(noise: float, missed: int, false: int, cases: int = 40, base: int = 11,
@@ -82,14 +80,15 @@ def squeeze(mask, spacing, size: int = 160):
   return mask[rows][:, columns], np.array(spacing) * np.array(mask.shape) / size
 
 
-def draw_mask(seed, shape=(600, 225)) -> tuple[np.ndarray, xrays.XrayTruth]:
-  """Trimap [H,W] and the truth of an X-ray phantom, without its picture."""
+def draw_mask(seed, shape=(600, 225)) -> xrays.XrayCase:
+  """Trimap and truth of an X-ray phantom, without its picture."""
   anatomy = xrays.anatomies.draw_anatomy(
       np.random.default_rng(np.random.SeedSequence(seed).spawn(4)[0]), None)
   grid = xrays.anatomies.make_grid(shape)
-  column = xrays.bones.draw_spine(np.zeros(shape, np.float32), anatomy, grid)
-  return xrays.draw_label(column, grid), xrays.find_truth(
-      anatomy, grid, artifacts={}, seed=seed, difficulty=0.0, shape=shape)
+  none = np.zeros(shape, np.float32)
+  column = xrays.bones.draw_spine(none.copy(), anatomy, grid)
+  return xrays.XrayCase(none, none, xrays.draw_label(column, grid), xrays.find_truth(
+      anatomy, grid, artifacts={}, seed=seed, difficulty=0.0, shape=shape))
 
 
 MASKS = {
@@ -97,24 +96,6 @@ MASKS = {
     'core and border': lambda label, spacing, seed: (label > 0, spacing),
     'ragged': lambda label, spacing, seed: (ragged(label > 0, 1.5, seed), spacing),
     '160 x 160': lambda label, spacing, seed: squeeze(label == 1, spacing)}
-
-
-def benchmark_masks(name: str, cases: int = 40, base: int = 11) -> dict[str, float]:
-  """Error of centerline Cobb; a curve below 5 degrees counts as 0, and with its own angle where it
-  is asked whether the interval holds it."""
-  errors, covered = [], []
-  for i in range(cases):
-    label, truth = draw_mask((base, i))
-    result = xray.measure_xray(*MASKS[name](label, truth.spacing, (base, i)))
-    true = largest(truth.centerline_cobb)
-    errors.append(result.major_deg - true)
-    if result.major_curve:
-      low, high = result.major_curve.ci95
-      tilts = truth.centerline_tilts
-      covered.append(low <= (true or largest(
-          curves.curve_angles(tilts, ['T1'] * len(tilts), 0.5))) <= high)
-  return {'mad': mad(errors), 'bias': float(np.mean(errors)), 'max': float(np.abs(errors).max()),
-          'covered': float(np.mean(covered))}
 
 
 def mad(values) -> float:
@@ -137,5 +118,8 @@ def rows(cases: int, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
         'sure': len(sure), 'sure_mad': mad(sure),
         'rotation_mad': mad(np.concatenate([row['rotation'] for row in done])),
         'ms': float(np.median([row['ms'] for row in found]))}
-  for name in MASKS:
-    yield f'centerline Cobb, {name}', benchmark_masks(name, cases, seed)
+  masks = [draw_mask((seed, i)) for i in range(cases)]
+  for name, change in MASKS.items():
+    yield f'centerline Cobb, {name}', measure_vpi.benchmark(
+        masks, lambda case: measure_xray(*change(case.label, case.truth.spacing, case.truth.seed)),
+        'centerline_cobb', 'centerline_tilts')

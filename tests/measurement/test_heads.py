@@ -7,31 +7,35 @@ import pytest
 from spinejax import measurement
 
 
-def variants(mask):
-  rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-  yield 'crop', mask[rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], 1
-  yield 'shift', np.pad(mask, ((7, 0), (11, 3))), 1
-  yield 'flip', mask[:, ::-1], 1
-  yield 'resample', np.repeat(np.repeat(mask, 2, 0), 2, 1), 2
-  yield 'stretch', np.repeat(mask, 3, 0), np.array([3, 1])
+OTHER = {'left': 'right', 'right': 'left'}
 
 
-@pytest.mark.parametrize('kind', ['vpi', 'xray'])
-def test_shift_flip_and_resampling_change_what_they_must(kind, vpi_cases, xray_cases):
-  case = {'vpi': vpi_cases, 'xray': xray_cases}[kind][0]
-  function = {'vpi': measurement.measure_vpi, 'xray': measurement.measure_xray}[kind]
-  mask = case.label if kind == 'vpi' else case.label == 1
-  spacing = np.array(case.truth.spacing)
-  plain = function(mask, spacing)
-  for name, changed, factor in variants(mask):
-    result = function(changed, spacing / factor)
-    assert abs(result.major_deg - plain.major_deg) < (
-        0.02 if name in ('shift', 'crop') else 0.7), name
-    sides = [curve.side for curve in result.curves]
-    expected = [curve.side for curve in plain.curves]
-    if name == 'flip':
-      expected = [{'left': 'right', 'right': 'left'}[side] for side in expected]
-    assert sides == expected
+def variants(images):
+  """(kind, images, factor of the size) of images [n,H,W] with other places and samplings."""
+  rows, columns = (np.flatnonzero(images.any((0, axis))) for axis in (2, 1))
+  yield 'shift', images[:, rows[0]:rows[-1] + 1, columns[0]:columns[-1] + 1], 1
+  yield 'shift', np.pad(images, ((0, 0), (7, 0), (11, 3))), 1
+  yield 'flip', images[..., ::-1], 1
+  yield 'sampling', images.repeat(2, 1).repeat(2, 2), 2
+  yield 'sampling', images.repeat(3, 1), np.array([3, 1])
+
+
+@pytest.mark.parametrize('name, tolerances', [
+    ('vpi', (0.02, 0.7, 0.7)), ('xray', (0.02, 0.7, 0.7)), ('spa', (0.3, 0.3, 1.0))])
+def test_shift_flip_and_resampling_change_what_they_must(
+    name, tolerances, vpi_cases, xray_cases, spa_case):
+  function, case, images = {
+      'vpi': (measurement.measure_vpi, vpi_cases[0], [vpi_cases[0].label]),
+      'xray': (measurement.measure_xray, xray_cases[0], [xray_cases[0].label == 1]),
+      'spa': (measurement.measure_spa, spa_case, [spa_case.image, spa_case.label])}[name]
+  images, spacing = np.array(images), np.array(case.truth.spacing)
+  plain = function(images[0], spacing, *images[1:])
+  for kind, changed, factor in variants(images):
+    result = function(changed[0], spacing / factor, *changed[1:])
+    tolerance = dict(zip(('shift', 'flip', 'sampling'), tolerances))[kind]
+    assert abs(result.major_deg - plain.major_deg) < tolerance, kind
+    assert [curve.side for curve in result.curves] == [
+        OTHER[curve.side] if kind == 'flip' else curve.side for curve in plain.curves], kind
 
 
 def hostile_vpi(label):
@@ -51,8 +55,7 @@ def hostile_vpi(label):
     many[10 + 22 * i:20 + 22 * i, 30:90] = 3
   yield '40 lumps', many
   for number in (2, 6):
-    few = np.where(np.arange(900)[:, None] < 22 * number, many, 0)
-    yield f'{number} lumps', few
+    yield f'{number} lumps', np.where(np.arange(900)[:, None] < 22 * number, many, 0)
   yield 'specks', np.random.default_rng(1).random((1024, 256)) < 0.05
   yield 'specks of two', 2 * (np.random.default_rng(1).random((1024, 256)) < 0.05)
   yield 'NaN', np.full(label.shape, np.nan)

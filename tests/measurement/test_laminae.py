@@ -4,20 +4,21 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks import measure_laminae
+from benchmarks.measure_laminae import benchmark, largest, mad
 from spinejax import measurement
 from spinejax.measurement import course, curves, fit
-from benchmarks import measure_laminae as benchmark_laminae
 
 
 @pytest.fixture(scope='module')
 def cases():
-  return [benchmark_laminae.draw((11, i)) for i in range(12)]
+  return [measure_laminae.draw((11, i)) for i in range(12)]
 
 
 @pytest.fixture(scope='module')
 def spine(cases):
   """A case with a clear curve: centers [34,3] in mm."""
-  return cases[int(np.argmax([benchmark_laminae.largest(t.cobb) for _, t in cases]))][0]
+  return cases[int(np.argmax([largest(t.cobb) for _, t in cases]))][0]
 
 
 def planar(plane: float, amplitude: float = 12.0) -> np.ndarray:
@@ -34,10 +35,9 @@ def planar(plane: float, amplitude: float = 12.0) -> np.ndarray:
 @pytest.mark.parametrize('noise, missed, false, limit', [
     (0.0, 0, 0, 0.8), (0.7, 0, 0, 1.2), (0.7, 3, 3, 2.4)])
 def test_laminae_of_phantoms(noise, missed, false, limit):
-  rows = benchmark_laminae.benchmark(noise, missed, false, 12, replicates=0)
-  assert benchmark_laminae.mad([row['error'] for row in rows]) < limit
-  assert (benchmark_laminae.mad([row['naive'] for row in rows])
-          > 2 * benchmark_laminae.mad([row['error'] for row in rows]))
+  rows = benchmark(noise, missed, false, 12, replicates=0)
+  error = mad([row['error'] for row in rows])
+  assert error < limit and mad([row['naive'] for row in rows]) > 2 * error
   if not missed:
     assert all(row['levels'] == 17 and row['status'] != 'fail' for row in rows)
     rotation = np.concatenate([row['rotation'] for row in rows])
@@ -45,10 +45,10 @@ def test_laminae_of_phantoms(noise, missed, false, limit):
 
 
 def test_many_misses_are_flagged():
-  rows = benchmark_laminae.benchmark(0.7, 8, 8, 12)
+  rows = benchmark(0.7, 8, 8, 12)
   assert all(row['status'] in ('partial', 'fail') for row in rows)
   sure = [row['error'] for row in rows if row.get('sure')]
-  assert len(sure) >= 4 and benchmark_laminae.mad(sure) < 1.5
+  assert len(sure) >= 4 and mad(sure) < 1.5
   for row in rows:
     words = ' '.join(row['result'].flags)
     assert row.get('sure') or 'degrees wide' in words or 'levels of 17' in words
@@ -60,14 +60,7 @@ def test_a_zigzag_of_lone_laminae_is_followed_to_the_end(cases):
   for points, truth in cases:
     result = measurement.measure_laminae(np.delete(points, gone, 0), 1.0, replicates=0)
     assert result.levels_found == 17
-    assert abs(result.major_deg - benchmark_laminae.largest(truth.cobb)) < 12
-
-
-def test_alternate_levels_alone_are_told_from_all(spine):
-  kept = np.concatenate([[2 * i, 2 * i + 1] for i in range(0, 17, 2)])
-  result = measurement.measure_laminae(spine[kept], 1.0)
-  assert result.levels_found == 9 and result.status == 'partial'
-  assert sum('seems to be missing' in flag for flag in result.flags) == 8
+    assert abs(result.major_deg - largest(truth.cobb)) < 12
 
 
 def test_the_smoothing_follows_the_roughness():
@@ -102,16 +95,12 @@ def test_rotation_is_positive_where_the_left_side_lies_nearer_the_skin():
   np.testing.assert_allclose(upright, 10, atol=0.2)
 
 
-def test_seventeen_pairs_have_names_and_an_interval(spine):
-  result = measurement.measure_laminae(spine, 1.0)
-  assert [level.name for level in result.levels] == list(curves.LEVELS)
-  assert result.level_confidence == 'high' and result.status == 'ok'
-  low, high = result.major_curve.ci95
-  assert low < result.major_deg < high
-
-
 def test_order_shift_spacing_and_mirror_change_what_they_must(spine):
   plain = measurement.measure_laminae(spine, 1.0)
+  assert [level.name for level in plain.levels] == list(curves.LEVELS)
+  assert plain.level_confidence == 'high' and plain.status == 'ok'
+  low, high = plain.major_curve.ci95
+  assert low < plain.major_deg < high
   shuffled = np.random.default_rng(0).permutation(spine)
   steps = np.array([1.2, 0.9, 0.95])
   for points, spacing in ((shuffled, 1.0), (spine + [30, -7, 4], 1.0), (spine / steps, steps)):
@@ -125,28 +114,28 @@ def test_order_shift_spacing_and_mirror_change_what_they_must(spine):
     assert one.rotation_deg == pytest.approx(-two.rotation_deg, abs=0.02)
 
 
-def test_a_crop_keeps_what_is_left(spine):
+def test_what_is_missing_is_flagged(spine):
   whole = measurement.measure_laminae(spine, 1.0)
-  part = measurement.measure_laminae(spine[8:], 1.0)
-  assert part.status == 'partial' and '13 levels of 17' in part.flags[0]
-  apart = np.subtract([level.tilt_deg for level in part.levels],
+  crop = measurement.measure_laminae(spine[8:], 1.0)
+  assert crop.status == 'partial' and '13 levels of 17' in crop.flags[0]
+  apart = np.subtract([level.tilt_deg for level in crop.levels],
                       [level.tilt_deg for level in whole.levels[4:]])
-  assert np.abs(apart).max() < 3 and part.levels[0].name is None
+  assert np.abs(apart).max() < 3 and crop.levels[0].name is None
 
+  lone = measurement.measure_laminae(np.delete(spine, 15, 0), 1.0)
+  assert lone.levels_found == 17 and lone.level_confidence == 'low'
+  level, = (level for level in lone.levels if level.line_deg is None)
+  assert level.name == 'T8' and level.left is None
+  assert any('only one lamina' in flag for flag in lone.flags)
 
-def test_a_lone_lamina_keeps_its_level(spine):
-  result = measurement.measure_laminae(np.delete(spine, 15, 0), 1.0)
-  assert result.levels_found == 17 and result.level_confidence == 'low'
-  lone = [level for level in result.levels if level.line_deg is None]
-  assert len(lone) == 1 and lone[0].name == 'T8' and lone[0].left is None
-  assert any('only one lamina' in flag for flag in result.flags)
+  gap = measurement.measure_laminae(np.delete(spine, [14, 15], 0), 1.0)
+  assert gap.status == 'partial' and gap.levels_found == 16
+  assert f'missing between rows {spine[12:14, 0].mean():.0f}' in gap.flags[0]
+  assert [level.name for level in gap.levels][6:8] == ['T7', 'T9']
 
-
-def test_a_missing_level_is_flagged_with_its_place(spine):
-  result = measurement.measure_laminae(np.delete(spine, [14, 15], 0), 1.0)
-  assert result.status == 'partial' and result.levels_found == 16
-  assert f'missing between rows {spine[12:14, 0].mean():.0f}' in result.flags[0]
-  assert [level.name for level in result.levels][6:8] == ['T7', 'T9']
+  alternate = measurement.measure_laminae(spine.reshape(17, 2, 3)[::2].reshape(-1, 3), 1.0)
+  assert alternate.levels_found == 9 and alternate.status == 'partial'
+  assert sum('seems to be missing' in flag for flag in alternate.flags) == 8
 
 
 def test_components_of_a_volume_fall_between_voxels(spine):
@@ -181,7 +170,7 @@ def hostile(spine):
                                np.full(80, 20.0)], -1)
 
 
-def test_hostile_laminae_give_a_status_and_words(spine):
+def test_hostile_laminae_and_volumes_give_a_status_and_words(spine):
   for name, points in hostile(spine):
     result = measurement.measure_laminae(points, 1.0)
     json.dumps(result.to_json(), allow_nan=False)
@@ -190,9 +179,6 @@ def test_hostile_laminae_give_a_status_and_words(spine):
       assert result.major_deg is None and not result.curves, name
   for name, words in (('upside down', 'upside down'), ('five levels', '6 are needed')):
     assert words in measurement.measure_laminae(dict(hostile(spine))[name], 1.0).flags[0]
-
-
-def test_hostile_volumes_give_a_status_and_words():
   for volume in (np.zeros((20, 8, 8)), np.ones((20, 8, 8)), np.full((20, 8, 8), np.nan),
                  np.zeros((0, 0, 0)), np.random.default_rng(0).random((60, 30, 20))):
     result = measurement.measure_lamina_volume(volume, 1.0)

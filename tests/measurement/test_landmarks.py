@@ -8,19 +8,14 @@ from spinejax.measurement import landmarks
 
 
 def corners(tilts, bend) -> np.ndarray:
-  """[68, 2] of bodies with the tilts [17] degrees; edges 10 rows apart lie at x = bend(u)."""
-  middles = np.stack([10.0 * np.arange(34), 100 + bend(np.linspace(-1, 1, 34))], -1)
+  """[68, 2] of bodies with the tilts [17] degrees; their edges lie 10 rows apart on a bend."""
+  middles = np.stack([10.0 * np.arange(34), 100 + SHAPES[bend](np.linspace(-1, 1, 34))], -1)
   turn = np.radians(np.repeat(tilts, 2))
   across = 20 * np.stack([-np.sin(turn), np.cos(turn)], -1)
   return np.stack([middles - across, middles + across], 1).reshape(68, 2)
 
 
-def c_shape(u):
-  return 30 * (1 - u**2) + u
-
-
-def s_shape(u):
-  return 30 * np.sin(np.pi * u) + u
+SHAPES = {'C': lambda u: 30 * (1 - u**2) + u, 'S': lambda u: 30 * np.sin(np.pi * u) + u}
 
 
 @pytest.fixture
@@ -44,16 +39,16 @@ def test_exact_corners_give_the_exact_angles(truth):
 
 
 def test_our_rule_by_hand(tilts):
-  result = measurement.measure_landmarks(corners(tilts, c_shape), 1.0)
+  result = measurement.measure_landmarks(corners(tilts, 'C'), 1.0)
   # Swings: T1..T2 3 (too small), T2..T3 10, T3..L1 30, L1..L2 20, L4..L5 5.
   assert result.pt_mt_tl_deg == pytest.approx([10.0, 30.0, 20.0], abs=0.01)
   assert result.curves[1].upper == 'T3' and result.curves[1].lower == 'L1'
 
 
 @pytest.mark.parametrize('bend, height, expected', [
-    (c_shape, 400, (7, 30, 15)),   # a(T1, T3) and a(L1, L5)
-    (s_shape, 400, (10, 30, 20)),  # rows 40 + 240 < 400: T2 against T3, L2 against L1
-    (s_shape, 200, (10, 30, 3)),   # else from T2, where PT was found, up: T1 against T2
+    ('C', 400, (7, 30, 15)),   # a(T1, T3) and a(L1, L5)
+    ('S', 400, (10, 30, 20)),  # rows 40 + 240 < 400: T2 against T3, L2 against L1
+    ('S', 200, (10, 30, 3)),   # else from T2, where PT was found, up: T1 against T2
 ])
 def test_the_rule_of_the_challenge_by_hand(bend, height, expected, tilts):
   points = corners(tilts, bend)
@@ -64,7 +59,7 @@ def test_the_rule_of_the_challenge_by_hand(bend, height, expected, tilts):
 
 
 def test_cropping_changes_the_rule_of_the_challenge_and_not_ours(tilts):
-  points = corners(tilts, s_shape)
+  points = corners(tilts, 'S')
   challenge = {'rule': 'challenge', 'height': 400}
   ours, theirs = (measurement.measure_landmarks(points, 1.0, **rule) for rule in ({}, challenge))
   moved = points + [100, 30]  # 100 rows more above the spine and as many fewer below it
@@ -74,18 +69,13 @@ def test_cropping_changes_the_rule_of_the_challenge_and_not_ours(tilts):
   assert abs(changed.pt_mt_tl_deg[2] - theirs.pt_mt_tl_deg[2]) > 10
 
 
-def test_anisotropic_pixels_and_shifts_change_nothing(truth):
-  plain = measurement.measure_landmarks(truth.landmarks, truth.spacing)
-  moved = measurement.measure_landmarks(
-      truth.landmarks * [2.0, 0.5] + [9.0, -40.0], np.array(truth.spacing) * [0.5, 2.0])
+def test_spacing_and_shifts_change_nothing_and_a_mirror_swaps_the_sides(truth):
+  points, other = truth.landmarks, {'left': 'right', 'right': 'left'}
+  plain = measurement.measure_landmarks(points, 1.0)
+  moved = measurement.measure_landmarks(points * [2.0, 0.5] + [9.0, -40.0], [0.5, 2.0])
   assert abs(plain.major_deg - moved.major_deg) < 0.02
-
-
-def test_a_mirror_swaps_the_sides(truth):
-  plain = measurement.measure_landmarks(truth.landmarks, 1.0)
-  swapped = (truth.landmarks * [1, -1]).reshape(17, 2, 2, 2)[:, :, ::-1].reshape(68, 2)
+  swapped = (points * [1, -1]).reshape(17, 2, 2, 2)[:, :, ::-1].reshape(68, 2)
   mirrored = measurement.measure_landmarks(swapped, 1.0)
-  other = {'left': 'right', 'right': 'left'}
   assert [c.side for c in mirrored.curves] == [other[c.side] for c in plain.curves]
   assert mirrored.major_deg == plain.major_deg
 

@@ -2,24 +2,17 @@
 import numpy as np
 from scipy import ndimage
 
+from benchmarks.measure_vpi import benchmark, largest
 from spinejax import measurement
 
 
-def major(truth):
-  return max((abs(curve.angle) for curve in truth.cobb), default=0.0)
+def test_exact_masks_and_masks_of_one_class_of_bone(vpi_cases):
+  def error(measure_case):
+    return benchmark(vpi_cases, measure_case)['mad']
 
-
-def test_exact_vpi_masks(vpi_cases):
-  results = [measurement.measure_vpi(case.label, case.truth.spacing) for case in vpi_cases]
-  errors = [r.major_deg - major(c.truth) for r, c in zip(results, vpi_cases)]
-  assert np.abs(errors).mean() < 2.0
-
-
-def test_masks_of_one_class_of_bone(vpi_cases):
-  results = [measurement.measure_vpi(case.label > 0, case.truth.spacing, process=1, lump=1)
-             for case in vpi_cases]
-  errors = [r.major_deg - major(c.truth) for r, c in zip(results, vpi_cases)]
-  assert np.abs(errors).mean() < 2.5
+  assert error(lambda case: measurement.measure_vpi(case.label, case.truth.spacing)) < 2.0
+  assert error(lambda case: measurement.measure_vpi(
+      case.label > 0, case.truth.spacing, process=1, lump=1)) < 2.5
   for mask in (vpi_cases[0].label[::-1] > 0, vpi_cases[0].label == 3,
                np.ones((300, 80), bool), np.zeros((30, 30), bool),
                np.random.default_rng(0).random((512, 128)) < 0.05):
@@ -43,8 +36,7 @@ def test_each_failure_has_its_words(vpi_cases):
   assert few.status == 'fail' and few.major_deg is None
   assert 'too few' in few.flags[0] or '6 are needed' in few.flags[0]
 
-  missing = without(vpi_cases[0], (4, 5))
-  missing = measurement.measure_vpi(missing, spacing)
+  missing = measurement.measure_vpi(without(vpi_cases[0], (4, 5)), spacing)
   assert missing.status == 'partial'
   rows = [level.row for level in missing.levels]
   widest = int(np.diff(rows).argmax())
@@ -66,7 +58,7 @@ def test_each_failure_has_its_words(vpi_cases):
 
 
 def test_a_curve_cut_by_the_picture_is_a_lower_bound(vpi_cases):
-  case = max(vpi_cases, key=lambda case: major(case.truth))
+  case = max(vpi_cases, key=lambda case: largest(case.truth.cobb))
   whole = measurement.measure_vpi(case.label, case.truth.spacing)
   main = whole.major_curve
   labels, number = ndimage.label(case.label, np.ones((3, 3)))

@@ -39,22 +39,18 @@ def test_exact_masks(xray_cases):
     assert low <= expected <= high
 
 
-def test_a_squeezed_mask_needs_its_spacing(xray_cases):
+def test_a_squeezed_mask_needs_its_spacing_and_ragged_edges_widen_the_interval(xray_cases):
   mask, truth = xray_cases[0].label > 0, xray_cases[0].truth
+  expected = largest(truth.centerline_cobb)
   small, spacing = squeeze(mask, np.array(truth.spacing))
-  assert measurement.measure_xray(small, spacing).major_deg == pytest.approx(
-      largest(truth.centerline_cobb), abs=2.5)
+  assert measurement.measure_xray(small, spacing).major_deg == pytest.approx(expected, abs=2.5)
   squares = measurement.measure_xray(small, 1.0)  # as if the squeezed pixels were square
   assert squares.status == 'fail' and 'not a spine' in squares.flags[0]
-
-
-def test_ragged_edges_widen_the_interval(xray_cases):
-  mask, truth = xray_cases[0].label > 0, xray_cases[0].truth
   clean, rough = (measurement.measure_xray(m, truth.spacing) for m in (mask, ragged(mask, 1.5)))
-  assert rough.major_deg == pytest.approx(largest(truth.centerline_cobb), abs=4.0)
+  assert rough.major_deg == pytest.approx(expected, abs=4.0)
   assert np.ptp(rough.curves[0].ci95) > np.ptp(clean.curves[0].ci95)
   low, high = rough.major_curve.ci95
-  assert low <= largest(truth.centerline_cobb) <= high
+  assert low <= expected <= high
 
 
 def test_a_crop_keeps_the_tilts_of_what_is_left(case):
@@ -66,22 +62,16 @@ def test_a_crop_keeps_the_tilts_of_what_is_left(case):
   assert np.abs(np.degrees(np.subtract(*map(np.arctan, slopes)))).max() < 2
 
 
-def test_gaps_are_bridged_and_flagged_with_their_rows(case):
+def test_gaps_are_bridged_and_flagged_and_small_components_do_not_count(case):
   mask, spacing = case
-  broken = mask.copy()
+  plain = measurement.measure_xray(mask, spacing).major_deg
+  broken, specks = mask.copy(), mask.copy()
   broken[280:292] = False
   result = measurement.measure_xray(broken, spacing)
   assert result.status == 'partial' and 'rows 280 to 291' in result.flags[0]
-  assert result.major_deg == pytest.approx(
-      measurement.measure_xray(mask, spacing).major_deg, abs=2)
-
-
-def test_small_components_do_not_count(case):
-  mask, spacing = case
-  specks = mask.copy()
+  assert result.major_deg == pytest.approx(plain, abs=2)
   specks[2:8, 2:8] = specks[590:597, 200:210] = specks[300, 3] = True
-  assert measurement.measure_xray(specks, spacing).major_deg == measurement.measure_xray(
-      mask, spacing).major_deg
+  assert measurement.measure_xray(specks, spacing).major_deg == plain
 
 
 def test_a_straight_spine_has_no_curve():

@@ -16,7 +16,7 @@ from benchmarks.programs import Ops, Program
 from spinejax import losses
 from spinejax import phantoms
 from spinejax import steps
-from spinejax.data import regions
+from spinejax.data import examples
 from spinejax.losses import centroid
 from spinejax.losses import components
 from spinejax.measurement import laminae
@@ -82,7 +82,7 @@ def _seam_loss(num_classes: int) -> Point:
   rng = np.random.default_rng(0)
   square = np.arange(64).reshape(8, 8) % num_classes
   label = np.kron(square, np.ones((32, 32), int)).astype(np.int32)[None]
-  batch = dict(label=label, cells=regions.component_cells(label[0], num_classes)[None])
+  batch = dict(label=label, cells=examples.component_cells(label[0], num_classes)[None])
   outputs = {name: rng.standard_normal((1, size, size, num_classes), np.float32)
              for name, size in (('logits', 256), ('key_logits', 64))}
 

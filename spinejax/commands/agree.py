@@ -21,15 +21,13 @@ _KEY = flags.DEFINE_string(
     'id, file or similar, else the first column.')
 _KEY_B = flags.DEFINE_string('key_b', None, 'The same for the second table, if it differs.')
 _COLUMNS = flags.DEFINE_list(
-    'columns', [], 'Columns with the angles, such as major_deg or pt,mt,tl. Default: columns with '
-    'the usual names.')
+    'columns', [], 'Columns with the angles, such as pt,mt,tl. Default: the usual names.')
 flags.DEFINE_alias('column', 'columns')
 _COLUMNS_B = flags.DEFINE_list(
     'columns_b', [], 'The same for the second table, in the same order, if they differ.')
 _LIMIT = flags.DEFINE_float(
     'limit', 5.0, 'Degrees that a difference may have to count as within.', lower_bound=0.0)
-_BANDS = flags.DEFINE_list(
-    'bands', ['10', '25', '40'], 'Degrees between none, mild, moderate and severe.')
+_BANDS = cli.define_bands()
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for agreement.json, pictures and page.')
 
 
@@ -37,8 +35,7 @@ def main(argv) -> None:
   bands = cli.numbers('bands', _BANDS.value)
   from spinejax.metrics import paired_tables
   from spinejax.readers import angle_tables
-  from spinejax.report import pages
-  from spinejax.report import terminal
+  from spinejax.report import pages, terminal
 
   tables = angle_tables.read_pair(
       argv[1], argv[2], keys=(_KEY.value, _KEY_B.value or _KEY.value),

@@ -19,8 +19,6 @@ Volumes are images/NAME.nii.gz (or .nii, .nrrd, .mha, .npz) with a mask masks/NA
 of landmarks landmarks/NAME.csv or NAME.mrk.json. An optional cases.csv with the columns
 name,patient,spacing_y_mm,spacing_x_mm tells which images share a patient and the size of a pixel.
 """
-from collections.abc import Sequence
-
 from absl import flags
 
 POSITIONALS = ()
@@ -51,11 +49,9 @@ _SPLIT_SEED = flags.DEFINE_integer('split_seed', 0, 'Seed of the split.')
 _OVERWRITE = flags.DEFINE_bool('overwrite', False, 'Replace the dataset in --output.')
 
 
-def main(argv: Sequence[str]) -> None:
-  del argv
+def main(_) -> None:
   from spinejax.data import build
-  from spinejax.readers import masks
-  from spinejax.readers import trimaps
+  from spinejax.readers import masks, trimaps
 
   border = trimaps.BORDER_WIDTH if _BORDER.value is None else _BORDER.value
   build.build(

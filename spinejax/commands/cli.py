@@ -5,11 +5,10 @@ import os
 import pathlib
 import sys
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
-from absl import app
-from absl import flags
-from absl import logging
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from spinejax import config as config_lib
@@ -19,13 +18,10 @@ flags.disclaim_key_flags()  # --help lists flags that are defined here under the
 
 
 def run(main: Callable[[Sequence[str]], int | None], positionals: Sequence[str] = ()) -> None:
-  """Runs `main(argv)` under absl; an error a user can cause prints one line and exits with 1.
+  """Runs `main([program, *positionals])` under absl; all positionals are required.
 
-  `--verbosity=1` also prints the traceback. Wrong flags exit with 2, an interrupted run with 130.
-
-  Args:
-    main: gets [program, *positionals]; flags are parsed.
-    positionals: names of the arguments without a flag, all required.
+  An error a user can cause prints one line and exits with 1; `--verbosity=1` also prints the
+  traceback. Wrong flags exit with 2, an interrupted run with 130.
   """
 
   def checked(argv):
@@ -42,11 +38,8 @@ def user_errors() -> Iterator[None]:
   """Prints an error that a user can cause in one line and exits with the status of `run`."""
   try:
     yield
-  except interrupts.Interrupted as stop:
-    print(stop, file=sys.stderr)
-    sys.exit(interrupts.EXIT_STATUS)
-  except KeyboardInterrupt:
-    print('interrupted before there was anything to save.', file=sys.stderr)
+  except (interrupts.Interrupted, KeyboardInterrupt) as stop:
+    print(str(stop) or 'interrupted before there was anything to save.', file=sys.stderr)
     sys.exit(interrupts.EXIT_STATUS)
   except (ValueError, OSError) as error:
     logging.debug('traceback of the error below', exc_info=True)
@@ -76,6 +69,38 @@ def define_config() -> None:
       '--config.FIELD=VALUE changes a field, such as --config.batch_size=2.')
 
 
+def define_workdir() -> flags.FlagHolder:
+  """Defines --workdir of a run that exists."""
+  return flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
+
+
+def define_checkpoint(verb: str) -> flags.FlagHolder:
+  """Defines --checkpoint; `verb` says what for."""
+  return flags.DEFINE_enum('checkpoint', 'best', ('best', 'last'),
+                           f'Checkpoint to {verb}: the best by validation, or the last.')
+
+
+def define_bands() -> flags.FlagHolder:
+  """Defines --bands, the limits of severity."""
+  return flags.DEFINE_list('bands', ['10', '25', '40'],
+                           'Degrees between none, mild, moderate and severe.')
+
+
+def define_files() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
+  """Defines --spacing, --formats and --axes of files that are measured."""
+  return (
+      flags.DEFINE_list(
+          'spacing', None, 'Millimeters per pixel, vertical and horizontal, of images whose files '
+          'do not say, such as 0.25,0.25; 1,1 if all that is known is that pixels are square.'),
+      flags.DEFINE_list(
+          'formats', [], 'Further files for each case with an angle: nifti, seg_nrrd and markups '
+          '(3D Slicer, ITK-SNAP), dicom_seg (DICOM viewers; the input must be DICOM).'),
+      flags.DEFINE_string(
+          'axes', '', 'Directions of the axes, such as RAS. Of volumes: if the files are wrong. Of '
+          'images in --formats: of columns, rows and slice, LIP by default; with LPS the files lie '
+          'on a PNG as 3D Slicer loads it.'))
+
+
 def parse_flags(argv: Sequence[str], command: types.ModuleType | None = None) -> list[str]:
   """Parses flags and returns the rest; a wrong flag or config is one line and exit status 2.
 
@@ -85,20 +110,16 @@ def parse_flags(argv: Sequence[str], command: types.ModuleType | None = None) ->
   logging.use_absl_handler()
   logging.set_verbosity(logging.WARNING)
   if {'--help', '-help', '-h'} & set(argv[1:]):
-    print_help(command or sys.modules['__main__'])
+    command = command or sys.modules['__main__']
+    name = sys.argv[0] if command.__name__ == '__main__' else command.__name__
+    listed = flags.FLAGS.module_help(name).strip().partition('\n')[2]  # without the module
+    print(f'{(command.__doc__ or "").strip()}\n\nFlags:\n{listed}')
     sys.exit(0)
   try:
     return flags.FLAGS(_load_config_flag(list(argv)) if 'config' in flags.FLAGS else argv)
   except (flags.Error, ValueError, TypeError, FileNotFoundError, RecursionError) as error:
     print(f'error: {error}', file=sys.stderr)
     sys.exit(2)
-
-
-def print_help(command: types.ModuleType) -> None:
-  """Prints the docstring of a command and its flags."""
-  name = sys.argv[0] if command.__name__ == '__main__' else command.__name__
-  listed = flags.FLAGS.module_help(name).strip().partition('\n')[2]  # the first line is the module
-  print(f'{(command.__doc__ or "").strip()}\n\nFlags:\n{listed}')
 
 
 def _load_config_flag(argv: list[str]) -> list[str]:
@@ -159,3 +180,23 @@ def check_file(flag: str, path: str | None) -> pathlib.Path | None:
   if not os.access(file if file.exists() else file.parent, os.W_OK):
     raise PermissionError(f'{file} cannot be written to; choose another --{flag}.')
   return file
+
+
+def report_files(outcomes: Iterable[Any], what: str, count: int, console: Any) -> list[Any]:
+  """Prints the notes and faults of files behind a progress bar.
+
+  `outcomes` are those of `inference.measure_files`; returns those without a fault.
+  """
+  from spinejax import logs  # late: --help needs no rich
+
+  done = []
+  with logs.progress_of(what, count, console) as progress:
+    for outcome in outcomes:
+      progress.advance()
+      for note in outcome.notes:
+        print(f'{outcome.path.name}: {note}', file=sys.stderr)
+      if outcome.fault:
+        print(f'skipped: {outcome.fault}', file=sys.stderr)
+      else:
+        done.append(outcome)
+  return done

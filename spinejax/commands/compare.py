@@ -20,8 +20,7 @@ _OUTPUT = flags.DEFINE_string(
     'of the first run. It replaces an older comparison.')
 
 
-def main(argv) -> None:
-  del argv
+def main(_) -> None:
   from spinejax.metrics import comparison  # late: --help needs no scipy
   from spinejax.report import pages, terminal
 

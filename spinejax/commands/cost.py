@@ -22,6 +22,12 @@ _SIZE = flags.DEFINE_string(
 _CHANNELS = flags.DEFINE_integer('channels', None, 'Channels instead of those of the config.')
 _JSON = flags.DEFINE_string('json', None, 'File to write the counts to; its folder is created.')
 
+_LINES = {  # field of the counts, and unit
+    'parameters, M': ('parameters', 1e6), 'convolution modules, G': ('flops_modules', 1e9),
+    'matrix products, G': ('flops_products', 1e9),
+    '  of attention alone, G': ('flops_attention', 1e9),
+    'kept for backward, MB': ('saved_bytes', 1e6),
+    'largest activation, MB': ('largest_bytes', 1e6)}
 _NOTES = (
     "Convolution modules: what MMSegmentation's counter prints for a prediction, without the "
     'products of attention: multiply-adds of convolutions, 2 per element of a batch norm and 1 '
@@ -30,7 +36,7 @@ _NOTES = (
     'norm.')
 
 
-def print_cost(report, title: str) -> None:
+def _print_cost(report, title: str) -> None:
   """Prints a `models.cost.Cost` under the name of the network."""
   from rich.box import SIMPLE_HEAD
   from rich.console import Console
@@ -52,23 +58,16 @@ def print_cost(report, title: str) -> None:
       [*((part, f'{size:,}') for part, size in by_part.prediction.items()),
        *((f'{part} (training only)', f'{size:,}') for part, size in by_part.training.items()),
        ('total', f'{by_part.total:,}')], title)
-  lines = {'parameters, M': ('parameters', 1e6),
-           'convolution modules, G': ('flops_modules', 1e9),
-           'matrix products, G': ('flops_products', 1e9),
-           '  of attention alone, G': ('flops_attention', 1e9),
-           'kept for backward, MB': ('saved_bytes', 1e6),
-           'largest activation, MB': ('largest_bytes', 1e6)}
   print_table(
       ['one example', *(f'{name}\n{"x".join(map(str, counts.shape))}'
                         for name, counts in inputs.items())],
       [(line, *(f'{getattr(counts, field) / unit:,.2f}' for counts in inputs.values()))
-       for line, (field, unit) in lines.items()], 'operations and memory')
+       for line, (field, unit) in _LINES.items()], 'operations and memory')
   for note in (*_NOTES, *report.table_3):
     console.print(note, highlight=False)
 
 
-def main(argv) -> None:
-  del argv
+def main(_) -> None:
   config = flags.FLAGS.config
   if config is None:
     raise ValueError('--config=CONFIG is needed, such as --config=configs/seam.py:ours.')
@@ -83,7 +82,7 @@ def main(argv) -> None:
   jax.config.update('jax_platforms', 'cpu')  # nothing is computed; accelerators stay free
   inputs = cost.inputs_of(config.data, _SIZE.value, _CHANNELS.value)
   report = cost.measure_cost(models.create_model(config.model), inputs)
-  print_cost(report, config.model.name)
+  _print_cost(report, config.model.name)
   if path is not None:
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {'model': config.model.to_dict(), **report.to_json()}

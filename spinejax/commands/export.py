@@ -27,37 +27,23 @@ On CPU the probabilities equal those of the run to 1e-5. Other devices use JAX's
 of matrix products there, as the run does. JAX reads the file for at least six months after the
 version that wrote it. A wave_ct network is exported without its style transfer.
 
-For ONNX, with a fixed batch and size, use jax2onnx 0.17 and onnxruntime 1.31 in an environment of
-their own, because jax2onnx asks for an older Orbax than spinejax; pip warns, but both work:
-
-    pip install jax2onnx onnxruntime && pip install -e .
-
-    from jax2onnx import to_onnx
-    from spinejax.inference import export
-    network = export.load_network('runs/seam_quick')
-    to_onnx(network.logits, [(1, *network.image_size, network.channels)], return_mode='file',
-            output_path='model.onnx')
-
-Its logits equal those of the run to 1e-5 of the largest. PSANet cannot be converted.
+docs/export.md shows how to convert a network to ONNX.
 """
 import os
 
 from absl import flags
 
 from spinejax import devices
+from spinejax.commands import cli
 
 POSITIONALS = ()
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
+_WORKDIR, _CHECKPOINT = cli.define_workdir(), cli.define_checkpoint('export')
 _OUTPUT = flags.DEFINE_string(
     'output', None, 'File to write; by default model.zip in the run folder.')
-_CHECKPOINT = flags.DEFINE_enum(
-    'checkpoint', 'best', ('best', 'last'), 'Checkpoint to export: the best by validation, or the '
-    'last.')
 
 
-def main(argv) -> None:
-  del argv
+def main(_) -> None:
   devices.configure_jax()
   from spinejax.inference import export  # late: --help needs no JAX
 

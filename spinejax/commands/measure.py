@@ -14,7 +14,6 @@ angles_curves.csv and index.html. A file that cannot be read is reported and ski
 status is then 1.
 """
 import pathlib
-import sys
 
 from absl import flags
 
@@ -22,32 +21,21 @@ from spinejax.commands import cli
 
 POSITIONALS = ('MASK',)
 
-_METHODS = ('uca', 'spa', 'center_of_lamina', 'centerline_cobb', 'landmark_cobb')
-_SPACING = flags.DEFINE_list(
-    'spacing', [], 'Millimeters per pixel of images, vertical and horizontal, such as 0.25,0.25. '
-    'Use 1,1 if the pixels are known to be square but not how large they are.')
+_SPACING, _FORMATS, _AXES = cli.define_files()
 _METHOD = flags.DEFINE_enum(
-    'method', None, _METHODS, 'What to measure. spa reads the image itself and landmark_cobb a '
-    'table of 68 corners; both need --image.')
+    'method', None, ('uca', 'spa', 'center_of_lamina', 'centerline_cobb', 'landmark_cobb'),
+    'What to measure. spa reads the image itself, landmark_cobb a table of 68 corners; both need '
+    '--image.')
 _CLASSES = flags.DEFINE_list(
     'classes', [], 'Names of the indices of the mask, background first. The default for uca is '
     'background,rib,thoracic process,lump, or background,bone if no index is above 1.')
 _IMAGE = flags.DEFINE_string(
     'image', None, 'The image of the mask, or a folder of images with the names of the masks.')
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for pages, pictures and tables.')
-_FORMATS = flags.DEFINE_list(
-    'formats', [], 'Further files of every case in --output, for 3D Slicer and ITK-SNAP: nifti, '
-    'seg_nrrd, markups.')
-_AXES = flags.DEFINE_string(
-    'axes', '', 'Directions of the axes, such as RAS. Of volumes: instead of those in the file. Of '
-    'images in --formats: of columns, rows and slice; the default is LIP. LPS places files on a '
-    'PNG as 3D Slicer loads it.')
-_RULE = flags.DEFINE_enum(
-    'rule', 'extremes', ('extremes', 'challenge'), 'Rule of landmark_cobb: ours, or that of the '
-    'AASCE challenge.')
+_RULE = flags.DEFINE_enum('rule', 'extremes', ('extremes', 'challenge'),
+                          'Rule of landmark_cobb: ours, or that of the AASCE challenge.')
 _MIN_DEG = flags.DEFINE_float('min_deg', 5.0, 'Smallest angle of a curve, degrees.')
-_BANDS = flags.DEFINE_list(
-    'bands', ['10', '25', '40'], 'Degrees between none, mild, moderate and severe.')
+_BANDS = cli.define_bands()
 _CALIBRATION = flags.DEFINE_list(
     'calibration', [], 'Slope, intercept and source of your own calibration, such as '
     '1.1,2.0,our hospital. The calibrated angle is shown beside the measured angle.')
@@ -56,36 +44,27 @@ _CALIBRATION = flags.DEFINE_list(
 def main(argv) -> int:
   from rich.console import Console
 
-  from spinejax import handoff, logs, measurement
+  from spinejax import handoff, measurement
   from spinejax.inference import measure_files
   from spinejax.readers import layouts
   from spinejax.report import terminal
 
-  source, output = pathlib.Path(argv[1]), None
+  source, output = pathlib.Path(argv[1]), pathlib.Path(_OUTPUT.value) if _OUTPUT.value else None
   settings = measure_files.Settings(
       method=_METHOD.value, classes=tuple(_CLASSES.value), axes=_AXES.value, rule=_RULE.value,
-      spacing=cli.numbers('spacing', _SPACING.value), formats=tuple(_FORMATS.value),
+      spacing=cli.numbers('spacing', _SPACING.value or []), formats=tuple(_FORMATS.value),
       options=measurement.Options(_MIN_DEG.value, cli.numbers('bands', _BANDS.value),
-                              tuple(_CALIBRATION.value)))
+                                  tuple(_CALIBRATION.value)))
   handoff.require_formats(settings.formats)
   paths = layouts.list_images(source)
-  if _OUTPUT.value:
-    output = pathlib.Path(_OUTPUT.value)
+  if output:
     if output.resolve() == source.resolve():
       raise ValueError(f'--output must be another folder than the masks, both are {source}.')
     output.mkdir(parents=True, exist_ok=True)
-  console, results, faults = Console(), {}, 0
-  image = pathlib.Path(_IMAGE.value) if _IMAGE.value else None
-  with logs.progress_of('measuring', len(paths), console) as progress:
-    for outcome in measure_files.measure_files(paths, settings, image, output):
-      progress.advance()
-      for note in outcome.notes:
-        print(note, file=sys.stderr)
-      if outcome.result is None:
-        faults += 1
-      else:
-        results[outcome.name] = outcome.result
-  terminal.print_cases(results, console)
-  if output is not None and results:
+  console, image = Console(), pathlib.Path(_IMAGE.value) if _IMAGE.value else None
+  done = cli.report_files(measure_files.measure_files(paths, settings, image, output), 'measuring',
+                          len(paths), console)
+  terminal.print_cases({outcome.name: outcome.angle for outcome in done}, console)
+  if output and done:
     console.print(f'Pages and tables: {output / "index.html"}', highlight=False, soft_wrap=True)
-  return 1 if faults else 0
+  return int(len(done) < len(paths))

@@ -13,7 +13,6 @@ from --spacing.
 A file that cannot be read is reported and skipped. The exit status is then 1.
 """
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
@@ -23,23 +22,11 @@ from spinejax.commands import cli
 
 POSITIONALS = ()
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
+_WORKDIR, _CHECKPOINT = cli.define_workdir(), cli.define_checkpoint('use')
 _INPUT = flags.DEFINE_string('input', None, 'A file, or a folder of files.', required=True)
 _OUTPUT = flags.DEFINE_string('output', None, 'Folder for the results; created if it does not '
                               'exist.', required=True)
-_CHECKPOINT = flags.DEFINE_enum(
-    'checkpoint', 'best', ('best', 'last'), 'Checkpoint to use: the best by validation, or the '
-    'last.')
-_SPACING = flags.DEFINE_list(
-    'spacing', None, 'Millimeters per pixel, vertical and horizontal, of images whose files do not '
-    'say, such as 0.25,0.25; 1,1 if all that is known is that pixels are square.')
-_FORMATS = flags.DEFINE_list(
-    'formats', [], 'Further files for each case with an angle: nifti, seg_nrrd and markups (3D '
-    'Slicer, ITK-SNAP), dicom_seg (DICOM viewers; the input must be DICOM).')
-_AXES = flags.DEFINE_string(
-    'axes', '', 'Volumes: directions of the axes of the files, such as RAS, if the files are '
-    'wrong. Images: directions of columns, rows and slice in --formats, LIP by default; with LPS '
-    'the files lie on a PNG as 3D Slicer loads it.')
+_SPACING, _FORMATS, _AXES = cli.define_files()
 _STYLE_TRANSFER = flags.DEFINE_boolean(
     'style_transfer', None, 'Whether a wave_ct network transfers images to the style of the '
     'nearest training image before it segments them, and writes NAME_styled.png; by default as '
@@ -62,8 +49,7 @@ _PREPARATION = {  # overrides of fields of config.data
 }
 
 
-def main(argv) -> int:
-  del argv
+def main(_) -> int:
   from spinejax import handoff
   from spinejax.readers import layouts, memory
 
@@ -82,32 +68,21 @@ def main(argv) -> int:
   devices.configure_jax()
   from rich.console import Console
 
-  from spinejax import logs
-  from spinejax.inference import files
-  from spinejax.inference.load import load_predictor
+  from spinejax.inference import files, load
 
-  console = Console()
-  predictor = load_predictor(
+  console = Console(highlight=False, soft_wrap=True)
+  predictor = load.load_predictor(
       _WORKDIR.value, checkpoint=_CHECKPOINT.value, overrides=overrides,
       style_transfer=_STYLE_TRANSFER.value, tile=tile, memory_limit=limit)
   if limit:
     size = ' x '.join(map(str, predictor.tile or predictor.config.data.image_size))
-    what = f'tiles of {size}' if predictor.tile else f'images of {size}'
-    console.print(f'Within {_MEMORY.value} of memory: {predictor.batch_size} at a time, {what} '
-                  f'pixels, with {predictor.num_bytes / 1e9:.3g} GB.', highlight=False,
-                  soft_wrap=True)
+    console.print(f'Within {_MEMORY.value} of memory: {predictor.batch_size} at a time, '
+                  f'{"tiles" if predictor.tile else "images"} of {size} pixels, with '
+                  f'{predictor.num_bytes / 1e9:.3g} GB.')
   output.mkdir(parents=True, exist_ok=True)
-  faults = 0
-  with logs.progress_of('predicting', len(paths), console) as progress:
-    for outcome in files.predict_files(predictor, paths, output, _FORMATS.value, _AXES.value):
-      progress.advance()
-      for note in outcome.notes:
-        print(f'{outcome.path.name}: {note}', file=sys.stderr)
-      if outcome.fault:
-        faults += 1
-        print(f'skipped: {outcome.fault}', file=sys.stderr)
+  outcomes = files.predict_files(predictor, paths, output, _FORMATS.value, _AXES.value)
+  done = cli.report_files(outcomes, 'predicting', len(paths), console)
   how = ' after style transfer' if predictor.transfer is not None else ''
-  console.print(f'{len(paths) - faults} of {len(paths)} files predicted{how} with the checkpoint '
-                f'of step {predictor.step}; the results are in {output}.', highlight=False,
-                soft_wrap=True)
-  return 1 if faults else 0
+  console.print(f'{len(done)} of {len(paths)} files predicted{how} with the checkpoint of step '
+                f'{predictor.step}; the results are in {output}.')
+  return int(len(done) < len(paths))

@@ -41,8 +41,7 @@ _ONLY = flags.DEFINE_multi_string(
 _SBATCH = flags.DEFINE_string('sbatch', '', 'Options for sbatch, with --slurm.')
 
 
-def main(argv) -> int:
-  del argv
+def main(_) -> int:
   from rich.console import Console  # late: --help is fast
   from spinejax.sweeps import launch, members, table
 

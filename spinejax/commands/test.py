@@ -5,25 +5,19 @@
 
 `spinejax train` does the same after training.
 """
-from absl import flags
-
 from spinejax import devices
+from spinejax.commands import cli
 
 POSITIONALS = ()
 
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of a trained run.', required=True)
-_CHECKPOINT = flags.DEFINE_enum(
-    'checkpoint', 'best', ('best', 'last'), 'Checkpoint to test: the best by validation, or the '
-    'last.')
+_WORKDIR, _CHECKPOINT = cli.define_workdir(), cli.define_checkpoint('test')
 
 
-def main(argv) -> None:
-  del argv
+def main(_) -> None:
   devices.configure_jax()
   from spinejax import evaluate, runs  # late: --help needs no JAX
   from spinejax.report import pages
 
-  workdir = _WORKDIR.value
-  config = runs.load_config(workdir)
-  evaluation = evaluate.evaluate(config, workdir, checkpoint=_CHECKPOINT.value)
-  pages.report_run(workdir, config, evaluation)
+  config = runs.load_config(_WORKDIR.value)
+  evaluation = evaluate.evaluate(config, _WORKDIR.value, checkpoint=_CHECKPOINT.value)
+  pages.report_run(_WORKDIR.value, config, evaluation)

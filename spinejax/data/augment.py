@@ -13,9 +13,9 @@ Example = dict[str, jax.Array]
 _ARRAYS = ('image', 'label', 'cells')
 
 
-def normalize(
-    image: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]) -> jax.Array:
-  """(image - mean) / std, float32; image [...,C] in gray levels, std at least 1e-6.
+def normalize(image: jax.Array, mean: float | Sequence[float], std: float | Sequence[float]
+              ) -> jax.Array:
+  """(image - mean) / max(std, 1e-6) in float32, of an image [...,C] in gray levels.
 
   `mean` and `std` are numbers, or have one entry, or one per channel.
   """
@@ -24,24 +24,20 @@ def normalize(
   return (image.astype(jnp.float32) - mean) / jnp.maximum(std, 1e-6)
 
 
-def augment(
-    key: jax.Array, batch: Example, config: Mapping[str, Any], patch_size: Sequence[int]
-) -> Example:
+def augment(key: jax.Array, batch: Example, config: Mapping[str, Any], patch_size: Sequence[int]
+            ) -> Example:
   """Cuts a random patch out of every example: x_in = A (x - c) + c + corner - shift.
 
   x is a pixel of the patch, c its center, and A = R F / zoom with a rotation R and flips F. Crop,
   flips, rotation, scale and translation are one resampling, linear for the image and nearest for
   the label and the cells, with 0 (background) outside of the image. Pixels around the patch move
-  into it. Without rotation, scale and translation pixels are copied. Works in two and three
-  dimensions.
-
-  What an example gets depends only on `key` and its slot, so the numbers of devices and processes
-  do not change a batch.
+  into it. Without rotation, scale and translation pixels are copied. What an example gets depends
+  only on `key` and its slot, so the numbers of devices and processes do not change a batch.
 
   Args:
     key: of the step.
     batch: image [N,H,W,C] in gray levels; label [N,H,W]; optionally cells [N,H,W,K-1] (see
-      `regions.component_cells`); landmarks float32 [N,P,2], pixel coordinates (row, column) with
+      `examples.component_cells`); landmarks float32 [N,P,2], pixel coordinates (row, column) with
       pixel centers at whole numbers; position int32 [N,2], first pixel of the patch, drawn
       uniformly if absent; slot int32 [N], place of the example in the global batch, 0..N-1 if
       absent. In three dimensions [N,D,H,W,C] and so on. Other entries do not change.
@@ -63,9 +59,8 @@ def augment(
   return {**batch, **jax.vmap(patch)(keys, moved)}
 
 
-def _cut_patch(
-    key: jax.Array, example: Example, config: Mapping[str, Any], patch_size: tuple[int, ...]
-) -> Example:
+def _cut_patch(key: jax.Array, example: Example, config: Mapping[str, Any],
+               patch_size: tuple[int, ...]) -> Example:
   """`augment` of one example; arrays have no leading axis."""
   size = example['image'].shape[:-1]
   dims = len(size)
@@ -74,23 +69,26 @@ def _cut_patch(
   corner = example.get('position', jax.random.randint(crop_key, (dims,), 0, room + 1))
   chance = jnp.array([config['flip_vertical'], config['flip_horizontal']] + [0.0] * (dims - 2))
   flipped = jax.random.uniform(flip_key, (dims,)) < chance
-  low, high = config['scale']
-  is_exact = config['rotation'] == 0 and config['translation'] == 0 and low == high == 1
   rotation = _rotation(jnp.deg2rad(config['rotation']) * jax.random.uniform(
       rotation_key, (dims * (dims - 1) // 2,), minval=-1.0))
   shift = config['translation'] * jax.random.uniform(shift_key, (dims,), minval=-1.0)
+  low, high = config['scale']
   zoom = jax.random.uniform(zoom_key, minval=low, maxval=high)
 
   extent = jnp.array(patch_size, jnp.float32)
   center = (extent - 1) / 2
   matrix = rotation * jnp.where(flipped, -1.0, 1.0)[None] / zoom
   offset = center + corner.astype(jnp.float32) - shift * extent
-  result: Example = {}
-  coordinates = [] if is_exact else _coordinates(matrix, center, offset, patch_size)
-  for name in _ARRAYS:
-    if name in example:
-      result[name] = (_copy(example[name], corner, flipped, patch_size) if is_exact else
-                      _resample(example[name], coordinates, order=int(name == 'image')))
+  if config['rotation'] == 0 and config['translation'] == 0 and low == high == 1:
+    result = {name: _copy(example[name], corner, flipped, patch_size)
+              for name in _ARRAYS if name in example}
+  else:
+    axes = [jnp.arange(n, dtype=jnp.float32) - center[k] for k, n in enumerate(patch_size)]
+    relative = jnp.meshgrid(*axes, indexing='ij', sparse=True)
+    coordinates = [sum((matrix[i, j] * relative[j] for j in range(dims)), offset[i])
+                   for i in range(dims)]
+    result = {name: _resample(example[name], coordinates, order=int(name == 'image'))
+              for name in _ARRAYS if name in example}
   result['image'] = result['image'].astype(jnp.float32)
   result['label'] = result['label'].astype(jnp.int32)
   if 'landmarks' in example:
@@ -111,18 +109,6 @@ def _rotation(angles: jax.Array) -> jax.Array:
   return rotation
 
 
-def _coordinates(
-    matrix: jax.Array, center: jax.Array, offset: jax.Array, patch_size: tuple[int, ...]
-) -> list[jax.Array]:
-  """matrix (x - center) + offset at every pixel x of the patch: d arrays of its shape."""
-  dims = len(patch_size)
-  relative = [
-      (jnp.arange(n, dtype=jnp.float32) - center[k]).reshape([-1 if j == k else 1
-                                                              for j in range(dims)])
-      for k, n in enumerate(patch_size)]
-  return [sum((matrix[i, j] * relative[j] for j in range(dims)), offset[i]) for i in range(dims)]
-
-
 def _resample(array: jax.Array, coordinates: list[jax.Array], order: int) -> jax.Array:
   """Values of [*size] or [*size,C] at the coordinates, 0 outside; keeps the dtype at order 0."""
   sample = functools.partial(
@@ -133,14 +119,12 @@ def _resample(array: jax.Array, coordinates: list[jax.Array], order: int) -> jax
   return values if order else values.astype(array.dtype)
 
 
-def _copy(
-    array: jax.Array, corner: jax.Array, flipped: jax.Array, patch_size: tuple[int, ...]
-) -> jax.Array:
+def _copy(array: jax.Array, corner: jax.Array, flipped: jax.Array, patch_size: tuple[int, ...]
+          ) -> jax.Array:
   """The patch of [*size] or [*size,C] at `corner`, reversed along the flipped axes."""
-  dims = len(patch_size)
-  rest = array.shape[dims:]
-  start = [*corner, *(jnp.int32(0) for _ in rest)]
-  patch = jax.lax.dynamic_slice(array, start, (*patch_size, *rest))
-  for axis in range(dims):
+  rest = array.shape[len(patch_size):]
+  patch = jax.lax.dynamic_slice(array, [*corner, *(jnp.int32(0) for _ in rest)],
+                                (*patch_size, *rest))
+  for axis in range(len(patch_size)):
     patch = jnp.where(flipped[axis], jnp.flip(patch, axis), patch)
   return patch

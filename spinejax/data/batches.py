@@ -6,10 +6,12 @@ large ones are read by threads while the device works. Both give bitwise equal a
 import functools
 import itertools
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import grain
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from spinejax.data import examples
@@ -25,9 +27,8 @@ class Feed(NamedTuple):
   Attributes:
     mean, std: gray levels to normalize with, one for all channels or one per channel.
     steps_per_epoch: steps that show every example at least once.
-    batch_at: step (from 0) -> image [B,*image_size,C], label uint8 [B,*image_size], cells uint8
-      [B,*image_size,K-1] if asked for, slot int32 [B] and, for dense patches, position int32 [B,d];
-      `augment` takes it.
+    batch_at: step (from 0) -> what `augment` takes: image [B,*image_size,C], label uint8, cells
+      uint8 if asked for, slot int32 [B] and, for dense patches, position int32 [B,d].
     names_at: step -> names of the cases in its batch.
     cache: 'device' or 'stream'.
   """
@@ -39,28 +40,8 @@ class Feed(NamedTuple):
   cache: str
 
 
-class Order(NamedTuple):
-  """Which examples each step takes, and this process's part of them.
-
-  Attributes:
-    indices_at: of `train_indices`.
-    positions: of `patch_positions`.
-    process_index, process_count: this process makes its contiguous part of each batch.
-  """
-  indices_at: Callable[[int], np.ndarray]
-  positions: np.ndarray | None
-  process_index: int = 0
-  process_count: int = 1
-
-  def index_at(self, step: int) -> Arrays:
-    """`index_batch` of a step."""
-    return index_batch(self.indices_at(step), self.positions, self.process_index,
-                       self.process_count)
-
-
-def patch_positions(
-    image_size: Sequence[int], patch_size: Sequence[int], patch_stride: Sequence[int]
-) -> np.ndarray | None:
+def patch_positions(image_size: Sequence[int], patch_size: Sequence[int],
+                    patch_stride: Sequence[int]) -> np.ndarray | None:
   """First pixels of dense patches, int32 [P,d]; the last patches end at the border.
 
   SEAM (Zhao et al., 2021, section 3.1) uses dense patches and gives no stride. A stride of zeros
@@ -117,13 +98,9 @@ def index_batch(indices: np.ndarray, positions: np.ndarray | None, process_index
                 process_count: int = 1) -> Arrays:
   """The contiguous part of a batch that a process makes.
 
-  Args:
-    indices: int32 [B,2] of `train_indices`; B must be a multiple of process_count.
-    positions: int32 [P,d] of `patch_positions`.
-
-  Returns:
-    case int32 [b], slot int32 [b] (place in the global batch) and, with positions, position int32
-    [b,d].
+  `indices` are int32 [B,2] of `train_indices` and `positions` int32 [P,d] of `patch_positions`.
+  Returns case int32 [b], slot int32 [b] (place in the global batch) and, with positions, position
+  int32 [b,d].
 
   Raises:
     ValueError: B is not a multiple of process_count.
@@ -138,40 +115,6 @@ def index_batch(indices: np.ndarray, positions: np.ndarray | None, process_index
   return batch if positions is None else {**batch, 'position': positions[position]}
 
 
-def gather(arrays: Mapping[str, Any], index: Mapping[str, Any]) -> dict[str, Any]:
-  """The cases of `index_batch` from arrays [M,...], and the rest of the index; NumPy or JAX."""
-  index = dict(index)
-  case = index.pop('case')
-  return {**{name: array[case] for name, array in arrays.items()}, **index}
-
-
-def _read_cases(source: Source, config: Config, cells: bool) -> Iterator[Arrays]:
-  """All cases of a source, prepared by one thread per core, in order and a few ahead."""
-
-  def read(index: int) -> Arrays:
-    return examples.prepare_case(source[index], config, cells)
-
-  threads = os.cpu_count() or 1
-  return iter(grain.MapDataset.range(len(source)).map(read).to_iter_dataset(
-      grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
-
-
-def load_to_memory(source: Source, config: Config, cells: bool = False,
-                   progress: Callable[[], Any] = lambda: None) -> Arrays:
-  """Reads every case once: arrays [M,...] of what `examples.prepare_case` returns.
-
-  Args:
-    source: of one or more records.
-    config, cells: see `examples.prepare_case`.
-    progress: called once per case.
-  """
-  cases = []
-  for case in _read_cases(source, config, cells):
-    cases.append(case)
-    progress()
-  return {name: np.stack([case[name] for case in cases]) for name in cases[0]}
-
-
 def image_statistics(images: Iterable[np.ndarray], progress: Callable[[], Any] = lambda: None
                      ) -> tuple[float, float]:
   """Mean and standard deviation over all pixels and channels; (0, 0) without images."""
@@ -184,92 +127,67 @@ def image_statistics(images: Iterable[np.ndarray], progress: Callable[[], Any] =
   return float(mean), float(max(squares / max(count, 1) - mean**2, 0.0) ** 0.5)
 
 
-def stream(source: Source, config: Config, order: Order, cells: bool = False, start_step: int = 0
-           ) -> Iterator[Arrays]:
-  """Batches from `start_step` on, read ahead by threads; equal to gathering from memory.
+def create_feed(source: Source, config: Config, *, cells: bool = False,
+                progress: Callable[[], Any] = lambda: None, process_index: int = 0,
+                process_count: int = 1) -> Feed:
+  """Creates the batches of a training set by the whole config, with `component_cells` if asked for.
 
-  Args:
-    source, config, cells: see `load_to_memory`.
-    order: of the examples.
-    start_step: first step; no earlier case is read.
-  """
-  size = len(order.index_at(0)['case'])
-
-  def read(k: int) -> Arrays:
-    step, slot = divmod(k, size)
-    return examples.prepare_case(source[int(order.index_at(step)['case'][slot])], config, cells)
-
-  threads = os.cpu_count() or 1
-  cases = iter(grain.MapDataset.range(start_step * size, 2**62).map(read).to_iter_dataset(
-      grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * size)))
-  for step in itertools.count(start_step):
-    batch = list(itertools.islice(cases, size))
-    arrays = {name: np.stack([case[name] for case in batch]) for name in batch[0]}
-    index = order.index_at(step)
-    del index['case']
-    yield {**arrays, **index}
-
-
-def size_in_memory(source: Source, config: Config, cells: bool = False) -> int:
-  """Bytes of `load_to_memory`, estimated from the first case."""
-  case = examples.prepare_case(source[0], config, cells)
-  return len(source) * sum(array.nbytes for array in case.values())
-
-
-def _fits_on_device(num_bytes: int) -> bool:
-  """Whether a quarter of the memory of the default device holds so many bytes."""
-  import jax
-
-  stats = jax.local_devices()[0].memory_stats() or {}
-  physical = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
-  return num_bytes <= stats.get('bytes_limit', physical) // _DEVICE_SHARE
-
-
-def create_feed(
-    source: Source, config: Config, *, cells: bool = False,
-    progress: Callable[[], Any] = lambda: None, process_index: int = 0, process_count: int = 1
-) -> Feed:
-  """Creates the batches of a training set.
-
-  Args:
-    source: training set, not empty.
-    config: the whole config. Used are seed, batch_size, and of data: image_size, patch_size,
-      patch_stride, channels, classes, preparation, mean, std (one number or one per channel; std 0:
-      both are computed from the training images at the network's size) and cache ('auto': 'device'
-      if the arrays need at most a quarter of its memory, else 'stream').
-    cells: whether to add `regions.component_cells`.
-    progress: called once per case while loading.
-    process_index, process_count: this process makes its contiguous part of each batch.
+  data.mean and data.std are one number or one per channel. With std 0 both are computed from the
+  training images at the network's size. data.cache='auto' means 'device' if the arrays need at most
+  a quarter of its memory, else 'stream'. `progress` is called once per case while loading. Each
+  process makes its contiguous part of a batch.
 
   Raises:
     ValueError: a field out of range, or a fault in a file.
   """
-  data = config['data']
+  data, batch_size = config['data'], config['batch_size']
   positions = patch_positions(data['image_size'], data['patch_size'], data['patch_stride'])
   num_positions = 1 if positions is None else len(positions)
-  indices_at = train_indices(len(source), num_positions, config['batch_size'], config['seed'])
-  order = Order(indices_at, positions, process_index, process_count)
-  order.index_at(0)  # raises early
+  indices_at = train_indices(len(source), num_positions, batch_size, config['seed'])
+
+  def index_at(step: int) -> Arrays:
+    return index_batch(indices_at(step), positions, process_index, process_count)
+
+  def read(case: int, cells: bool = cells) -> Arrays:
+    return examples.prepare_case(source[case], data, cells)
+
+  index_at(0)  # raises early
+  read_all = functools.partial(_read_ahead, start=0, stop=len(source),
+                               num_ahead=2 * (os.cpu_count() or 1))
   cache = data['cache']
   if cache == 'auto':
-    fits = _fits_on_device(size_in_memory(source, data, cells))
+    stats = jax.local_devices()[0].memory_stats() or {}
+    physical = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    size = len(source) * sum(array.nbytes for array in read(0).values())
+    fits = size <= stats.get('bytes_limit', physical) // _DEVICE_SHARE
     cache = 'device' if fits else 'stream'
   statistics = _given_statistics(data)
   if cache == 'device':
-    arrays = load_to_memory(source, data, cells, progress)
-    batch_at = _from_device(arrays, order)
+    cases = []
+    for case in read_all(read):
+      cases.append(case)
+      progress()
+    arrays = {name: np.stack([case[name] for case in cases]) for name in cases[0]}
+    batch_at = _from_device(arrays, index_at)
     statistics = statistics or image_statistics(arrays['image'])
   else:
-    batch_at = _from_stream(functools.partial(stream, source, data, order, cells))
-    images = (case['image'] for case in _read_cases(source, data, False))
+    batch_at = _from_stream(read, index_at)
+    images = read_all(lambda case: read(case, cells=False)['image'])
     statistics = statistics or image_statistics(images, progress)
 
   def names_at(step: int) -> list[str]:
     return [source.names[case] for case in indices_at(step)[:, 0]]
 
-  num_steps = -(-len(source) * num_positions // config['batch_size'])
+  num_steps = -(-len(source) * num_positions // batch_size)
   mean, std = (tuple(map(float, np.ravel(value))) for value in statistics)
   return Feed(mean, std, num_steps, batch_at, names_at, cache)
+
+
+def _read_ahead(read: Callable[[int], Any], start: int, stop: int, num_ahead: int
+                ) -> grain.IterDataset:
+  """read(start), ..., read(stop - 1) in order; one thread per core reads a few ahead."""
+  return grain.MapDataset.range(start, stop).map(read).to_iter_dataset(
+      grain.ReadOptions(num_threads=os.cpu_count() or 1, prefetch_buffer_size=num_ahead))
 
 
 def _given_statistics(data: Config) -> tuple[Any, Any] | None:
@@ -281,29 +199,38 @@ def _given_statistics(data: Config) -> tuple[Any, Any] | None:
   return (data['mean'], data['std']) if np.all(data['std']) else None
 
 
-def _from_device(arrays: Arrays, order: Order) -> Callable[[int], dict[str, Any]]:
-  """step -> batch, gathered from arrays on the default device."""
-  import jax
-  import jax.numpy as jnp
-
+def _from_device(arrays: Arrays, index_at: Callable[[int], Arrays]
+                 ) -> Callable[[int], dict[str, Any]]:
+  """step -> batch, gathered from arrays [M,...] on the default device."""
   resident = jax.tree.map(jnp.asarray, arrays)
-  take = jax.jit(gather)
+
+  @jax.jit
+  def take(arrays, case, rest):
+    return {**{name: array[case] for name, array in arrays.items()}, **rest}
 
   def batch_at(step: int) -> dict[str, Any]:
-    return take(resident, order.index_at(step))
+    index = index_at(step)
+    return take(resident, index.pop('case'), index)
 
   return batch_at
 
 
-def _from_stream(start_at: Callable[..., Iterator[Arrays]]) -> Callable[[int], dict[str, Any]]:
-  """step -> batch of a stream that continues while steps are consecutive, and else restarts."""
-  batches: Iterator[Arrays] = iter(())
+def _from_stream(read: Callable[[int], Arrays], index_at: Callable[[int], Arrays]
+                 ) -> Callable[[int], dict[str, Any]]:
+  """step -> batch, read ahead while steps are consecutive, and from a new start otherwise."""
+  size = len(index_at(0)['case'])
+  batches: Iterator[dict[str, Any]] = iter(())
   next_step = None
+
+  def read_example(k: int) -> dict[str, Any]:
+    step, place = divmod(k, size)
+    index = {name: array[place] for name, array in index_at(step).items()}
+    return {**read(int(index.pop('case'))), **index}
 
   def batch_at(step: int) -> dict[str, Any]:
     nonlocal batches, next_step
     if step != next_step:
-      batches = start_at(start_step=step)
+      batches = iter(_read_ahead(read_example, step * size, 2**62, 2 * size).batch(size))
     batch = next(batches)
     next_step = step + 1
     return batch

@@ -10,22 +10,18 @@ import re
 import shlex
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow_datasets as tfds  # without TensorFlow
 from rich.console import Console
 from rich.table import Table
 
 from spinejax import logs
-from spinejax.data import datasets
-from spinejax.data import splits
-from spinejax.readers import layouts
-from spinejax.readers import masks
+from spinejax.data import datasets, splits
+from spinejax.readers import layouts, masks, records, trimaps, volumes
 from spinejax.readers import pairs as pairs_lib
-from spinejax.readers import records
-from spinejax.readers import trimaps
-from spinejax.readers import volumes
 from spinejax.readers.records import Pair, ReadOptions, Record
 
 SPLITS_FILE = 'splits.json'
@@ -51,7 +47,7 @@ def build(directory: str | os.PathLike, output: str | os.PathLike, classes: Sequ
     split_file, num_validation, num_test, split_seed: see `splits.make_split`.
     overwrite: whether to replace an existing dataset.
     console: for the summary; None is standard output.
-    **options: palette, channels, axes, labels and border of `ReadOptions`.
+    **options: of `ReadOptions`.
 
   Raises:
     FileNotFoundError, ValueError: faults in the folder, one line each; an output that exists.
@@ -68,7 +64,15 @@ def build(directory: str | os.PathLike, output: str | os.PathLike, classes: Sequ
   target = pathlib.Path(output).expanduser().absolute() if output else None
   if target:
     _check_output(target, directory, overwrite)
-  pairs = _check_folder(directory, read_options)
+  pairs, faults = layouts.find_pairs(directory)
+  if any(volumes.is_volume(pair.image) for pair in pairs):
+    pairs_lib.check_volume_settings(len(classes), read_options.channels, ())
+  with _progress('checking', len(pairs)) as advance:
+    pairs, found = pairs_lib.check_pairs(pairs, read_options, advance)
+  faults += found
+  if faults:
+    count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
+    raise ValueError(f'{count} in {directory}, nothing was written:\n' + '\n'.join(faults))
   names, patients, own = zip(*((pair.name, pair.patient, pair.split) for pair in pairs))
   split = splits.make_split(
       names, patients, own, split_file=split_file, num_validation=num_validation,
@@ -80,23 +84,9 @@ def build(directory: str | os.PathLike, output: str | os.PathLike, classes: Sequ
   if not target:
     console.print(f'{directory} is sound. Give --output to build the dataset.', soft_wrap=True)
     return
-  _write(target, members, splits.patients_of(split, patients), classes, read_options)
+  _write(target, members, classes, read_options)
   command = train_command(target, classes, read_options.channels, volumes.is_volume(pairs[0].image))
   console.print('Train on it:', command, sep='\n  ', soft_wrap=True, highlight=False, markup=False)
-
-
-def _check_folder(directory: pathlib.Path, options: ReadOptions) -> list[Pair]:
-  """The pairs of a folder with all facts. Raises ValueError with every fault."""
-  pairs, faults = layouts.find_pairs(directory)
-  if any(volumes.is_volume(pair.image) for pair in pairs):
-    pairs_lib.check_volume_settings(options.num_classes or 0, options.channels, ())
-  with _progress('checking', len(pairs)) as advance:
-    pairs, found = pairs_lib.check_pairs(pairs, options, advance)
-  faults += found
-  if faults:
-    count = f'{len(faults)} faults' if len(faults) > 1 else 'one fault'
-    raise ValueError(f'{count} in {directory}, nothing was written:\n' + '\n'.join(faults))
-  return pairs
 
 
 def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool) -> None:
@@ -116,31 +106,65 @@ def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool
                      'folder with --output.')
 
 
-def _write(output: pathlib.Path, members: Members, patients: dict[str, list[str]],
-           classes: Sequence[str], options: ReadOptions) -> None:
+class SpinePairs(tfds.core.GeneratorBasedBuilder):
+  """Records at their original size, one array_record file per split.
+
+  Features: name and patient, text; image [H,W,channels] uint8, or float32 if any file has 16 bits;
+  label uint8 [H,W], source labels before any label_map; spacing float32 [2] mm per pixel, NaN if
+  unknown. Of volumes: image float32 [D,H,W,1], label uint8 [D,H,W], spacing float32 [3], landmarks
+  float32 [P,3] and region int8 [P].
+  """
+
+  code_path = None  # nothing is downloaded, so TFDS need not look for checksums beside this file
+  VERSION = tfds.core.Version('1.0.0')
+
+  def __init__(self, folder: pathlib.Path, members: Members, classes: Sequence[str],
+               options: ReadOptions, advance: Callable[[], None]):
+    """`advance` is called for every record that is written to `folder`."""
+    self._members, self._options, self._advance = members, options, advance
+    pairs = [pair for chosen in members.values() for pair in chosen]
+    self._dtype = np.dtype(np.float32 if any(pair.is_float for pair in pairs) else np.uint8)
+    are_volumes = volumes.is_volume(pairs[0].image)
+    axes = (None,) * (2 + are_volumes)
+    arrays = dict(image=((*axes, options.channels), self._dtype), label=(axes, np.uint8),
+                  spacing=((len(axes),), np.float32))
+    if are_volumes:
+      arrays.update(landmarks=((None, 3), np.float32), region=((None,), np.int8))
+    self._arrays = {
+        name: tfds.features.Tensor(shape=shape, dtype=dtype, encoding='zlib')
+        for name, (shape, dtype) in arrays.items()}
+    self._metadata = tfds.core.MetadataDict(
+        classes=list(classes), channels=options.channels,
+        cases={split: [dict(name=pair.name, patient=pair.patient, digest=pair.digest)
+                       for pair in chosen] for split, chosen in members.items()})
+    super().__init__(data_dir=folder, file_format='array_record')
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    return tfds.core.DatasetInfo(
+        builder=self, metadata=self._metadata, disable_shuffling=True,
+        description='Images with class masks, or volumes with laminae, checked and split by '
+                    'patient.',
+        features=tfds.features.FeaturesDict({
+            'name': tfds.features.Text(), 'patient': tfds.features.Text(), **self._arrays}))
+
+  def _split_generators(self, dl_manager):
+    del dl_manager
+    return {split: self._generate_examples(pairs) for split, pairs in self._members.items()}
+
+  def _generate_examples(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for index, pair in enumerate(pairs):
+      record = pairs_lib.read_pair(pair, self._options)
+      fields = {name: getattr(record, name) for name in ('name', 'patient', *self._arrays)}
+      yield index, {**fields, 'image': record.image.astype(self._dtype)}
+      self._advance()
+
+
+def _write(output: pathlib.Path, members: Members, classes: Sequence[str],
+           options: ReadOptions) -> None:
   """Writes and verifies the dataset beside `output`, then renames it."""
-  import tensorflow_datasets as tfds  # late, because it is slow to import
-
-  from spinejax.data import builder
-
-  pairs = [pair for pairs in members.values() for pair in pairs]
-  dtype = np.dtype(np.float32 if any(pair.is_float for pair in pairs) else np.uint8)
-
-  def read(chosen: Sequence[Pair], advance: Callable[[], None]) -> Iterator[dict[str, Any]]:
-    for pair in chosen:
-      record = pairs_lib.read_pair(pair, options)
-      yield builder.to_features(record, dtype)
-      advance()
-
-  metadata = dict(
-      classes=list(classes), channels=options.channels,
-      cases={split: [dict(name=pair.name, patient=pair.patient, digest=pair.digest)
-                     for pair in chosen] for split, chosen in members.items()})
-  with (_progress('writing', 2 * len(pairs)) as advance, _sibling_folder(output) as folder):
-    dataset = builder.SpinePairs(
-        folder, {split: read(chosen, advance) for split, chosen in members.items()},
-        channels=options.channels, image_dtype=dtype,
-        are_volumes=volumes.is_volume(pairs[0].image), metadata=metadata)
+  with (_progress('writing', 2 * sum(map(len, members.values()))) as advance,
+        _sibling_folder(output) as folder):
+    dataset = SpinePairs(folder, members, classes, options, advance)
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(io.StringIO()):
       dataset.download_and_prepare()
@@ -151,6 +175,8 @@ def _write(output: pathlib.Path, members: Members, patients: dict[str, list[str]
           raise OSError(f'{output} cannot be written: {pair.name} was not read back as it was '
                         'written; is its file changing, or the disk failing?')
         advance()
+    patients = {split: sorted({pair.patient for pair in members.get(split, ())})
+                for split in splits.SPLITS}
     content = json.dumps(patients, indent=2, ensure_ascii=False) + '\n'
     (dataset.data_path / SPLITS_FILE).write_text(content, encoding='utf-8')
     if output.exists() and any(output.iterdir()):

@@ -9,27 +9,26 @@ import hashlib
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from spinejax import phantoms
-from spinejax.data import examples
-from spinejax.data import preparation
-from spinejax.data import splits
-from spinejax.readers import images
-from spinejax.readers import layouts
-from spinejax.readers import masks
+from spinejax.data import examples, preparation, splits
+from spinejax.readers import images, layouts, masks, records, trimaps, volumes
 from spinejax.readers import pairs as pairs_lib
-from spinejax.readers import records
-from spinejax.readers import trimaps
-from spinejax.readers import volumes
 from spinejax.readers.records import ReadOptions, Record
 
 Config = Mapping[str, Any]
 
 INFO_FILE = 'dataset_info.json'  # written by TFDS
 METADATA_FILE = 'metadata.json'  # written by TFDS from what `build` passes to it
+# Phantoms: the function of `spinejax.phantoms`, and the labels.
+_PHANTOMS = {
+    'vpi_phantom': ('vpi', ('background', 'rib', 'thoracic process', 'lump')),
+    'volume_phantom': ('volume', ('background', 'lamina')),
+    'xray_phantom': ('xray', ('background', 'spine', 'border')),
+}
 _PHANTOM_SEEDS = 1_000_000  # seeds of each set; a split seed has three times as many
 # Attribute of a phantom's truth that a method of `spinejax.measure` should find.
 _TRUE_ANGLES = {'uca': 'cobb', 'center_of_lamina': 'cobb', 'centerline_cobb': 'centerline_cobb'}
@@ -60,9 +59,9 @@ Dataset = dict[str, Source]  # train, validation, test
 
 
 def load_dataset(config: Config) -> Dataset:
-  """The sets of config.data: dict(train=..., validation=..., test=...).
+  """The sets of config.data, which share no patient and are the same on every machine.
 
-  The sets share no patient and are the same on every machine. Validation and test may be empty.
+  Validation and test may be empty.
 
   Raises:
     FileNotFoundError: the directory or the split file is missing.
@@ -88,11 +87,14 @@ def check_settings(config: Config) -> None:
                      f'not {config["name"]!r}.')
   if config['name'] in ('folder', 'built'):
     _directory(config)
-  known = (*preparation.STEPS, 'z_score') if is_volumetric(config) else examples.STEPS
-  if not set(config['preparation']) <= set(known):
-    raise ValueError(f'config.data.preparation must name steps out of {", ".join(known)}, not '
-                     f'{tuple(config["preparation"])}.')
-  label_map_of(config)
+  steps, are_volumes = tuple(config['preparation']), _is_volumetric(config)
+  known = (*preparation.STEPS, 'z_score') if are_volumes else examples.STEPS
+  if not set(steps) <= set(known) or (are_volumes and len(set(steps)) < len(steps)):
+    raise ValueError(f'config.data.preparation must name steps out of {", ".join(known)}, each '
+                     f'once at most, not {steps}.')
+  if are_volumes and config['labels'] not in preparation.LABELS:
+    raise ValueError(f"data.labels must be 'cubes' or 'mask', not {config['labels']!r}.")
+  _label_map(config)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -103,39 +105,27 @@ def describe(dataset: Dataset) -> dict[str, Any]:
       fingerprint={name: source.fingerprint for name, source in dataset.items()})
 
 
-# ------------------------------------------------------------------------------- fields of a config
-
-
-def is_volumetric(config: Config) -> bool:
-  """Whether config.data is of volumes."""
+def _is_volumetric(config: Config) -> bool:
   return len(config['image_size']) == 3
 
 
-def label_map_of(config: Config) -> tuple[int, ...]:
-  """config.data.label_map; volumes have none.
-
-  Raises:
-    ValueError: a class that does not exist.
-  """
-  label_map = () if is_volumetric(config) else tuple(config['label_map'])
+def _label_map(config: Config) -> tuple[int, ...]:
+  """config.data.label_map, () of volumes. Raises ValueError if a class does not exist."""
+  label_map = () if _is_volumetric(config) else tuple(config['label_map'])
   if not all(0 <= label < len(config['classes']) for label in label_map):
     raise ValueError(f'config.data.label_map {label_map} has a class outside of the '
                      f'{len(config["classes"])} classes {tuple(config["classes"])}.')
   return label_map
 
 
-def read_options(config: Config) -> ReadOptions:
-  """How the files of config.data are read, by the fields that its kind of data has.
-
-  Raises:
-    ValueError: a value that does not fit.
-  """
+def _read_options(config: Config) -> ReadOptions:
+  """How the files of config.data are read, by the fields that its kind of data has."""
   channels, num_classes = config['channels'], len(config['classes'])
-  if is_volumetric(config):
+  if _is_volumetric(config):
     return ReadOptions(channels, num_classes=num_classes, axes=config['axes'])
   palette = config['palette']
   palette = masks.parse_palette(palette) if isinstance(palette, str) else tuple(palette)
-  options = ReadOptions(channels, palette, label_map_of(config), num_classes)
+  options = ReadOptions(channels, palette, _label_map(config), num_classes)
   if 'border' in config:  # X-rays
     options = dataclasses.replace(options, labels=config['labels'], border=config['border'])
   # A mask from which labels are drawn has colors of its own.
@@ -153,16 +143,13 @@ def _directory(config: Config) -> pathlib.Path:
 
 def _check_kind(config: Config, are_volumes: bool) -> None:
   """Raises ValueError if the config is of another kind of data than the dataset."""
-  if are_volumes != is_volumetric(config):
+  if are_volumes != _is_volumetric(config):
     held, other = ('volumes', 'images') if are_volumes else ('images', 'volumes')
     raise ValueError(f'the dataset {config["name"]} {config["directory"]} holds {held}, but '
                      f'data.image_size {tuple(config["image_size"])} is that of {other}; choose a '
                      f'config for {held}.')
   if are_volumes:
     pairs_lib.check_volume_settings(len(config['classes']), config['channels'], ())
-
-
-# ---------------------------------------------------------------------------------------- sources
 
 
 def _fingerprint(parts: Iterable[Any]) -> str:
@@ -177,36 +164,31 @@ def make_sources(cases: Sequence[tuple[str, str, str, str]], read: Callable[[int
       names, patients, own, split_file=config['split_file'], num_train=config['num_train'],
       num_validation=config['num_validation'], num_test=config['num_test'],
       seed=config['split_seed'])
-  options: tuple[Any, ...] = label_map_of(config), config['channels']
-  if is_volumetric(config):
-    prepared = preparation.options_of(config)
-    options += tuple(sorted(vars(prepared).items())),
-    read = functools.partial(_read_prepared, read, prepared)
+  options: tuple[Any, ...] = _label_map(config), config['channels']
+  are_volumes = _is_volumetric(config)
+  if are_volumes:
+    options += (('column_width', config['column_width']), ('labels', config['labels']),
+                ('shape', tuple(config['image_size'])), ('steps', preparation.steps_of(config)),
+                ('top_layer', config['top_layer'])),
+
+  def read_chosen(indices: Sequence[int], index: int) -> Record:
+    record = read(indices[index])
+    try:
+      return preparation.prepare_record(record, config)[0] if are_volumes else record
+    except ValueError as error:
+      raise ValueError(f'{record.name}: {error}') from None
+
   return {
       name: Source(
           names=tuple(names[i] for i in indices), patients=tuple(patients[i] for i in indices),
-          read=functools.partial(_read_chosen, read, indices),
+          read=functools.partial(read_chosen, indices),
           fingerprint=_fingerprint([options, *(digests[i] for i in indices)]))
       for name, indices in split.items()}
 
 
-def _read_chosen(read: Callable[[int], Record], indices: Sequence[int], index: int) -> Record:
-  return read(indices[index])
-
-
-def _read_prepared(read: Callable[[int], Record], options: preparation.Options, index: int
-                   ) -> Record:
-  """The record of a volume at the size of the network."""
-  record = read(index)
-  try:
-    return preparation.prepare_record(record, options)[0]
-  except ValueError as error:
-    raise ValueError(f'{record.name}: {error}') from None
-
-
 def _convert(record: Record, config: Config) -> Record:
   """The record with the channels and the classes of the config."""
-  label_map, label = label_map_of(config), record.label
+  label_map, label = _label_map(config), record.label
   return dataclasses.replace(
       record, image=images.set_channels(record.image, config['channels']),
       label=np.asarray(label_map, np.uint8)[label] if label_map else label)
@@ -218,7 +200,7 @@ def load_folder(config: Config) -> Dataset:
   Raises:
     FileNotFoundError, ValueError: faults in the folder; the first one, and how to list all.
   """
-  directory, options = _directory(config), read_options(config)
+  directory, options = _directory(config), _read_options(config)
   pairs, faults = layouts.find_pairs(directory)
   if not faults:
     _check_kind(config, any(volumes.is_volume(pair.image) for pair in pairs))
@@ -252,6 +234,8 @@ def load_built(config: Config) -> Dataset:
   try:
     metadata = json.loads((directory / METADATA_FILE).read_text(encoding='utf-8'))
     classes = tuple(metadata['classes'])
+    places = [(split, i) for split, members in metadata['cases'].items()
+              for i in range(len(members))]
     cases = [(case['name'], case['patient'], split, case['digest'])
              for split, members in metadata['cases'].items() for case in members]
     built = tfds.builder_from_directory(directory)
@@ -261,14 +245,12 @@ def load_built(config: Config) -> Dataset:
     raise ValueError(f'{directory}: this is not a dataset of spinejax build; build it again, or '
                      'set data.name=folder for a folder of images.') from None
   _check_kind(config, are_volumes)
-  label_map, asked = label_map_of(config), tuple(config['classes'])
+  label_map, asked = _label_map(config), tuple(config['classes'])
   if (len(label_map) != len(classes)) if label_map else (asked != classes):
     mapped = f' with data.label_map={label_map}' if label_map else ''
     raise ValueError(f'{directory} has the classes {classes}, but the config asks for {asked}'
                      f'{mapped}; set --config.data.classes="{classes}", or a label_map of '
                      f'{len(classes)} entries.')
-  places = [(split, i) for split, members in metadata['cases'].items()
-            for i in range(len(members))]
 
   def read(index: int) -> Record:
     split, i = places[index]
@@ -283,18 +265,6 @@ def load_built(config: Config) -> Dataset:
   return make_sources(cases, read, config)
 
 
-class _Phantom(NamedTuple):
-  draw: str  # function of `spinejax.phantoms`
-  labels: tuple[str, ...]
-
-
-_PHANTOMS = {
-    'vpi_phantom': _Phantom('vpi', ('background', 'rib', 'thoracic process', 'lump')),
-    'volume_phantom': _Phantom('volume', ('background', 'lamina')),
-    'xray_phantom': _Phantom('xray', ('background', 'spine', 'border')),
-}
-
-
 def load_phantoms(config: Config) -> Dataset:
   """Phantoms at render_size, one patient each, drawn when accessed and then kept in memory.
 
@@ -304,35 +274,36 @@ def load_phantoms(config: Config) -> Dataset:
   Raises:
     ValueError: num_* are not whole numbers, or the classes do not fit.
   """
-  draw, labels = _PHANTOMS[config['name']]
-  _check_kind(config, draw == 'volume')
-  if len(label_map_of(config) or config['classes']) != len(labels):
+  kind, labels = _PHANTOMS[config['name']]
+  _check_kind(config, kind == 'volume')
+  if len(_label_map(config) or config['classes']) != len(labels):
     raise ValueError(f'the phantom has {len(labels)} labels ({", ".join(labels)}): give '
                      f'{len(labels)} classes, or a label_map of {len(labels)} entries such as '
                      f'{(0, *(1 for _ in labels[1:]))}.')
-  sizes = {name: config[f'num_{name}'] for name in splits.SPLITS}
-  for name, size in sizes.items():
+  first, sources = config['split_seed'] * len(splits.SPLITS) * _PHANTOM_SEEDS, {}
+  for name in splits.SPLITS:
+    size = config[f'num_{name}']
     if size < 0 or size != int(size) or size > _PHANTOM_SEEDS:
       raise ValueError(f'data.num_{name} must be a whole number of phantoms, not {size}.')
-  first = config['split_seed'] * len(splits.SPLITS) * _PHANTOM_SEEDS
-  return {name: _phantom_source(config, draw, first + i * _PHANTOM_SEEDS, int(sizes[name]))
-          for i, name in enumerate(splits.SPLITS)}
+    sources[name] = _phantom_source(config, kind, first, int(size))
+    first += _PHANTOM_SEEDS
+  return sources
 
 
-def _phantom_source(config: Config, draw: str, first: int, count: int) -> Source:
+def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source:
   """Phantoms of the seeds from `first` on."""
   names = tuple(f'phantom_{seed:07d}' for seed in range(first, first + count))
   shape, difficulty = tuple(config['render_size']), config['difficulty']
 
   @functools.cache
   def read(index: int) -> Record:
-    case = getattr(phantoms, draw)(first + index, shape=shape, difficulty=difficulty)
+    case = getattr(phantoms, kind)(first + index, shape=shape, difficulty=difficulty)
     true_angles = {
         method: max((abs(curve.angle) for curve in getattr(case.truth, name)), default=0)
         for method, name in _TRUE_ANGLES.items() if hasattr(case.truth, name)}
     record = Record(names[index], names[index], case.image[..., None], case.label,
                     np.asarray(case.truth.spacing, np.float32), true_angles=true_angles)
-    if draw == 'volume':
+    if kind == 'volume':
       record = dataclasses.replace(record, landmarks=case.landmarks, region=case.region)
     return _convert(record, config)
 

@@ -21,20 +21,12 @@ def _taps(old: int, new: int, antialias: bool) -> tuple[np.ndarray, np.ndarray]:
   return np.clip(index, 0, old - 1), weight.astype(np.float32)
 
 
-def resize_bilinear(
-    array: np.ndarray, size: Sequence[int], antialias: bool = False) -> np.ndarray:
-  """Resizes the first axes by linear interpolation.
+def resize_bilinear(array: np.ndarray, size: Sequence[int], antialias: bool = False) -> np.ndarray:
+  """Resizes the first axes of [H,W,...] or [D,H,W,...] to `size` by linear interpolation.
 
-  Equals PyTorch's interpolate(mode='bilinear', align_corners=False) and jax.image.resize.
-
-  Args:
-    array: [H,W,...] or [D,H,W,...], integers or floats.
-    size: (height, width) or (depth, height, width) of the result.
-    antialias: whether an axis that shrinks is filtered by a triangle as wide as the scale, as
-      pillow does.
-
-  Returns:
-    [*size,...] float32; uint8, rounded half up, if the input is uint8.
+  Equals PyTorch's interpolate(mode='bilinear', align_corners=False) and jax.image.resize. With
+  `antialias`, axes that shrink are filtered by a triangle as wide as the scale, as pillow does.
+  The result is float32, or uint8 rounded half up if the input is uint8.
   """
   array = np.asarray(array)
   result = array.astype(np.float32)
@@ -49,15 +41,7 @@ def resize_bilinear(
 
 
 def resize_nearest(array: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Resizes [H,W,...] or [D,H,W,...] to [*size,...] by the pixel at each new center.
-
-  Keeps the dtype.
-  """
+  """Resizes the first axes to `size` by the pixel at each new center; keeps the dtype."""
   array = np.asarray(array)
   return array[np.ix_(*(((2 * np.arange(new) + 1) * old) // (2 * new)
                         for old, new in zip(array.shape, size)))]
-
-
-def resize_image(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
-  """Resizes an image [*S,C] to the network's size, linearly with antialiasing; keeps its dtype."""
-  return resize_bilinear(image, size, antialias=True)

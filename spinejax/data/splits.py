@@ -10,11 +10,6 @@ SPLITS = ('train', 'validation', 'test')
 Split = dict[str, list[int]]  # indices of the cases of each set, in order
 
 
-def patients_of(split: Split, patients: Sequence[str]) -> dict[str, list[str]]:
-  """The patients of each set in alphabetical order, as a split file holds them."""
-  return {name: sorted({patients[i] for i in split[name]}) for name in SPLITS}
-
-
 def _count(amount: float, total: int, field: str) -> int:
   """A number of patients, given as a whole number or as a fraction of the total below 1."""
   if 0 < amount < 1:
@@ -39,12 +34,8 @@ def _check_disjoint(split: Split, patients: Sequence[str], where: str) -> Split:
 def read_split(path: str | os.PathLike, names: Sequence[str], patients: Sequence[str]) -> Split:
   """Reads a JSON file {"train": [ids], "validation": [ids], "test": [ids]}.
 
-  An id is a patient, which stands for all of its cases, or else the name of a case. A missing set
-  is empty. Cases in no set are not used.
-
-  Args:
-    path: file.
-    names, patients: of every case.
+  An id is one of the `patients`, which stands for all of its cases, or else one of the `names` of
+  the cases. A missing set is empty. Cases in no set are not used.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -75,17 +66,12 @@ def read_split(path: str | os.PathLike, names: Sequence[str], patients: Sequence
 
 def split_patients(patients: Sequence[str], num_train: float, num_validation: float,
                    num_test: float, seed: int) -> Split:
-  """Draws the sets by patient.
+  """Draws the sets by the patient of every case.
 
-  The order of the patients depends on the seed and their ids only, so it is the same on every
-  machine. The test set is drawn first, then validation, then training, so the size of a set never
-  changes the sets before it.
-
-  Args:
-    patients: patient of every case.
-    num_train, num_validation, num_test: numbers of patients, or fractions of all below 1, which
-      give at least one patient. num_train = 0 takes all that are left.
-    seed: of the draw.
+  The numbers are patients, or fractions of all below 1, which give at least one patient.
+  num_train = 0 takes all that are left. The order of the patients depends on the seed and their ids
+  only, so it is the same on every machine. The test set is drawn first, then validation, then
+  training, so the size of a set never changes the sets before it.
 
   Raises:
     ValueError: there are fewer patients than asked for.
@@ -109,17 +95,11 @@ def split_patients(patients: Sequence[str], num_train: float, num_validation: fl
 def make_split(names: Sequence[str], patients: Sequence[str], own: Sequence[str] = (), *,
                split_file: str = '', num_train: float = 0, num_validation: float = 0,
                num_test: float = 0, seed: int = 0) -> Split:
-  """The sets of a dataset, by the first of these rules that applies.
+  """The sets of a dataset by the name, the patient and the own set ('' for none) of every case.
 
-  1. `split_file`, see `read_split`.
-  2. The sets of the dataset itself: `own` names the set of every case. num_train and num_test are
-     ignored. If there is no validation set, num_validation patients are drawn from training.
-  3. A seeded draw, see `split_patients`.
-
-  Args:
-    names, patients: of every case.
-    own: 'train', 'validation' or 'test' for every case, or empty.
-    split_file, num_train, num_validation, num_test, seed: fields of config.data.
+  `split_file` has precedence, see `read_split`. Then come the sets of the dataset itself; num_train
+  and num_test are ignored, and num_validation patients are drawn from training if there is no
+  validation set. Otherwise the sets are drawn, see `split_patients`.
 
   Raises:
     FileNotFoundError, ValueError: see `read_split` and `split_patients`; a patient is in two sets.

@@ -2,18 +2,14 @@
 import dataclasses
 import io
 import os
-from typing import Any
 
-import flax.linen as nn
-from ml_collections import ConfigDict
 import numpy as np
 from PIL import Image
 
 from spinejax import colors
 from spinejax.inference import load as loading
-from spinejax.inference.predict import measure_prediction, predict_images
-from spinejax.inference.restore import restore_run
-from spinejax.inference.volumes import predict_volume
+from spinejax.inference.predict import measure_prediction, predict_images, predict_volume
+from spinejax.inference.restore import Run, restore_run
 from spinejax.measurement import AngleResult
 from spinejax.measurement.spacing import Spacing, check_spacing
 
@@ -60,20 +56,12 @@ class Result:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class LoadedRun:
-  """A trained run; see `load`.
+class LoadedRun(Run):
+  """A trained run with its config, model, variables and step; see `load`.
 
   Attributes:
-    config: of the run.
-    step: of the checkpoint.
-    model: the Flax module.
-    variables: {'params', 'batch_stats'}, the trained weights of the model.
     predictor: the compiled network, for the functions of `spinejax.inference`.
   """
-  config: ConfigDict = dataclasses.field(repr=False)
-  step: int
-  model: nn.Module
-  variables: dict[str, Any] = dataclasses.field(repr=False)
   predictor: loading.Predictor = dataclasses.field(repr=False)
 
   def predict(self, image: np.ndarray, spacing: Spacing = None) -> Result:
@@ -135,4 +123,4 @@ def load(workdir: str | os.PathLike, *, checkpoint: str = 'best',
   """
   run = restore_run(os.fspath(workdir), checkpoint)
   predictor = loading.create_predictor(run, style_transfer=style_transfer)
-  return LoadedRun(run.config, run.step, run.model, run.variables, predictor)
+  return LoadedRun(**vars(run), predictor=predictor)

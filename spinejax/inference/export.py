@@ -5,8 +5,6 @@ The file is a ZIP archive of program.bin, the network with its weights as `jax.e
 (StableHLO for CPU, CUDA and TPU), and metadata.json, the metadata that `export_run` returns. Each
 platform gets its own form of the layers, whatever machine the export is made on. The program takes
 any number of images, and images of any size unless metadata['any_size'] is false.
-
-To convert a network to ONNX with jax2onnx, trace `load_network(workdir).logits`.
 """
 import dataclasses
 import functools
@@ -21,15 +19,13 @@ from typing import Any
 import jax
 from jax import export
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 import numpy as np
 
-from spinejax.version import __version__
-from spinejax import runs
-from spinejax import steps
+from spinejax import runs, steps
 from spinejax.data import augment
 from spinejax.inference import restore
 from spinejax.metrics import segmentation
+from spinejax.version import __version__
 
 PROGRAM, METADATA = 'program.bin', 'metadata.json'
 PLATFORMS = ('cpu', 'cuda', 'tpu')
@@ -54,28 +50,20 @@ class Network:
       logits float32 [N, *S, K].
     image_size: the size it was trained at.
     channels: C.
-    multiple: the network extends each axis to a multiple of this; None if it needs a fixed size.
-    style_transfer: whether the run transfers images to another style first; `logits` does not.
-    config, info, step: as in `restore.Run`.
+    run: the run. Its style transfer is not part of `logits`.
   """
   logits: Callable[[Any], Any]
   image_size: tuple[int, ...]
   channels: int
-  multiple: int | None
-  style_transfer: bool
-  config: ConfigDict
-  info: dict[str, Any]
-  step: int
+  run: restore.Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Exported:
-  """A loaded file of `export_run`.
+  """A loaded file of `export_run`, with the metadata that it returned.
 
-  Attributes:
-    predict: maps prepared images [N, *S, C] to {'logits': float32 [N, *S, K], 'probs': float32
-      [N, *S, max(K, 2)]}; compiled once per shape.
-    metadata: as `export_run` returns it.
+  `predict` maps prepared images [N, *S, C] to {'logits': float32 [N, *S, K], 'probs': float32
+  [N, *S, max(K, 2)]}; it is compiled once per shape.
   """
   predict: Callable[[np.ndarray], dict[str, np.ndarray]]
   metadata: dict[str, Any]
@@ -88,24 +76,15 @@ def load_network(workdir: str | os.PathLike, checkpoint: str = 'best') -> Networ
   normalize_fn = functools.partial(augment.normalize, mean=run.info['mean'], std=run.info['std'])
   logits = functools.partial(steps.predict_step, jax.device_get(run.variables), model=run.model,
                              normalize_fn=normalize_fn)
-  data = run.config.data
-  return Network(logits, tuple(data.image_size), data.channels,
-                 multiple=getattr(run.model, 'size_multiple', None),
-                 style_transfer=getattr(run.model, 'style_transfer', False),
-                 config=run.config, info=run.info, step=run.step)
+  return Network(logits, tuple(run.config.data.image_size), run.config.data.channels, run)
 
 
 def export_run(workdir: str | os.PathLike, path: str | os.PathLike | None = None,
                checkpoint: str = 'best') -> dict[str, Any]:
   """Writes the network of a run to one file, without the style transfer of a wave_ct network.
 
-  Args:
-    workdir: the run folder.
-    path: of the file; None: model.zip in the run folder. An existing file is replaced.
-    checkpoint: 'best' or 'last'.
-
-  Returns:
-    The metadata: JSON values only. `notes` holds sentences about what the file cannot do.
+  The file is `path`, or model.zip in the run folder; an existing file is replaced. Returns the
+  metadata, JSON values only. Its `notes` are sentences about what the file cannot do.
 
   Raises:
     FileNotFoundError, ValueError: as `load_network`.
@@ -113,7 +92,12 @@ def export_run(workdir: str | os.PathLike, path: str | os.PathLike | None = None
   """
   path = pathlib.Path(workdir) / 'model.zip' if path is None else pathlib.Path(path)
   runs.load_config(os.fspath(workdir))  # refuses a folder without a run before anything else
-  _check_writable(path)
+  if path.is_dir():
+    raise IsADirectoryError(f'--output must be a file, {path} is a folder.')
+  if not path.parent.is_dir():
+    raise FileNotFoundError(f'--output must be in an existing folder, there is no {path.parent}.')
+  if not os.access(path.parent, os.W_OK):
+    raise PermissionError(f'{path.parent} cannot be written to; choose another --output.')
   network = load_network(workdir, checkpoint)
   program, any_size = _serialize(network)
   metadata = _describe(network, checkpoint, any_size)
@@ -170,8 +154,9 @@ def _serialize(network: Network) -> tuple[bytes, bool]:
         jax.ShapeDtypeStruct(shape, jnp.float32))
     return bytes(program.serialize())
 
-  if network.multiple is not None:
-    logits_fn = functools.partial(_extend_and_segment, network)
+  multiple = getattr(network.run.model, 'size_multiple', None)
+  if multiple is not None:
+    logits_fn = functools.partial(_extend_and_segment, network.logits, multiple)
     try:
       return serialize(logits_fn, 'dhw'[-len(network.image_size):]), True
     except Exception:  # a network that needs the size as a number raises errors of many types
@@ -179,19 +164,18 @@ def _serialize(network: Network) -> tuple[bytes, bool]:
   return serialize(network.logits, network.image_size), False
 
 
-def _extend_and_segment(network: Network, images: jax.Array) -> jax.Array:
-  """Logits of images of any symbolic size, with edges repeated as the network itself does.
+def _extend_and_segment(logits_fn: Callable, multiple: Any, images: jax.Array) -> jax.Array:
+  """Logits of images of any symbolic size, with edges repeated up to a multiple of `multiple`.
 
   JAX does not know that h + (-h mod m) is a multiple of m, but knows that m * ceil(h / m) is.
   """
   def resize(x, axis, size):
     return jnp.take(x, jnp.arange(size), axis=axis, mode='clip')
 
-  multiple: Any = network.multiple
   size = images.shape[1:-1]
   for axis, pixels in enumerate(size, 1):
     images = resize(images, axis, (pixels + multiple - 1) // multiple * multiple)
-  logits = network.logits(images)
+  logits = logits_fn(images)
   for axis, pixels in enumerate(size, 1):
     logits = resize(logits, axis, pixels)
   return logits
@@ -199,12 +183,12 @@ def _extend_and_segment(network: Network, images: jax.Array) -> jax.Array:
 
 def _describe(network: Network, checkpoint: str, any_size: bool) -> dict[str, Any]:
   """The metadata of an export."""
-  config, data = network.config, network.config.data
+  run, config, data = network.run, network.run.config, network.run.config.data
   notes = []
   if not any_size:
     notes.append(f'This network takes images of {" x ".join(map(str, network.image_size))} pixels '
                  'only: its computation depends on the number of pixels.')
-  if network.style_transfer:
+  if getattr(run.model, 'style_transfer', False):
     notes.append('The run transfers images to a style of its training images first. The export '
                  'does not, like --nostyle_transfer.')
   is_phantom = 'phantom' in data.name
@@ -212,32 +196,12 @@ def _describe(network: Network, checkpoint: str, any_size: bool) -> dict[str, An
       'format': 'spinejax export 1',
       'notice': 'Research software, not a medical device.'
                 + ' Trained on computer-made phantoms.' * is_phantom,
-      'network': config.model.name,
-      'dataset': data.name,
-      'checkpoint': checkpoint,
-      'step': network.step,
-      'classes': data.classes,
-      'image_size': network.image_size,
-      'channels': network.channels,
-      'any_size': any_size,
+      'network': config.model.name, 'dataset': data.name, 'checkpoint': checkpoint,
+      'step': run.step, 'classes': data.classes, 'image_size': network.image_size,
+      'channels': network.channels, 'any_size': any_size,
       'axes': data.axes if 'axes' in data else '',
       'prepare': [_STEPS[step].format(**data) for step in data.preparation],
-      'preparation': data.preparation,
-      'mean': network.info['mean'],
-      'std': network.info['std'],
-      'resize': config.evaluation.resize,
-      'angle': config.angle,
-      'platforms': PLATFORMS,
-      'versions': {'spinejax': __version__, 'jax': jax.__version__},
-      'notes': notes,
+      'preparation': data.preparation, 'mean': run.info['mean'], 'std': run.info['std'],
+      'resize': config.evaluation.resize, 'angle': config.angle, 'platforms': PLATFORMS,
+      'versions': {'spinejax': __version__, 'jax': jax.__version__}, 'notes': notes,
   })
-
-
-def _check_writable(path: pathlib.Path) -> None:
-  """Raises OSError with one sentence if a file cannot be written."""
-  if path.is_dir():
-    raise IsADirectoryError(f'--output must be a file, {path} is a folder.')
-  if not path.parent.is_dir():
-    raise FileNotFoundError(f'--output must be in an existing folder, there is no {path.parent}.')
-  if not os.access(path.parent, os.W_OK):
-    raise PermissionError(f'{path.parent} cannot be written to; choose another --output.')

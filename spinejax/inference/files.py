@@ -1,5 +1,4 @@
 """Prediction of the user's files: masks, overlays, angles, and files for other programs."""
-import dataclasses
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -7,30 +6,12 @@ import numpy as np
 from PIL import Image
 
 from spinejax import colors, handoff
-from spinejax.handoff import tables
 from spinejax.inference.load import Predictor
+from spinejax.inference.measure_files import Outcome, write_case, write_tables
 from spinejax.inference.predict import (Prediction, known_spacing, measure_prediction,
-                                        predict_images)
-from spinejax.inference.volumes import predict_volume
-from spinejax.measurement import AngleResult
+                                        predict_images, predict_volume)
 from spinejax.readers import contents, images, landmarks, layouts, volumes
-from spinejax.report import overlays, pages
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What became of a file.
-
-  Attributes:
-    path: of the file.
-    fault: a sentence if the file could not be predicted, else ''.
-    notes: sentences about what was done to the file or could not be written.
-    angle: of the mask; None if config.angle has no method.
-  """
-  path: pathlib.Path
-  fault: str = ''
-  notes: tuple[str, ...] = ()
-  angle: AngleResult | None = None
+from spinejax.report import overlays
 
 
 def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: pathlib.Path,
@@ -52,18 +33,15 @@ def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: p
   predict = _predict_volumes if len(predictor.config.data.image_size) == 3 else _predict_images
   for outcome in predict(predictor, names, output, formats, axes):
     if outcome.angle is not None:
-      results[names[outcome.path]] = outcome.angle
+      results[outcome.name] = outcome.angle
     yield outcome
-  if results:
-    tables.write_summary(output / 'angles.csv', results)
-    tables.write_curves(output / 'angles_curves.csv', results)
-    pages.write_index(output, results)
+  write_tables(output, results)
 
 
 def _predict_images(predictor: Predictor, names: dict[pathlib.Path, str], output: pathlib.Path,
                     formats: Sequence[str], axes: str) -> Iterator[Outcome]:
   """Predicts image files, as many at a time as the predictor takes."""
-  paths = list(names)
+  paths, classes = list(names), tuple(predictor.config.data.classes)
   for start in range(0, len(paths), predictor.batch_size):
     pictures = {}
     for path in paths[start:start + predictor.batch_size]:
@@ -72,7 +50,7 @@ def _predict_images(predictor: Predictor, names: dict[pathlib.Path, str], output
           raise ValueError(f'{path}: this is a volume, but the run was trained on images.')
         pictures[path] = images.read_picture(path, predictor.config.data.channels)
       except (ValueError, OSError) as error:
-        yield Outcome(path, str(error))
+        yield Outcome(path, names[path], str(error))
     predictions = predict_images(predictor, [picture.pixels for picture in pictures.values()])
     for (path, picture), prediction in zip(pictures.items(), predictions):
       name, notes = names[path], tuple(picture.notes)
@@ -80,12 +58,11 @@ def _predict_images(predictor: Predictor, names: dict[pathlib.Path, str], output
       angle = measure_prediction(predictor, prediction.mask, picture.spacing,
                                  probs=prediction.probs)
       if angle is not None:
-        case = handoff.Case(
-            name, prediction.mask, angle, tuple(predictor.config.data.classes),
-            spacing=known_spacing(predictor, picture.spacing), axes=axes or handoff.AXES,
-            source=path)
-        notes += _write_case(output, case, picture.pixels, formats)
-      yield Outcome(path, '', notes, angle)
+        spacing = known_spacing(predictor, picture.spacing)
+        case = handoff.Case(name, prediction.mask, angle, classes, spacing=spacing,
+                            axes=axes or handoff.AXES, source=path)
+        notes += write_case(output, case, picture.pixels, formats)
+      yield Outcome(path, name, notes=notes, angle=angle)
 
 
 def _write_pictures(predictor: Predictor, prediction: Prediction, image: np.ndarray,
@@ -108,13 +85,13 @@ def _predict_volumes(predictor: Predictor, names: dict[pathlib.Path, str], outpu
     try:
       yield _predict_volume(predictor, path, output, name, formats, axes)
     except (ValueError, OSError) as error:
-      yield Outcome(path, str(error))
+      yield Outcome(path, name, str(error))
 
 
 def _predict_volume(predictor: Predictor, path: pathlib.Path, output: pathlib.Path, name: str,
                     formats: Sequence[str], axes: str) -> Outcome:
   """Predicts a volume file and writes its files."""
-  data = predictor.config.data
+  data, classes = predictor.config.data, tuple(predictor.config.data.classes)
   if not volumes.is_volume(path):
     raise ValueError(f'{path}: this is not a volume ({", ".join(volumes.KINDS)}), but the run was '
                      'trained on volumes.')
@@ -126,24 +103,14 @@ def _predict_volume(predictor: Predictor, path: pathlib.Path, output: pathlib.Pa
   suffix = contents.suffix_of(path, volumes.KINDS)
   volumes.write_mask(output / f'{name}_mask{suffix}', found.mask, volume.geometry)
   landmarks.write_landmarks(output / f'{name}_centroids.csv', found.centroids, volume.geometry)
-  overlays.save_overlay(output / f'{name}_overlay.png', _project(colors.stretch(found.grid_image)),
-                        _project(found.grid_mask), tuple(data.classes))
-  angle = measure_prediction(predictor, found.mask, volume.spacing, points=found.centroids)
-  notes = found.notes
+  # Coronal and sagittal projections side by side.
+  image, mask = (np.concatenate([array.max(2), array.max(1)], axis=1)
+                 for array in (colors.stretch(found.grid_image), found.grid_mask))
+  overlays.save_overlay(output / f'{name}_overlay.png', image, mask, classes)
+  angle, notes = measure_prediction(
+      predictor, found.mask, volume.spacing, points=found.centroids), found.notes
   if angle is not None:
-    case = handoff.Case(name, found.mask, angle, tuple(data.classes), geometry=volume.geometry,
+    case = handoff.Case(name, found.mask, angle, classes, geometry=volume.geometry,
                         points=found.centroids)
-    notes += _write_case(output, case, colors.stretch(volume.array), formats)
-  return Outcome(path, '', notes, angle)
-
-
-def _project(array: np.ndarray) -> np.ndarray:
-  """Coronal and sagittal projection of [D,H,W] side by side, [D,H+W]."""
-  return np.concatenate([array.max(2), array.max(1)], axis=1)
-
-
-def _write_case(output: pathlib.Path, case: handoff.Case, image: np.ndarray,
-                formats: Sequence[str]) -> tuple[str, ...]:
-  """Writes the page of a measured case and its files in `formats`; returns their notes."""
-  pages.write_case(output, case.name, image, case.mask, case.result, case.classes)
-  return handoff.write_formats(output, case, formats)
+    notes += write_case(output, case, colors.stretch(volume.array), formats)
+  return Outcome(path, name, notes=notes, angle=angle)

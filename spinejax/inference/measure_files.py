@@ -12,16 +12,18 @@ from spinejax.readers import corner_tables, images, layouts, masks, volumes
 from spinejax.readers.orientation import Geometry
 from spinejax.report import pages
 
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
   """How files are measured and what is written of them.
 
   Attributes:
-    method: one of `measure.METHODS`, 'spa' or 'landmark_cobb'; None takes `measure.choose_method`.
+    method: one of `measurement.METHODS`, 'spa' or 'landmark_cobb'; None takes
+      `measurement.choose_method`.
     classes: names by index, background first; () takes those of the method.
     spacing: mm per pixel (y, x) of images; () where unknown.
     axes: directions of the axes of volumes, and of images in `formats`; '' for the default.
-    rule: of `measure.measure_landmarks`.
+    rule: of `measurement.measure_landmarks`.
     formats: keys of `handoff.FORMATS`.
     options: curves, bands and calibration.
   """
@@ -35,16 +37,26 @@ class Settings:
 
 
 @dataclasses.dataclass(frozen=True)
-class Case:
-  """A mask with its image.
+class Outcome:
+  """What became of a file.
 
   Attributes:
-    mask: class indices [H,W] or [D,H,W]; all 0 if the file holds corners.
-    spacing: mm along each axis; None or NaN where unknown.
-    image: gray levels [H,W,1], or None.
-    corners: [68,2] (row, column) of vertebral bodies, or None.
-    geometry: of a volume, or None.
+    path: of the file.
+    name: of the case.
+    fault: a sentence if the file could not be read, else ''.
+    notes: sentences about what was done to the file or could not be written.
+    angle: of the mask; None if the file is at fault or a run measures no angles.
   """
+  path: pathlib.Path
+  name: str
+  fault: str = ''
+  notes: tuple[str, ...] = ()
+  angle: AngleResult | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class _Case:
+  """A mask [H,W] or [D,H,W] with its image [H,W,1], or an image with its corners [68,2]."""
   mask: np.ndarray
   spacing: Sequence[float] | None
   image: np.ndarray | None = None
@@ -52,62 +64,54 @@ class Case:
   geometry: Geometry | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What became of a file.
-
-  Attributes:
-    name: of the case.
-    result: the angles; None if the file could not be read.
-    notes: sentences for the user; of a file that could not be read, the reason.
-  """
-  name: str
-  result: AngleResult | None
-  notes: tuple[str, ...] = ()
-
-
 def measure_files(paths: Sequence[pathlib.Path], settings: Settings,
                   image: pathlib.Path | None = None,
                   output: pathlib.Path | None = None) -> Iterator[Outcome]:
-  """Measures files one by one and writes what was found.
+  """Measures masks, or tables of corners, and yields one outcome for each.
 
-  Args:
-    paths: of masks, or of tables of corners.
-    settings: see `Settings`.
-    image: the image of the masks, or a folder of images with the same names.
-    output: a folder that exists, for NAME_angle.json, .png and .html and the formats of every case,
-      and for angles.csv, angles_curves.csv and index.html of all. None writes nothing.
+  `image` is the image of the masks, or a folder of images with the same names. A folder `output`
+  that exists gets NAME_angle.json, .png and .html and the formats of every case, and the files of
+  `write_tables`.
 
   Raises:
     FileNotFoundError, ValueError: there is no image at `image`.
   """
-  named = None
+  named, results = None, {}
   if image is not None and image.is_dir():
     named = {name: path for path, name in layouts.unique_names(layouts.list_images(image)).items()}
-  results = {}
   for path, name in layouts.unique_names(paths).items():
     try:
-      case = read_case(path, _image_of(path, name, image, named), settings)
-      result = measure_case(case, settings)
-      notes = () if output is None else _write_case(output, name, case, result, settings)
+      if named is not None and name not in named:
+        raise ValueError(f'{path}: {image} holds no image called {name}.')
+      case = _read_case(path, image if named is None else named[name], settings)
+      angle = _measure_case(case, settings)
+      notes = () if output is None else _write_case(output, name, case, angle, settings)
     except (ValueError, OSError) as error:
-      yield Outcome(name, None, (f'skipped: {error}',))
+      yield Outcome(path, name, str(error))
     else:
-      results[name] = result
-      yield Outcome(name, result, tuple(f'{path.name}: {note}' for note in notes))
-  if output is not None and results:
+      results[name] = angle
+      yield Outcome(path, name, notes=notes, angle=angle)
+  if output is not None:
+    write_tables(output, results)
+
+
+def write_tables(output: pathlib.Path, results: Mapping[str, AngleResult]) -> None:
+  """Writes angles.csv, angles_curves.csv and index.html of cases by name, if there are any."""
+  if results:
     tables.write_summary(output / 'angles.csv', results)
     tables.write_curves(output / 'angles_curves.csv', results)
     pages.write_index(output, results)
 
 
-def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings) -> Case:
-  """Reads a mask or a table of corners, and its image if there is one.
+def write_case(output: pathlib.Path, case: handoff.Case, image: np.ndarray | None,
+               formats: Sequence[str]) -> tuple[str, ...]:
+  """Writes the page of a case and its files in `formats`; returns what could not be written."""
+  pages.write_case(output, case.name, image, case.mask, case.result, case.classes)
+  return handoff.write_formats(output, case, formats)
 
-  Raises:
-    FileNotFoundError, ValueError: a file that cannot be read; no image although the method needs
-      it; an image of another size than its mask.
-  """
+
+def _read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings) -> _Case:
+  """Reads a mask or a table of corners, and its image if there is one."""
   if settings.method in ('spa', 'landmark_cobb') and image is None:
     raise ValueError(f'{path}: {settings.method} needs the image, by --image.')
   spacing, pixels, geometry = settings.spacing or None, None, None
@@ -116,8 +120,8 @@ def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings
     spacing = known if spacing is None and np.isfinite(known).all() else spacing
     if settings.method == 'landmark_cobb':
       corners, _ = corner_tables.read_corners(path, pixels.shape[:2])
-      return Case(np.zeros(pixels.shape[:2], np.uint8), spacing, pixels,
-                  corners[..., ::-1].reshape(-1, 2))
+      return _Case(np.zeros(pixels.shape[:2], np.uint8), spacing, pixels,
+                   corners[..., ::-1].reshape(-1, 2))
   if volumes.is_volume(path):
     mask, steps, geometry = volumes.read_labels(path, settings.axes)
     spacing = tuple(steps.tolist())
@@ -126,39 +130,28 @@ def read_case(path: pathlib.Path, image: pathlib.Path | None, settings: Settings
   if pixels is not None and pixels.shape[:2] != mask.shape[:2]:
     sizes = ['{} x {}'.format(*shape) for shape in (mask.shape, pixels.shape)]
     raise ValueError(f'{path}: the mask is {sizes[0]} (height x width), its image {sizes[1]}.')
-  return Case(mask, spacing, pixels, geometry=geometry)
+  return _Case(mask, spacing, pixels, geometry=geometry)
 
 
-def measure_case(case: Case, settings: Settings) -> AngleResult:
+def _measure_case(case: _Case, settings: Settings) -> AngleResult:
   """The angles of a case by the method of the settings."""
   if case.corners is not None:
     return measurement.measure_landmarks(case.corners, case.spacing, rule=settings.rule,
-                                     height=len(case.mask), options=settings.options)
+                                         height=len(case.mask), options=settings.options)
   if settings.method == 'spa' and case.image is not None:
     return measurement.measure_spa(case.image[..., 0], case.spacing, case.mask,
-                               options=settings.options)
+                                   options=settings.options)
   return measurement.measure_mask(case.mask, case.spacing, settings.method, settings.classes,
-                              options=settings.options)
+                                  options=settings.options)
 
 
-def _image_of(path: pathlib.Path, name: str, image: pathlib.Path | None,
-              named: Mapping[str, pathlib.Path] | None) -> pathlib.Path | None:
-  """The image of a case: the one of its name in a folder, or the only one."""
-  if named is None:
-    return image
-  if name not in named:
-    raise ValueError(f'{path}: {image} holds no image called {name}.')
-  return named[name]
-
-
-def _write_case(output: pathlib.Path, name: str, case: Case, result: AngleResult,
+def _write_case(output: pathlib.Path, name: str, case: _Case, result: AngleResult,
                 settings: Settings) -> tuple[str, ...]:
-  """Writes a case; returns a sentence for each format that could not be written."""
   classes = settings.classes
   if not classes and case.corners is None:
     method = settings.method or measurement.choose_method(case.mask)
     classes = measurement.default_classes(method, case.mask)
-  pages.write_case(output, name, case.image, case.mask, result, classes)
-  return handoff.write_formats(output, handoff.Case(
+  written = handoff.Case(
       name, case.mask, result, classes, spacing=None if case.geometry else case.spacing,
-      axes=settings.axes or handoff.AXES, geometry=case.geometry), settings.formats)
+      axes=settings.axes or handoff.AXES, geometry=case.geometry)
+  return write_case(output, written, case.image, settings.formats)

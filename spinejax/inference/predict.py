@@ -1,14 +1,14 @@
-"""Prediction of images: masks and probabilities at their original size, and angles."""
+"""Prediction of images and volumes at their original size, and angles."""
 import dataclasses
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from spinejax import measurement
-from spinejax.data import examples, resize
+from spinejax.data import examples, preparation, resize
 from spinejax.inference.load import Predictor
-from spinejax.measurement.spacing import Spacing
-from spinejax.metrics import segmentation
+from spinejax.measurement.spacing import Numbers, Spacing
+from spinejax.metrics import laminae, segmentation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,6 +27,26 @@ class Prediction:
   styled: np.ndarray | None = None
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class VolumePrediction:
+  """The prediction of one volume on its own grid.
+
+  Attributes:
+    mask: uint8 [D, H, W]; 0 where the preparation cropped.
+    probability: float32 [D, H, W], of a lamina.
+    centroids: float64 [P, 3] voxels, one of each predicted lamina.
+    grid_image: float32 [*image_size], the prepared volume that the network segmented.
+    grid_mask: uint8 [*image_size], its mask.
+    notes: a sentence for each step of the preparation that could not be done.
+  """
+  mask: np.ndarray
+  probability: np.ndarray
+  centroids: np.ndarray
+  grid_image: np.ndarray
+  grid_mask: np.ndarray
+  notes: tuple[str, ...]
+
+
 def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
   """Predicts images [*S, C] of any sizes, in order.
 
@@ -35,21 +55,18 @@ def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterat
   bilinearly and classified there (SEAM, section 3.1). With 'mask' the image is classified at the
   network's size and the mask is resized to the nearest pixel (RSN-U-net, section III.A).
   """
-  config = predictor.config
+  config, transfer = predictor.config, predictor.transfer
   for chunk, batch in examples.image_batches(images, config.data, predictor.batch_size):
-    if predictor.transfer is not None:
-      batch = predictor.transfer(batch)
+    batch = transfer(batch) if transfer else batch
     for image, seen, logits in zip(chunk, batch, predictor.logits(batch)):
       size = image.shape[:-1]
       used = tuple(slice(n) for n in examples.network_size(size, config.data))
-      prediction = to_original_size(logits[used], size, config.evaluation.resize)
-      if predictor.transfer is not None:
-        styled = resize.resize_bilinear(seen[used], size)
-        prediction = dataclasses.replace(prediction, styled=styled)
-      yield prediction
+      styled = resize.resize_bilinear(seen[used], size) if transfer else None
+      yield _to_original_size(logits[used], size, config.evaluation.resize, styled)
 
 
-def to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str) -> Prediction:
+def _to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str,
+                      styled: np.ndarray | None) -> Prediction:
   """Mask and probabilities at `size` of logits [*s, K]; `how` is 'logits' or 'mask'."""
   if how == 'logits':
     resized = resize.resize_bilinear(logits, size)
@@ -57,19 +74,38 @@ def to_original_size(logits: np.ndarray, size: tuple[int, ...], how: str) -> Pre
   else:
     mask = resize.resize_nearest(segmentation.predict_labels(logits), size)
     probs = resize.resize_bilinear(segmentation.class_probs(logits), size)
-  return Prediction(mask.astype(np.uint8), probs, logits)
+  return Prediction(mask.astype(np.uint8), probs, logits, styled)
+
+
+def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Numbers) -> VolumePrediction:
+  """Predicts the laminae of a volume of any size, prepared as the config says.
+
+  The probability of a lamina is resized linearly to the grid of the volume, and the mask is where
+  it is at least one half. Centroids are those of the components on the grid of the network.
+  `array` holds gray levels [D, H, W] in the axes of `readers.orientation`; `spacing` is [3] mm, NaN
+  where unknown.
+
+  Raises:
+    ValueError: as `preparation.prepare`.
+  """
+  image, prepared = preparation.prepare(array, spacing, predictor.config.data)
+  prediction, = predict_images(predictor, [image[..., None]])
+  probability = preparation.from_grid(prediction.probs[..., 1], prepared)
+  centroids = laminae.find_components(prediction.mask).centroids
+  return VolumePrediction(
+      (probability >= 0.5).astype(np.uint8), probability,
+      preparation.points_from_grid(centroids, prepared), image, prediction.mask,
+      tuple(step.note for step in prepared.steps if step.note))
 
 
 def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Spacing, *,
                        probs: np.ndarray | None = None, points: np.ndarray | None = None
                        ) -> measurement.AngleResult | None:
-  """Measures a predicted mask [*S]; None if config.angle has no method.
+  """Measures a predicted mask [*S] of class indices; None if config.angle has no method.
 
-  Args:
-    predictor: of the run. Its network and step are noted in the result.
-    mask: class indices.
-    spacing: mm per pixel along each axis. If it is unknown, that of config.angle is used.
-    probs, points: as in `measure.measure_mask`.
+  The spacing is in mm per pixel along each axis. If it is unknown, that of config.angle is used.
+  `probs` and `points` are as in `measurement.measure_mask`. The network and the step of the
+  predictor are noted in the result.
   """
   angle = predictor.config.angle
   if not angle.method:

@@ -12,7 +12,7 @@ from spinejax.config import check_config
 from spinejax.models import create_model
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Run:
   """A trained network.
 
@@ -21,26 +21,23 @@ class Run:
     config: of the run, with overrides.
     info: dataset.json of the run: classes, split, mean, std.
     model: the Flax module.
-    variables: {'params', 'batch_stats'} of the model, on the first device.
+    variables: {'params', 'batch_stats'}, the trained weights of the model on the first device.
     step: of the checkpoint.
   """
   workdir: str
-  config: ConfigDict
-  info: dict[str, Any]
+  config: ConfigDict = dataclasses.field(repr=False)
+  info: dict[str, Any] = dataclasses.field(repr=False)
   model: nn.Module
-  variables: dict[str, Any]
+  variables: dict[str, Any] = dataclasses.field(repr=False)
   step: int
 
 
 def restore_run(workdir: str, checkpoint: str = 'best',
                 overrides: Mapping[str, Any] | None = None) -> Run:
-  """Restores the network of a run.
+  """Restores the network of a run from its checkpoint 'best' or 'last'.
 
-  Args:
-    workdir: folder of the run.
-    checkpoint: 'best' or 'last'.
-    overrides: dotted fields of the config with other values than in training, for images of
-      another machine, such as {'angle.spacing': (0.6, 0.6)}.
+  `overrides` are dotted fields of the config with other values than in training, for images of
+  another machine, such as {'angle.spacing': (0.6, 0.6)}.
 
   Raises:
     FileNotFoundError: no run, or no checkpoint.

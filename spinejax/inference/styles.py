@@ -51,11 +51,10 @@ def transfer_step(state: tuple[steps.Variables, wave_ct.Style], image: jax.Array
   `state` holds the variables and the bank. Returns normalized images.
   """
   variables, bank = state
-  image = normalize_fn(image)
-  own: Any = model.apply(variables, image, method='style_statistics')
+  own = style_step(variables, image, model=model, normalize_fn=normalize_fn)
   nearest = wave_ct.nearest_style(bank, own)
-  styled: Any = model.apply(
-      variables, image, tuple(level[nearest] for level in bank), method='transfer')
+  styled: Any = model.apply(variables, normalize_fn(image),
+                            tuple(level[nearest] for level in bank), method='transfer')
   return styled
 
 
@@ -63,19 +62,16 @@ def load_styles(run: Run, compute_style: Callable[[np.ndarray], wave_ct.Style], 
                 training: datasets.Source | None) -> wave_ct.Style:
   """The styles of the training cases, read from styles.npz if they belong to this autoencoder.
 
-  Otherwise they are computed and written.
-
-  Args:
-    run: of a wave_ct network.
-    compute_style: styles of a batch of images at the network's size.
-    batch_size: images of a batch.
-    training: the training cases; None loads what the config names if they are needed.
+  Otherwise they are computed and written: `compute_style` maps `batch_size` images at the network's
+  size to their styles. `training` None loads what the config names if the cases are needed.
 
   Raises:
     FileNotFoundError: no styles, and no training data to compute them from.
   """
   path = pathlib.Path(run.workdir) / FILE
-  digest = _digest(run.variables['params']['autoencoder'])
+  params = jax.device_get(run.variables['params']['autoencoder'])
+  weights = b''.join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(params))
+  digest = hashlib.blake2b(weights, digest_size=16).hexdigest()
   styles = _read(path, digest)
   if styles is not None:
     return styles
@@ -106,12 +102,6 @@ def _training_cases(run: Run) -> datasets.Source:
         f'cannot be loaded ({cause}); run spinejax test --workdir={run.workdir} where the data '
         'are, or use --nostyle_transfer.') from error
   return cases['train']
-
-
-def _digest(params: Any) -> str:
-  """Hash of the parameters that styles depend on."""
-  arrays = (np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(jax.device_get(params)))
-  return hashlib.blake2b(b''.join(arrays), digest_size=16).hexdigest()
 
 
 def _read(path: pathlib.Path, digest: str) -> wave_ct.Style | None:

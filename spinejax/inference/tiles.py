@@ -66,18 +66,11 @@ def blend_weights(start: Sequence[int], tile: Sequence[int], size: Sequence[int]
 
 def predict_in_tiles(predict: Callable[[np.ndarray], np.ndarray], images: np.ndarray,
                      tile: Sequence[int]) -> np.ndarray:
-  """Logits of images from the logits of their tiles, averaged by `blend_weights`.
+  """Logits float32 [N, *S, K] of images [N, *S, C] from those of tiles, by `blend_weights`.
 
-  The result is that of the whole image if the network sees no farther than an eighth of a tile and
-  the tiles start at multiples of its stride.
-
-  Args:
-    predict: maps float32 [N, *tile, C] to logits float32 [N, *tile, K].
-    images: float32 [N, *S, C].
-    tile: sizes, within S.
-
-  Returns:
-    float32 [N, *S, K].
+  `predict` maps float32 [N, *tile, C] to logits float32 [N, *tile, K]. The result is that of the
+  whole image if the network sees no farther than an eighth of a tile and the tiles start at
+  multiples of its stride.
   """
   size = images.shape[1:-1]
   total, norm = np.zeros(()), np.zeros((*size, 1), np.float32)

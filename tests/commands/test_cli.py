@@ -3,10 +3,11 @@ import re
 import subprocess
 import sys
 
-from absl import flags
 import pytest
 
 from spinejax import __main__ as verbs
+from spinejax import interrupts
+from spinejax.commands import cli
 from tests import processes, tiny
 
 SEAM = 'configs/seam.py'
@@ -56,15 +57,18 @@ def test_an_unknown_verb_names_those_there_are():
 
 
 @pytest.mark.parametrize('verb', verbs.VERBS)
-def test_help_of_a_verb_needs_no_jax(verb):
+def test_help_of_a_verb_needs_no_jax_and_lists_flags_alike(verb):
+  """It has an example. Names of flags are in lower case with underscores."""
   result = subprocess.run(
       [sys.executable, '-X', 'importtime', '-m', 'spinejax', verb, '--help'], cwd=tiny.ROOT,
       capture_output=True, text=True, timeout=120, check=False)
   imported = {line.rpartition('|')[2].strip() for line in result.stderr.splitlines()}
   assert result.returncode == 0
   assert 'absl.app' in imported and not {'jax', 'tensorflow', 'matplotlib'} & imported
-  assert f'spinejax {verb}' in result.stdout  # an example
-  assert re.search(r'\nFlags:\n  --', result.stdout)
+  text, _, listed = result.stdout.partition('\nFlags:\n')
+  names = re.findall(r'^  --(?:\[no\])?([^:\s]+)', listed, re.MULTILINE)
+  assert f'spinejax {verb}' in text
+  assert names and all(re.fullmatch(r'[a-z][a-z0-9_]*', name) for name in names)
 
 
 def test_the_console_script_is_the_same_command(tmp_path):
@@ -76,17 +80,15 @@ def test_the_console_script_is_the_same_command(tmp_path):
   assert '--workdir' in result.stdout, result.stderr
 
 
-def test_errors_and_interruptions_have_their_status():
-  code = ('from spinejax import interrupts\n'
-          'from spinejax.commands import cli\n'
-          'def main(argv): raise {}\n'
-          'cli.run(main)\n')
-  for error, status, text in [
-      ("ValueError('no such bone.')", 1, 'error: no such bone.\n'),
-      ("OSError('disk full')", 1, 'error: disk full\n'),
-      ("interrupts.Interrupted('saved in w.')", 130, 'saved in w.\n')]:
-    result = processes.call('-c', code.format(error))
-    assert (result.returncode, result.stderr) == (status, text)
+@pytest.mark.parametrize('error, status, text', [
+    (ValueError('no such bone.'), 1, 'error: no such bone.\n'),
+    (OSError('disk full'), 1, 'error: disk full\n'),
+    (interrupts.Interrupted('saved in w.'), 130, 'saved in w.\n'),
+    (KeyboardInterrupt(), 130, 'interrupted before there was anything to save.\n')])
+def test_errors_and_interruptions_have_their_status(capsys, error, status, text):
+  with pytest.raises(SystemExit) as end, cli.user_errors():
+    raise error
+  assert (end.value.code, capsys.readouterr().err) == (status, text)
 
 
 def test_a_config_file_is_executed_once_and_names_the_run_folder(tmp_path):
@@ -103,12 +105,3 @@ def test_a_config_file_is_executed_once_and_names_the_run_folder(tmp_path):
                               'w')]:
     result = processes.call('-c', code, *arguments, cwd=tmp_path)
     assert result.stdout == f'executed\n3 {workdir}\n', result.stderr
-
-
-def test_flags_of_all_verbs_are_written_alike():
-  """Names in lower case with underscores; help texts are sentences."""
-  for verb in verbs.VERBS:
-    text = call(verb, '--help', module='spinejax').stdout.partition('\nFlags:\n')[2]
-    names = re.findall(r'^  --(?:\[no\])?([^:\s]+)', text, re.MULTILINE)
-    assert names and all(re.fullmatch(r'[a-z][a-z0-9_]*', name) for name in names), verb
-  assert 'workdir' not in flags.FLAGS  # this test imports no command

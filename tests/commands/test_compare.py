@@ -14,6 +14,10 @@ CLASSES = ('background', 'rib', 'lump')
 VALUES = {'a': (0.9, 0.7, 0.8, 0.85), 'b': (0.6, 0.6, 0.7, 0.5), 'c': (0.9, 0.75, 0.8, 0.8)}
 
 
+def call(*arguments):
+  return processes.call('-m', 'spinejax', 'compare', *arguments)
+
+
 def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d', data='folder',
               laminae=False, names=None):
   folder.mkdir(parents=True)
@@ -37,20 +41,16 @@ def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d'
   return str(folder)
 
 
-def call(*arguments):
-  return processes.call('-m', 'spinejax', 'compare', *arguments)
-
-
 def test_three_runs_from_the_command_to_the_files(tmp_path):
   folders = [write_run(tmp_path / 'runs' / name, VALUES[name], data='volume_phantom', laminae=True)
              for name in 'abc']
-  result = call(f'--workdirs={",".join(folders)}', f'--output={tmp_path / "new" / "out"}')
+  output = tmp_path / 'new' / 'out'
+  result = call(f'--workdirs={",".join(folders)}', f'--output={output}')
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
   assert max(map(len, lines[:-1])) <= 80 and '3 runs on 4 cases' in lines[0]
   assert any(re.match(r' *b +0\.600 ± 0\.082 +0\.213 +0\.\d+ to 0\.\d+ +0\.0\d\d', line)
              for line in lines)
-  output = tmp_path / 'new' / 'out'
   assert lines[-1] == f'Comparison: {output / "index.html"}'
   stored = json.loads((output / 'comparison.json').read_text())
   assert stored['runs'] == ['a', 'b', 'c'] and stored['workdirs']['b'] == folders[1]
@@ -94,7 +94,8 @@ def test_names_of_folders_are_made_unique(tmp_path):
   paths = [str(tmp_path / path) for path in ('x/run', 'y/run', 'y/other')]
   assert comparison.unique_names(paths) == ['x/run', 'y/run', 'other']
   folders = [write_run(tmp_path / name / '<b>run', VALUES['a']) for name in ('x', 'y')]
-  assert call(f'--workdirs={",".join(folders)}', f'--output={tmp_path}/out').returncode == 0
+  result = call(f'--workdirs={",".join(folders)}', f'--output={tmp_path}/out')
+  assert result.returncode == 0
   found = json.loads((tmp_path / 'out' / 'comparison.json').read_text())
   page = (tmp_path / 'out' / 'index.html').read_text()
   assert found['runs'] == ['x/<b>run', 'y/<b>run']

@@ -52,7 +52,7 @@ def test_a_folder_of_images_is_listed_once(folders, monkeypatch):
   monkeypatch.setattr(layouts, 'list_images', lambda path: listed.append(path) or list_images(path))
   outcomes = list(measure_files.measure_files(paths, measure_files.Settings(spacing=(1.0, 1.0)),
                                               folders / 'images'))
-  assert [outcome.result.status for outcome in outcomes] == ['ok', 'fail']
+  assert [outcome.angle.status for outcome in outcomes] == ['ok', 'fail']
   assert listed == [folders / 'images']
 
 
@@ -70,8 +70,8 @@ def test_files_are_measured_by_what_they_hold(folders):
                                  (table, 'landmark_cobb', 'landmark Cobb'),
                                  (folders / 'laminae.npz', None, 'center of lamina')):
     settings = measure_files.Settings(method=method, spacing=(1.0, 1.0))
-    case = measure_files.read_case(path, None if method is None else image, settings)
-    result = measure_files.measure_case(case, settings)
+    outcome, = measure_files.measure_files([path], settings, image if method else None)
+    result = outcome.angle
     assert result.method == expected
     assert expected == 'spa' or (result.status == 'ok' and result.levels_found == 17)
 

@@ -1,27 +1,17 @@
 """`spinejax predict` from the command line."""
-
 import numpy as np
 from PIL import Image
 import pytest
 
 from tests import processes
-from tests.inference import made
-
-pytestmark = pytest.mark.xdist_group('test_predict')  # one worker writes the run
 
 
-@pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('run')
-  made.write_run(folder, 'rsn_unet:quick', (64, 32), eval_batch_size=2)
-  return folder
-
-
-def predict(*arguments):
+def call(*arguments):
   return processes.call('-m', 'spinejax', 'predict', *arguments)
 
 
-def test_a_folder_is_predicted_and_unreadable_files_are_skipped(workdir, tmp_path):
+@pytest.mark.xdist_group('inference')  # one worker writes the run
+def test_a_folder_is_predicted_and_unreadable_files_are_skipped(image_run, tmp_path):
   source, output = tmp_path / 'new', tmp_path / 'out'
   source.mkdir()
   rng = np.random.default_rng(0)
@@ -30,12 +20,12 @@ def test_a_folder_is_predicted_and_unreadable_files_are_skipped(workdir, tmp_pat
   Image.fromarray(rng.integers(0, 65535, (33, 21)).astype(np.uint16)).save(source / 'deep.tif')
   (source / 'broken.png').write_bytes((source / 'gray.png').read_bytes()[:200])
   (source / 'notes.txt').write_text('not an image')
-  result = predict(f'--workdir={workdir}', f'--input={source}', f'--output={output}',
-                   '--memory=4GB')
+  result = call(f'--workdir={image_run}', f'--input={source}', f'--output={output}',
+                '--memory=4GB')
   assert result.returncode == 1
   assert 'broken.png' in result.stderr and 'notes.txt' in result.stderr
   assert 'Traceback' not in result.stderr and '3 of 5 files' in ' '.join(result.stdout.split())
-  assert 'Within 4GB of memory: 2 at a time, images of 64 x 32 pixels' in result.stdout
+  assert 'Within 4GB of memory: 2 at a time, images of 64 x 40 pixels' in result.stdout
   written = {path.name for path in output.iterdir()}
   sizes = {name: Image.open(output / name).size for name in written
            if name.endswith(('_mask.png', '_overlay.png'))}
@@ -60,7 +50,7 @@ def test_a_folder_is_predicted_and_unreadable_files_are_skipped(workdir, tmp_pat
     (['--workdir={tmp}', '--input=launch', '--output={tmp}/o', '--formats=nifty'],
      "unknown format 'nifty'")])
 def test_wrong_input_is_one_sentence(tmp_path, arguments, sentence):
-  result = predict(*[argument.format(tmp=tmp_path) for argument in arguments])
+  result = call(*[argument.format(tmp=tmp_path) for argument in arguments])
   assert result.returncode == 1, result.stderr
   assert result.stderr.startswith('error: ') and sentence in result.stderr
   assert len(result.stderr.strip().splitlines()) == 1

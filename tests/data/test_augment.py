@@ -17,10 +17,13 @@ AFFINE = dict(flip_horizontal=0.5, flip_vertical=0.5, rotation=20.0, translation
 FLIPS = {**STILL, 'flip_horizontal': 0.5, 'flip_vertical': 0.5}
 
 
+@functools.cache
+def compiled(patch_size, **config):
+  return jax.jit(functools.partial(augment.augment, config=config, patch_size=patch_size))
+
+
 def run(batch, patch_size, seed=0, **config):
-  config = {**STILL, **config}
-  return jax.jit(lambda key, batch: augment.augment(key, batch, config, patch_size))(
-      jax.random.key(seed), batch)
+  return compiled(patch_size, **{**STILL, **config})(jax.random.key(seed), batch)
 
 
 def noise(n=4, size=(40, 24), channels=1):
@@ -41,13 +44,11 @@ def centroid(image):
   return np.array([(axis * image).sum() for axis in grid]) / image.sum()
 
 
-# ------------------------------------------------------------------------------------- copies
-
-
 def test_without_augmentation_the_crop_is_the_crop():
   batch = noise()
   position = np.array([[0, 0], [8, 4], [16, 8], [3, 1]], np.int32)
-  result = run({**batch, 'position': position}, (24, 16))
+  result = run({**batch, 'position': position, 'valid': np.float32([1, 0, 1, 1])}, (24, 16))
+  np.testing.assert_array_equal(result.pop('valid'), [1, 0, 1, 1])  # other entries pass through
   for i, (y, x) in enumerate(position):
     for name in batch:
       np.testing.assert_array_equal(result[name][i], batch[name][i, y:y + 24, x:x + 16])
@@ -58,7 +59,8 @@ def test_without_augmentation_the_crop_is_the_crop():
 @pytest.mark.parametrize('field, axis', [('flip_vertical', 1), ('flip_horizontal', 2)])
 def test_flips_are_involutions_of_everything(field, axis):
   batch = noise()
-  batch['landmarks'] = np.random.default_rng(1).uniform(0, 20, (4, 5, 2)).astype(np.float32)
+  batch.update(image=batch['image'].astype(np.float32), label=batch['label'].astype(np.int32),
+               landmarks=np.random.default_rng(1).uniform(0, 20, (4, 5, 2)).astype(np.float32))
   once = run(batch, (40, 24), **{field: 1.0})
   for name in ('image', 'label', 'cells'):
     np.testing.assert_array_equal(once[name], np.flip(batch[name], axis))
@@ -86,11 +88,12 @@ def test_random_crops_reach_every_position_with_all_arrays():
 
 
 def test_each_flip_happens_as_often_as_asked():
-  code = np.arange(4, dtype=np.uint8).reshape(1, 2, 2)
-  batch = dict(image=np.repeat(code[..., None], 2000, 0), label=np.repeat(code, 2000, 0))
-  corner = np.asarray(run(batch, (2, 2), flip_horizontal=0.25, flip_vertical=0.5)['label'])[:, 0, 0]
-  share = np.bincount(corner, minlength=4) / 2000  # corner 1: horizontal, 2: vertical, 3: both
-  np.testing.assert_allclose(share, [0.375, 0.125, 0.375, 0.125], atol=0.03)
+  code = np.arange(4, dtype=np.uint8).reshape(1, 2, 2).repeat(2000, 0)
+  result = run(dict(image=code[..., None], label=code), (2, 2), flip_horizontal=0.25,
+               flip_vertical=0.5)
+  corner = np.asarray(result['label'])[:, 0, 0]  # 1: horizontal, 2: vertical, 3: both
+  np.testing.assert_allclose(
+      np.bincount(corner, minlength=4) / 2000, [0.375, 0.125, 0.375, 0.125], atol=0.03)
 
 
 def test_normalize():
@@ -99,9 +102,6 @@ def test_normalize():
   assert np.isfinite(augment.normalize(image, 3.0, 0.0)).all()
   np.testing.assert_allclose(
       augment.normalize(image, (0.0, 28.0, 55.0), (1.0, 2.0, 4.0)), [[0, 50, 50]])
-
-
-# ------------------------------------------------------------------------------------- affine maps
 
 
 def test_image_label_cells_and_landmarks_move_together():
@@ -199,9 +199,6 @@ def test_three_dimensions_are_the_same_code():
   np.testing.assert_array_equal(flipped['label'], np.flip(batch['label'], 2))
 
 
-# ------------------------------------------------------------------------------------- keys
-
-
 @pytest.mark.parametrize('config', [FLIPS, AFFINE], ids=['copy', 'affine'])
 def test_same_key_same_batch_other_key_other_batch(config):
   batch = noise(8)
@@ -217,9 +214,8 @@ def test_same_key_same_batch_other_key_other_batch(config):
 def test_devices_and_processes_do_not_change_a_batch(config):
   batch = noise(4)
   batch['slot'] = np.arange(4, dtype=np.int32)
-  step = functools.partial(augment.augment, config=config, patch_size=(24, 16))
-  key = jax.random.key(0)
-  whole = jax.jit(step)(key, batch)
+  step, key = compiled((24, 16), **config), jax.random.key(0)
+  whole = step(key, batch)
   mesh = Mesh(np.array(jax.devices()[:2]), ('data',))
   split = NamedSharding(mesh, PartitionSpec('data'))
   program = jax.jit(step, in_shardings=(NamedSharding(mesh, PartitionSpec()), split),
@@ -227,17 +223,10 @@ def test_devices_and_processes_do_not_change_a_batch(config):
   for collective in ('all-gather', 'all-reduce', 'all-to-all', 'collective-permute'):
     assert collective not in program.as_text()
   sharded = program(key, jax.device_put(batch, split))
-  parts = [jax.jit(step)(key, jax.tree.map(lambda x: x[part], batch))
+  parts = [step(key, jax.tree.map(lambda x: x[part], batch))
            for part in (slice(0, 2), slice(2, 4))]
   for name in ('image', 'label', 'cells'):
     np.testing.assert_array_equal(sharded[name], whole[name])
     np.testing.assert_array_equal(np.concatenate([part[name] for part in parts]), whole[name])
   del batch['slot']
-  np.testing.assert_array_equal(jax.jit(step)(key, batch)['image'], whole['image'])
-
-
-def test_other_entries_pass_through():
-  batch = {**noise(2), 'valid': np.float32([1, 0]), 'position': np.zeros((2, 2), np.int32)}
-  result = run(batch, (24, 16))
-  assert set(result) == {'image', 'label', 'cells', 'valid'}
-  np.testing.assert_array_equal(result['valid'], [1, 0])
+  np.testing.assert_array_equal(step(key, batch)['image'], whole['image'])

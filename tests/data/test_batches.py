@@ -1,16 +1,11 @@
 """Order, shards and contents of training batches."""
-import dataclasses
 import collections
 
 import jax
 import numpy as np
 import pytest
 
-from spinejax.data import batches
-from spinejax.data import datasets
-from spinejax.data import examples
-from spinejax.data import regions
-from spinejax.data import resize
+from spinejax.data import batches, datasets, examples
 from tests.readers import folders
 
 
@@ -34,24 +29,14 @@ def assert_equal(batch, other):
     np.testing.assert_array_equal(batch[name], other[name])
 
 
-# ------------------------------------------------------------------------------------- positions
-
-
-def test_dense_patches_of_seam():
-  positions = batches.patch_positions((1024, 256), (512, 256), (128, 256))
+def test_the_last_patches_are_flush_and_a_stride_of_zero_is_random():
+  positions = batches.patch_positions((1024, 256), (512, 256), (128, 256))  # of SEAM
   np.testing.assert_array_equal(positions, [[row, 0] for row in (0, 128, 256, 384, 512)])
   assert positions.dtype == np.int32
-
-
-def test_the_last_patches_are_flush_and_a_stride_of_zero_is_random():
   positions = batches.patch_positions((10, 7), (4, 3), (4, 3))
   np.testing.assert_array_equal(positions, [[y, x] for y in (0, 4, 6) for x in (0, 3, 4)])
   np.testing.assert_array_equal(batches.patch_positions((5, 5), (5, 5), (2, 9)), [[0, 0]])
   assert batches.patch_positions((10, 7), (4, 3), (0, 0)) is None
-  covered = np.zeros((10, 7), bool)
-  for y, x in positions:
-    covered[y:y + 4, x:x + 3] = True
-  assert covered.all()
 
 
 @pytest.mark.parametrize('patch, stride, words', [
@@ -60,9 +45,6 @@ def test_the_last_patches_are_flush_and_a_stride_of_zero_is_random():
 def test_patches_that_do_not_fit(patch, stride, words):
   with pytest.raises(ValueError, match=words):
     batches.patch_positions((10, 7), patch, stride)
-
-
-# ------------------------------------------------------------------------------------- order
 
 
 def test_every_epoch_shows_every_example_once_in_another_order():
@@ -87,15 +69,11 @@ def test_batches_depend_on_seed_and_step_alone():
   assert len(orders) == 16  # also not the next epoch of the seed before
 
 
-@pytest.mark.parametrize('num_cases', [1, 3])
-def test_a_set_smaller_than_the_batch_repeats_in_it(num_cases):
-  batch_at = batches.train_indices(num_cases, 1, 8, seed=0)
+def test_a_set_smaller_than_the_batch_repeats_in_it():
+  batch_at = batches.train_indices(3, 1, 8, seed=0)
   count = collections.Counter(case for step in range(6) for case in batch_at(step)[:, 0].tolist())
   assert all(batch_at(step).shape == (8, 2) for step in range(6))
-  assert count == {case: 48 // num_cases for case in range(num_cases)}
-
-
-def test_empty_orders_are_refused():
+  assert count == {case: 16 for case in range(3)}
   for sizes in ((0, 1, 4), (3, 1, 0)):
     with pytest.raises(ValueError, match='a batch needs a case'):
       batches.train_indices(*sizes, seed=0)
@@ -115,55 +93,29 @@ def test_processes_share_a_batch_in_contiguous_parts():
     batches.index_batch(indices, positions, 0, 4)
 
 
-# ------------------------------------------------------------------------------------- contents
-
-
-def test_prepared_cases(directory):
-  config, source = make(directory)
-  record = source[0]
-  case = examples.prepare_case(record, config['data'], cells=True)
-  np.testing.assert_array_equal(case['image'], resize.resize_image(record.image, (64, 32)))
-  np.testing.assert_array_equal(case['label'], resize.resize_nearest(record.label, (64, 32)))
-  np.testing.assert_array_equal(case['cells'], regions.component_cells(case['label'], 4))
-  assert all(array.dtype == np.uint8 for array in case.values())
-  alone = examples.prepare_case(dataclasses.replace(record, label=None), config['data'], cells=True)
-  assert set(alone) == {'image'}
-
-
-@pytest.mark.parametrize('stride', [(16, 32), (0, 0)])
-@pytest.mark.parametrize('cells', [False, True])
-def test_memory_and_stream_give_the_same_batches(directory, stride, cells):
-  config, source = make(directory, patch_stride=stride)
-  feeds = {}
-  for cache in ('device', 'stream'):
-    config['data']['cache'] = cache
-    feeds[cache] = batches.create_feed(source, config, cells=cells)
-    assert feeds[cache].cache == cache
-  device, stream = feeds['device'], feeds['stream']
+@pytest.mark.parametrize('stride, cells, process', [((16, 32), True, 0), ((16, 32), False, 1),
+                                                    ((0, 0), False, 0)])
+def test_memory_and_stream_give_the_same_batches(directory, stride, cells, process):
+  """The second process streams; its batches are a part of those of one process in memory."""
+  config, source = make(directory, patch_stride=stride, cache='device')
+  device = batches.create_feed(source, config, cells=cells)
+  config['data']['cache'] = 'stream'
+  stream = batches.create_feed(
+      source, config, cells=cells, process_index=process, process_count=1 + process)
+  part = slice(2 * process, 4)
+  assert (device.cache, stream.cache) == ('device', 'stream')
   assert (device.mean, device.std) == (stream.mean, stream.std)
   assert device.steps_per_epoch == stream.steps_per_epoch == (4 if stride[0] else 2)
   for step in (0, 1, 2, 7, 8, 3):  # forward, then anywhere
     batch = device.batch_at(step)
-    assert_equal(batch, stream.batch_at(step))
+    assert_equal({name: array[part] for name, array in batch.items()}, stream.batch_at(step))
     assert ('cells' in batch) == cells and ('position' in batch) == (stride != (0, 0))
     names = device.names_at(step)
     assert names == stream.names_at(step)
     for i, name in enumerate(names):
-      case = examples.prepare_case(source[source.names.index(name)], config['data'])
-      np.testing.assert_array_equal(batch['image'][i], case['image'])
-
-
-def test_a_stream_goes_on_where_it_is_asked_to(directory):
-  config, source = make(directory)
-  positions = batches.patch_positions((64, 32), (32, 32), (16, 32))
-  indices_at = batches.train_indices(len(source), len(positions), 4, seed=3)
-  arrays = batches.load_to_memory(source, config['data'], cells=True)
-  assert arrays['cells'].shape == (5, 64, 32, 3)
-  for process in range(2):
-    order = batches.Order(indices_at, positions, process, 2)
-    stream = batches.stream(source, config['data'], order, cells=True, start_step=11)
-    for step in (11, 12):
-      assert_equal(next(stream), batches.gather(arrays, order.index_at(step)))
+      case = examples.prepare_case(source[source.names.index(name)], config['data'], cells)
+      for array in case:
+        np.testing.assert_array_equal(batch[array][i], case[array])
 
 
 def test_only_what_is_needed_is_read(directory):
@@ -198,8 +150,7 @@ def test_statistics_of_the_training_images(directory):
 
 def test_the_cache_follows_the_size(directory, monkeypatch):
   config, source = make(directory)
-  size = batches.size_in_memory(source, config['data'], cells=True)
-  assert size == 5 * 64 * 32 * (1 + 1 + 3)
+  size = 5 * 64 * 32 * (1 + 1 + 3)
   assert batches.create_feed(source, config, cells=True).cache == 'device'
   for pages, cache in ((4 * size, 'device'), (4 * size - 1, 'stream')):
     memory = {'SC_PAGE_SIZE': 1, 'SC_PHYS_PAGES': pages}

@@ -28,27 +28,27 @@ def test_folder_gives_the_files_bit_for_bit(tmp_path):
         assert getattr(record, key).dtype == np.uint8
         np.testing.assert_array_equal(np.squeeze(getattr(record, key)), stored)
       np.testing.assert_array_equal(record.spacing, np.float32([0.2, 0.2]))
+  assert datasets.describe(dataset) == {
+      'split': {name: list(source.names) for name, source in dataset.items()},
+      'patients': {name: sorted(set(source.patients)) for name, source in dataset.items()},
+      'fingerprint': {name: source.fingerprint for name, source in dataset.items()}}
   assert dataset['train'][-1].name == dataset['train'].names[-1]
   with pytest.raises(IndexError):
     dataset['train'][len(dataset['train'])]
 
 
-def test_own_sets_of_the_published_layout(tmp_path):
+def test_own_sets_and_split_files(tmp_path):
   folders.write_folder(tmp_path, 5, layout='dataset', num_test=2)
   dataset = load(tmp_path, num_validation=1, num_train=80, num_test=29)
   assert [len(dataset[name]) for name in ('train', 'validation', 'test')] == [2, 1, 2]
   assert dataset['test'].names == ('case_03', 'case_04')
-
-
-def test_split_file(tmp_path):
-  folders.write_folder(tmp_path / 'd', 4)
   path = folders.write_split(tmp_path / 's.json', train=['case_02'], test=['case_01', 'case_00'])
-  dataset = load(tmp_path / 'd', split_file=path)
+  dataset = load(tmp_path, split_file=path)
   assert dataset['train'].names == ('case_02',)
   assert dataset['test'].names == ('case_00', 'case_01') and len(dataset['validation']) == 0
   path = folders.write_split(tmp_path / 's.json', test=['case_01'])
   with pytest.raises(ValueError, match='has no training case'):
-    load(tmp_path / 'd', split_file=path)
+    load(tmp_path, split_file=path)
 
 
 def test_sixteen_bits_make_every_record_float(tmp_path):
@@ -60,6 +60,9 @@ def test_sixteen_bits_make_every_record_float(tmp_path):
   np.testing.assert_array_equal(records[1].image[..., 0], eight)
   stored = np.asarray(Image.open(tmp_path / 'images/case_00.png'))
   np.testing.assert_array_equal(records[0].image[..., 0], stored.astype(np.float32) / 257)
+  for path in (tmp_path / 'masks').iterdir():
+    Image.new('L', (32, 64)).save(path)
+  assert all(record.label.max() == 0 for record in load(tmp_path)['train'])  # all background
 
 
 @pytest.mark.parametrize('coding, palette', [
@@ -73,13 +76,6 @@ def test_palette_label_map_and_channels(tmp_path, coding, palette):
   for record, other in zip(expected, found):
     np.testing.assert_array_equal(other.label, record.label > 0)
     np.testing.assert_array_equal(other.image, np.repeat(record.image, 3, -1))
-
-
-def test_all_background_masks_load(tmp_path):
-  folders.write_folder(tmp_path, 2)
-  for path in (tmp_path / 'masks').iterdir():
-    Image.new('L', (32, 64)).save(path)
-  assert all(record.label.max() == 0 for record in load(tmp_path)['train'])
 
 
 def test_fingerprint_follows_pixels_names_patients_and_options(tmp_path):
@@ -98,16 +94,6 @@ def test_fingerprint_follows_pixels_names_patients_and_options(tmp_path):
   Image.fromarray(label).save(path)
   found.add(fingerprint())
   assert len(found) == 6
-
-
-def test_description_is_json_of_plain_values(tmp_path):
-  folders.write_folder(tmp_path, 3, patients='aab')
-  dataset = load(tmp_path, num_test=1)
-  description = datasets.describe(dataset)
-  assert {name: set(description['patients'][name]) for name in ('train', 'test')} in (
-      {'train': {'a'}, 'test': {'b'}}, {'train': {'b'}, 'test': {'a'}})
-  assert description['split'] == {name: list(source.names) for name, source in dataset.items()}
-  assert description['fingerprint']['train'] == dataset['train'].fingerprint
 
 
 @pytest.mark.parametrize('fields, error, words', [
@@ -129,9 +115,6 @@ def test_refusals(tmp_path, fields, error, words):
   with pytest.raises(error, match=words) as raised:
     load(**{'directory': tmp_path, **fields})
   assert '\n' not in str(raised.value)
-
-
-# ------------------------------------------------------------------------------------- phantoms
 
 
 @pytest.fixture

@@ -3,14 +3,18 @@ import numpy as np
 import pytest
 
 from spinejax import phantoms
-from spinejax.data import preparation
-from spinejax.data import resize
-from spinejax.data.preparation import Options
+from spinejax.data import datasets, preparation, resize
 from spinejax.readers import volumes
 from spinejax.readers.records import Record
+from tests.readers import folders
 
 UNKNOWN = np.full(3, np.nan)
 CROPS = ('crop_top_layer', 'crop_to_column', 'rescale')
+
+
+def config(steps, shape, top_layer='interface', column_width=60.0, labels='cubes'):
+  return dict(preparation=steps, image_size=shape, top_layer=top_layer, column_width=column_width,
+              labels=labels)
 
 
 def column_volume(center=20, shape=(60, 40, 8), swept=slice(None)):
@@ -22,14 +26,6 @@ def column_volume(center=20, shape=(60, 40, 8), swept=slice(None)):
   for row, middle in enumerate(rows):
     image[row, middle - 1:middle + 2] = 10
   return image
-
-
-@pytest.fixture(scope='module')
-def case():
-  return phantoms.volume(1, (96, 48, 24))
-
-
-# -------------------------------------------------------------------------------------------- steps
 
 
 @pytest.mark.parametrize('layer, spacing, kept', [
@@ -83,16 +79,13 @@ def test_the_region_about_a_bent_column():
   assert step.start[1] <= 17 and step.start[1] + step.size[1] >= 29  # 11 of a straight one
 
 
-def test_outside_of_the_sweep_is_no_column():
+def test_outside_of_the_sweep_and_in_speckle_is_no_column():
   image = column_volume(center=24, shape=(60, 60, 8), swept=slice(10, 50))
   path, contrast = preparation.find_column(image, (1, 1, 1))
   np.testing.assert_array_equal(path, 24)
   assert contrast > 0.42
   empty, contrast = preparation.find_column(image * 0, (1, 1, 1))
   assert contrast == 0 and (empty == 30).all()
-
-
-def test_speckle_has_no_column():
   image = np.random.default_rng(0).uniform(50, 150, (60, 40, 8)).astype(np.float32)
   cropped, step = preparation.crop_to_column(image, (1, 1, 1), 10.0)
   assert cropped.shape == image.shape and 'no dark spinous column' in step.note
@@ -106,24 +99,26 @@ def test_widths_that_are_refused(width, spacing, words):
     preparation.crop_to_column(column_volume(), (1, spacing, 1), width)
 
 
-@pytest.mark.parametrize('steps, shape, words', [
-    (('crop',), (4, 4, 4), 'must name steps out of crop_top_layer, crop_to_column, rescale, each'),
-    (('rescale', 'rescale'), (4, 4, 4), 'each once at most'),
-    ((), (4, 4, 5), r"takes \(4, 4, 5\); add 'rescale' to data.preparation"),
-    (('rescale',), (4, 4), 'must be three positive numbers')])
-def test_steps_that_are_refused(steps, shape, words):
+def test_volumes_of_another_size_need_a_step():
+  with pytest.raises(ValueError, match=r"takes \(4, 4, 5\); add 'rescale' to data.preparation"):
+    preparation.prepare(np.ones((4, 4, 4)), UNKNOWN, config((), (4, 4, 5)))
+
+
+@pytest.mark.parametrize('fields, words', [
+    (dict(preparation=('crop',)),
+     'must name steps out of crop_top_layer, crop_to_column, rescale, z_score, each once at most'),
+    (dict(preparation=('rescale', 'rescale')), 'each once at most'),
+    (dict(labels='points'), "data.labels must be 'cubes' or 'mask', not 'points'")])
+def test_settings_that_are_refused(fields, words):
   with pytest.raises(ValueError, match=words):
-    preparation.prepare(np.ones((4, 4, 4)), UNKNOWN, Options(steps, shape))
-
-
-# ----------------------------------------------------------------------------------- there and back
+    datasets.check_settings(folders.volume_config('', name='volume_phantom', **fields))
 
 
 def test_points_by_hand():
   """Crop 4 of 20 in depth, then 16 -> 8: voxel z becomes (z - 4 + 1/2) / 2 - 1/2."""
   image = np.random.default_rng(0).uniform(size=(6, 10, 20)).astype(np.float32)
   prepared, done = preparation.prepare(
-      image, (1, 2, 0.5), Options(('crop_top_layer', 'rescale'), (12, 5, 8), top_layer=2.0))
+      image, (1, 2, 0.5), config(('crop_top_layer', 'rescale'), (12, 5, 8), top_layer=2.0))
   np.testing.assert_array_equal(
       prepared, resize.resize_bilinear(image[:, :, 4:], (12, 5, 8)))
   np.testing.assert_allclose(done.spacing, [0.5, 4, 1])
@@ -138,7 +133,7 @@ def test_a_mask_there_and_back():
   image = column_volume(18)
   mask = np.random.default_rng(0).integers(0, 3, image.shape).astype(np.uint8)
   _, done = preparation.prepare(
-      image, (1, 1, 1), Options(CROPS, (120, 22, 16), column_width=11.0))
+      image, (1, 1, 1), config(CROPS, (120, 22, 16), column_width=11.0))
   start, size = done.steps[1].start[1], done.steps[1].size[1]
   assert (start, size) == (13, 11)  # twice as fine: the way back is exact
   grid = preparation.to_grid(mask, done)
@@ -150,11 +145,6 @@ def test_a_mask_there_and_back():
   assert (back[~inside] == 9).all() and back.shape == mask.shape
   scores = preparation.from_grid(np.full((120, 22, 16), 0.25, np.float32), done)
   np.testing.assert_allclose(scores, np.where(inside, 0.25, 0))
-  with pytest.raises(ValueError, match=r'prepared grid \(120, 22, 16\), not \(120, 22, 15\)'):
-    preparation.from_grid(grid[..., :15], done)
-
-
-# ------------------------------------------------------------------------------------------ records
 
 
 def record_of(image, points, spacing=(1, 1, 1), label=None):
@@ -167,7 +157,7 @@ def test_cubes_on_the_scaled_grid_by_hand():
   """9 -> 6 voxels an axis: voxel 4 goes to 2.5 and so to voxel 3, 0 to -1/6, 8 to 5 1/6."""
   image = np.random.default_rng(0).uniform(size=(9, 9, 9))
   record, _ = preparation.prepare_record(
-      record_of(image, [[4, 4, 4], [0, 8, 0]], (1, 2, 3)), Options(('rescale',), (6, 6, 6)))
+      record_of(image, [[4, 4, 4], [0, 8, 0]], (1, 2, 3)), config(('rescale',), (6, 6, 6)))
   expected = np.zeros((6, 6, 6), np.uint8)
   expected[2:5, 2:5, 2:5] = 1
   expected[0:2, 4:6, 0:2] = 1
@@ -183,43 +173,33 @@ def test_masks_on_the_scaled_grid():
   label[:2, :2, 2:] = 1
   record, _ = preparation.prepare_record(
       record_of(np.ones((4, 4, 4)), [[0.5, 0.5, 2.5]], label=label),
-      Options(('rescale',), (2, 2, 2), labels='mask'))
+      config(('rescale',), (2, 2, 2), labels='mask'))
   assert np.argwhere(record.label).tolist() == [[0, 0, 1]]
 
 
 def test_a_lamina_outside_of_the_crop_has_no_cube():
   image = np.random.default_rng(0).uniform(size=(8, 8, 8))
-  options = Options(('crop_top_layer', 'rescale'), (8, 8, 4), top_layer=4)
+  options = config(('crop_top_layer', 'rescale'), (8, 8, 4), top_layer=4)
   record, _ = preparation.prepare_record(record_of(image, [[4, 4, 1], [4, 4, 6]]), options)
   np.testing.assert_array_equal(record.landmarks, [[4, 4, -3], [4, 4, 2]])
   assert record.label.sum() == 27
   with pytest.raises(ValueError, match='none of the 1 laminae is left after crop_top_layer, resc'):
     preparation.prepare_record(record_of(image, [[4, 4, 1]]), options)
-  with pytest.raises(ValueError, match="data.labels must be 'cubes' or 'mask', not 'points'"):
-    Options(('rescale',), (8, 8, 4), labels='points')
 
 
 def test_a_volume_to_predict_has_no_label():
-  image = np.random.default_rng(0).uniform(size=(4, 4, 4))
+  image = np.ones((4, 4, 4))
   record, _ = preparation.prepare_record(
-      Record('a', 'b', image[..., None], None, UNKNOWN), Options(('rescale',), (2, 2, 2)))
+      Record('a', 'b', image[..., None], None, UNKNOWN), config(('rescale',), (2, 2, 2)))
   assert record.label is None and record.image.shape == (2, 2, 2, 1)
   assert np.isnan(record.spacing).all()
 
 
-def test_options_of_a_config():
-  config = dict(image_size=[4, 5, 6], preparation=(*CROPS, 'z_score'), top_layer=3.0,
-                column_width=50.0, labels='mask')
-  assert preparation.options_of(config) == Options(CROPS, (4, 5, 6), 3.0, 50.0, 'mask')
-
-
-# ------------------------------------------------------------------------------- phantoms and real
-
-
-def test_the_phantom_keeps_its_laminae(case):
+def test_the_phantom_keeps_its_laminae():
+  case = phantoms.volume(1, (96, 48, 24))
   spacing, points = np.float32(case.truth.spacing), case.landmarks
   record, done = preparation.prepare_record(
-      record_of(case.image, points, spacing), Options(CROPS, (48, 24, 12), column_width=50.0))
+      record_of(case.image, points, spacing), config(CROPS, (48, 24, 12), column_width=50.0))
   top, column, _ = done.steps
   assert top.start[2] * spacing[2] < points[:, 2].min() * spacing[2]
   assert not column.note and column.size[1] < case.image.shape[1]
@@ -240,7 +220,7 @@ def test_the_real_volume(tmp_path, shared):
   volume = volumes.read_volume(path, 'RIA')
   prepared, done = preparation.prepare(
       volume.array, volume.spacing,
-      Options(preparation.STEPS, (48, 24, 16), top_layer=18.0, column_width=25.0))
+      config(CROPS, (48, 24, 16), top_layer=18.0, column_width=25.0))
   top, column, *_ = done.steps
   assert top.start == (0, 0, 36) and not column.note
   assert column.start[1] in range(50, 57) and column.size[1] in range(50, 56)

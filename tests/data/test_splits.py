@@ -1,6 +1,4 @@
 """Sets that share no patient."""
-import json
-
 import pytest
 
 from spinejax.data import splits
@@ -84,9 +82,3 @@ def test_split_files(tmp_path):
       splits.read_split(tmp_path / 's.json', NAMES, PATIENTS)
   with pytest.raises(FileNotFoundError, match='no such split file'):
     splits.read_split(tmp_path / 'absent.json', NAMES, PATIENTS)
-
-
-def test_a_split_written_reads_back(tmp_path):
-  split = splits.split_patients(PATIENTS, 0, 1, 2, seed=3)
-  (tmp_path / 's.json').write_text(json.dumps(splits.patients_of(split, PATIENTS)))
-  assert splits.read_split(tmp_path / 's.json', NAMES, PATIENTS) == split

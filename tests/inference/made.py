@@ -2,6 +2,7 @@
 import jax
 import jax.numpy as jnp
 import optax
+import pytest
 
 from spinejax import checkpoints
 from spinejax import runs
@@ -11,10 +12,7 @@ from tests import tiny
 
 
 def write_run(workdir, name, size, **overrides):
-  """Writes a run whose weights are spread enough to give sharp answers.
-
-  Returns the model and its variables.
-  """
+  """Writes a run whose weights are spread enough to give sharp answers."""
   config = tiny.tiny_config(name, **{
       'data.image_size': size, 'data.patch_size': size, 'data.render_size': size,
       'eval_batch_size': 1, **overrides})
@@ -31,4 +29,20 @@ def write_run(workdir, name, size, **overrides):
   manager = checkpoints.create_manager(str(workdir))
   checkpoints.save(manager, state, config=config.to_dict(), dataset=info, score=None)
   manager.close()
-  return model, state.variables
+
+
+@pytest.fixture(scope='session')
+def image_run(tmp_path_factory):
+  """Folder of a run on images of 64 x 40 pixels, two at a time."""
+  folder = tmp_path_factory.mktemp('image_run')
+  write_run(folder, 'rsn_unet:quick', (64, 40), **{
+      'model.levels': 1, 'eval_batch_size': 2, 'evaluation.resize': 'logits'})
+  return str(folder)
+
+
+@pytest.fixture(scope='session')
+def volume_run(tmp_path_factory):
+  """Folder of a run on volumes of 48 x 16 x 8 voxels."""
+  folder = tmp_path_factory.mktemp('volume_run')
+  write_run(folder, 'c_unet:centroid', (48, 16, 8), **{'model.levels': 1})
+  return str(folder)

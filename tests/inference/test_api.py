@@ -7,31 +7,26 @@ import pytest
 
 import spinejax
 from spinejax.measurement import AngleResult
-from tests.inference import made
 
-pytestmark = pytest.mark.xdist_group('test_api')  # one worker writes the runs
+pytestmark = pytest.mark.xdist_group('inference')  # one worker writes the runs
 
 
 @pytest.fixture(scope='module')
-def image_run(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('run')
-  made.write_run(folder, 'rsn_unet:quick', (64, 32), **{'evaluation.resize': 'logits'})
-  return spinejax.load(folder), folder
+def run(image_run):
+  return spinejax.load(image_run)
 
 
 def test_the_example_of_the_docstring_runs(image_run):
-  run, folder = image_run
   paragraphs = inspect.getdoc(spinejax.load).split('Args:')[0].split('\n\n')
   example = '\n'.join(textwrap.dedent(part) for part in paragraphs if part.startswith('    '))
   names = {'spinejax': spinejax, 'image': np.full((50, 40), 90, np.uint8),
-           'images': np.zeros((1, 64, 32, 1), np.float32)}
-  exec(example.replace("'runs/seam_quick'", repr(str(folder))), names)
-  assert names['result'].mask.shape == (50, 40) and names['run'].step == run.step == 7
-  assert names['outputs']['logits'].shape == (1, 64, 32, run.config.model.num_classes)
+           'images': np.zeros((1, 64, 40, 1), np.float32)}
+  exec(example.replace("'runs/seam_quick'", repr(image_run)), names)
+  assert names['result'].mask.shape == (50, 40) and names['run'].step == 7
+  assert names['outputs']['logits'].shape == (1, 64, 40, names['run'].config.model.num_classes)
 
 
-def test_an_image_has_mask_probabilities_angle_and_picture(image_run):
-  run, _ = image_run
+def test_an_image_has_mask_probabilities_angle_and_picture(run):
   image = np.random.default_rng(0).integers(0, 255, (70, 40), np.uint8)
   result = run.predict(image, 0.5)
   assert result.mask.shape == (70, 40) and result.mask.dtype == np.uint8
@@ -49,15 +44,14 @@ def test_an_image_has_mask_probabilities_angle_and_picture(image_run):
 @pytest.mark.parametrize('image, spacing, words', [
     (np.zeros((9, 9, 3)), None, r'images \[H, W\] or \[H, W, 1\], not \[9, 9, 3\]'),
     (np.zeros(9), None, r'not \[9\]'), (np.zeros((9, 9)), (1, 2, 3), 'spacing must be 2 numbers')])
-def test_other_images_are_refused_in_one_sentence(image_run, image, spacing, words):
+def test_other_images_are_refused_in_one_sentence(run, image, spacing, words):
   with pytest.raises(ValueError, match=words):
-    image_run[0].predict(image, spacing)
+    run.predict(image, spacing)
 
 
-def test_a_volume_has_centroids_and_a_run_without_angles_has_a_picture(tmp_path):
-  made.write_run(tmp_path, 'c_unet:centroid', (16, 8, 6), **{
-      'model.levels': 1, 'angle.method': ''})
-  run = spinejax.load(tmp_path)
+def test_a_volume_has_centroids_and_a_run_without_angles_has_a_picture(volume_run):
+  run = spinejax.load(volume_run)
+  run.config.angle.method = ''
   volume = np.random.default_rng(0).uniform(0, 900, (20, 9, 7))
   result = run.predict(volume, (1.0, 1.0, 2.0))
   assert result.mask.shape == (20, 9, 7) and result.probs.shape == (20, 9, 7, 2)

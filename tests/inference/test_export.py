@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from spinejax.inference import export
-from spinejax.inference import load
-from spinejax.inference import predict
 from spinejax import runs
+from spinejax.inference import export, load, predict, restore
 from tests import tiny
 from tests.inference import made
+
+pytestmark = pytest.mark.xdist_group('inference')  # one worker writes the runs
 
 
 def gray_levels(*shape):
@@ -38,16 +38,12 @@ def count_native_3d(program):
 
 
 @pytest.fixture(scope='module')
-def image_run(tmp_path_factory):
-  workdir = tmp_path_factory.mktemp('run')
-  model, variables = made.write_run(workdir, 'rsn_unet:quick', (64, 40), **{
-      'model.levels': 1, 'eval_batch_size': 2})
-  return workdir, model, variables, load.load_predictor(str(workdir))
+def predictor(image_run):
+  return load.load_predictor(image_run)
 
 
-def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp_path):
-  workdir, model, variables, predictor = image_run
-  metadata = export.export_run(workdir, tmp_path / 'model.zip')
+def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, predictor, tmp_path):
+  metadata = export.export_run(image_run, tmp_path / 'model.zip')
   image, odd = gray_levels(64, 40, 1), gray_levels(45, 21, 1)
   np.save(tmp_path / 'image.npy', image)
   np.save(tmp_path / 'odd.npy', odd)
@@ -64,8 +60,9 @@ def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp
   assert result.returncode == 0, result.stderr
   assert json.loads(result.stdout) == metadata
   prediction, = predict.predict_images(predictor, [image])
-  expected = jax.jit(functools.partial(model.apply, train=False))(
-      variables, (odd[None] - 100) / 50)['logits'][0]
+  run = restore.restore_run(image_run)
+  expected = jax.jit(functools.partial(run.model.apply, train=False))(
+      run.variables, (odd[None] - 100) / 50)['logits'][0]
   with np.load(tmp_path / 'found.npz') as found:
     np.testing.assert_allclose(found['probs'], prediction.probs, atol=1e-5)
     np.testing.assert_array_equal(found['mask'], prediction.mask)
@@ -78,14 +75,13 @@ def test_a_stranger_with_the_ten_lines_predicts_what_the_run_does(image_run, tmp
   assert metadata['versions']['jax'] == jax.__version__
 
 
-def test_volumes_are_predicted_alike(tmp_path):
-  made.write_run(tmp_path, 'c_unet:centroid', (16, 8, 6), **{'model.levels': 1})
-  metadata = export.export_run(str(tmp_path))
+def test_volumes_are_predicted_alike(volume_run, tmp_path):
+  metadata = export.export_run(volume_run, tmp_path / 'model.zip')
   exported = export.load_exported(tmp_path / 'model.zip')
-  volumes = gray_levels(2, 16, 8, 6, 1)
-  expected = load.load_predictor(str(tmp_path)).logits(volumes[:1])
+  volumes = gray_levels(2, 48, 16, 8, 1)
+  expected = load.load_predictor(volume_run).logits(volumes[:1])
   found = exported.predict(volumes)
-  assert found['probs'].shape == (2, 16, 8, 6, 2)
+  assert found['probs'].shape == (2, 48, 16, 8, 2)
   np.testing.assert_allclose(found['logits'][:1], expected, rtol=1e-5, atol=1e-5)
   assert exported.metadata == metadata and metadata['any_size']
   assert [step[:6] for step in metadata['prepare']] == ['resize', 'subtra']
@@ -96,26 +92,24 @@ def test_volumes_are_predicted_alike(tmp_path):
   # The network has 7 3-D convolutions, which JAX lowers once per platform. Those for CPU alone are
   # 2-D convolutions and matrix products, those for CUDA and TPU are native.
   assert count_native_3d(program.mlir_module()) == 7 * len(program.platforms)
-  network, shape = export.load_network(tmp_path), jax.ShapeDtypeStruct(volumes.shape, jnp.float32)
+  network, shape = export.load_network(volume_run), jax.ShapeDtypeStruct(volumes.shape, jnp.float32)
   for platform, count in (('cpu', 0), ('cuda', 7), ('tpu', 7)):
     alone = jax.export.export(jax.jit(network.logits), platforms=[platform])(shape)
     assert count_native_3d(alone.mlir_module()) == count
-  with pytest.raises(ValueError, match=r"images must be \['N', 16, 8, 6, 1\] or of other sizes"):
+  with pytest.raises(ValueError, match=r"images must be \['N', 48, 16, 8, 1\] or of other sizes"):
     exported.predict(volumes[..., 0])
 
 
 def test_a_network_of_one_size_says_so(tmp_path):
-  run = tmp_path / 'run'
-  run.mkdir()
-  made.write_run(run, 'seam:ppmu', (16, 8), **{'model.levels': 1})
-  metadata = export.export_run(run, tmp_path / 'ppmu.zip', checkpoint='last')
+  made.write_run(tmp_path, 'seam:ppmu', (16, 8), **{'model.levels': 1})
+  metadata = export.export_run(tmp_path, checkpoint='last')
   assert not metadata['any_size'] and metadata['checkpoint'] == 'last'
   note, = metadata['notes']
   assert note == ('This network takes images of 16 x 8 pixels only: its computation depends on '
                   'the number of pixels.')
-  exported = export.load_exported(tmp_path / 'ppmu.zip')
+  exported = export.load_exported(tmp_path / 'model.zip')
   images = gray_levels(3, 16, 8, 1)
-  expected = jax.jit(export.load_network(run).logits)(images)
+  expected = jax.jit(export.load_network(tmp_path).logits)(images)
   np.testing.assert_allclose(exported.predict(images)['logits'], expected, rtol=1e-5, atol=1e-5)
   with pytest.raises(ValueError, match=r"images must be \['N', 16, 8, 1\], not \[3, 8, 8, 1\]"):
     exported.predict(images[:, :8])
@@ -123,17 +117,13 @@ def test_a_network_of_one_size_says_so(tmp_path):
 
 @pytest.mark.parametrize('path, error, sentence', [
     ('', IsADirectoryError, '--output must be a file, .* is a folder'),
-    ('a/b.zip', FileNotFoundError, 'there is no .*a'),
-])
+    ('a/b.zip', FileNotFoundError, 'there is no .*a')])
 def test_an_output_that_cannot_be_written_is_one_sentence(tmp_path, path, error, sentence):
+  with pytest.raises(FileNotFoundError, match=r'holds no run \(config.json is missing\)'):
+    export.export_run(tmp_path)
   runs.write_json(tmp_path / 'config.json', {})
   with pytest.raises(error, match=sentence):
     export.export_run(tmp_path, tmp_path / path)
-
-
-def test_a_folder_without_a_run_is_one_sentence(tmp_path):
-  with pytest.raises(FileNotFoundError, match=r'holds no run \(config.json is missing\)'):
-    export.export_run(tmp_path)
 
 
 def test_other_files_are_one_sentence(tmp_path):
@@ -150,9 +140,8 @@ def test_other_files_are_one_sentence(tmp_path):
     export.load_exported(path)
 
 
-def test_a_memory_limit_takes_fewer_images_then_smaller_parts(image_run):
-  workdir, _, _, whole = image_run
-  load_limited = functools.partial(load.load_predictor, str(workdir))
+def test_a_memory_limit_takes_fewer_images_then_smaller_parts(image_run, predictor):
+  load_limited, whole = functools.partial(load.load_predictor, image_run), predictor
   assert (whole.batch_size, whole.tile) == (2, ()) and whole.num_bytes > 0
   fewer = load_limited(memory_limit=whole.num_bytes - 1)
   assert (fewer.batch_size, fewer.tile) == (1, ()) and fewer.num_bytes < whole.num_bytes

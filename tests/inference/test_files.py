@@ -7,29 +7,16 @@ import pytest
 from spinejax.inference import files
 from spinejax.inference.load import load_predictor
 from spinejax.inference.predict import known_spacing, predict_images
-from tests.inference import made
 
-pytestmark = pytest.mark.xdist_group('test_files')  # one worker writes the runs
-
-
-@pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('run')
-  made.write_run(folder, 'rsn_unet:quick', (64, 32), eval_batch_size=2)
-  return str(folder)
+pytestmark = pytest.mark.xdist_group('inference')  # one worker writes the runs
 
 
-def save_image(path, size=(70, 30)):
-  image = np.random.default_rng(0).integers(0, 255, size, np.uint8)
-  Image.fromarray(image).save(path)
-  return image
-
-
-def test_spacing_and_axes_reach_the_files_for_other_programs(workdir, tmp_path):
-  predictor = load_predictor(workdir, overrides={'angle.spacing': (0.5, 0.25)})
+def test_spacing_and_axes_reach_the_files_for_other_programs(image_run, tmp_path):
+  predictor = load_predictor(image_run, overrides={'angle.spacing': (0.5, 0.25)})
   assert known_spacing(predictor, (0.1, 0.2)) == (0.1, 0.2)
   assert known_spacing(predictor, (np.nan, np.nan)) == (0.5, 0.25)
-  image = save_image(tmp_path / 'case.png')
+  image = np.random.default_rng(0).integers(0, 255, (70, 30), np.uint8)
+  Image.fromarray(image).save(tmp_path / 'case.png')
   outcome, = files.predict_files(predictor, [tmp_path / 'case.png'], tmp_path,
                                  ('nifti', 'dicom_seg'), 'LPS')
   assert outcome.path == tmp_path / 'case.png' and not outcome.fault
@@ -43,9 +30,9 @@ def test_spacing_and_axes_reach_the_files_for_other_programs(workdir, tmp_path):
   np.testing.assert_allclose(written.affine, np.diag([-0.25, -0.5, 1, 1]))
 
 
-def test_a_run_without_a_method_measures_nothing(workdir, tmp_path):
-  predictor = load_predictor(workdir, overrides={'angle.method': ''})
-  save_image(tmp_path / 'case.png')
+def test_a_run_without_a_method_measures_nothing(image_run, tmp_path):
+  predictor = load_predictor(image_run, overrides={'angle.method': ''})
+  Image.new('L', (30, 70), 9).save(tmp_path / 'case.png')
   outcome, = files.predict_files(predictor, [tmp_path / 'case.png'], tmp_path, ('nifti',))
   assert outcome.angle is None and not outcome.notes
   assert sorted(path.name for path in tmp_path.iterdir()) == [
@@ -55,6 +42,6 @@ def test_a_run_without_a_method_measures_nothing(workdir, tmp_path):
 @pytest.mark.parametrize('overrides, words', [
     ({'angle.spacing': (1.0,)}, 'config.angle.spacing must be 2 numbers'),
     ({'data.top_layer': '4'}, 'no field config.data.top_layer')])
-def test_wrong_overrides_are_refused(workdir, overrides, words):
+def test_wrong_overrides_are_refused(image_run, overrides, words):
   with pytest.raises(ValueError, match=words):
-    load_predictor(workdir, overrides=overrides)
+    load_predictor(image_run, overrides=overrides)

@@ -7,16 +7,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
-from spinejax import evaluate
-from spinejax import logs
-from spinejax import runs
-from spinejax import train
-from spinejax.inference import files
-from spinejax.inference import styles
+from spinejax import evaluate, logs, runs, train
+from spinejax.inference import files, styles
 from spinejax.inference.load import load_predictor
 from spinejax.inference.predict import predict_images
-from spinejax.models import create_model
-from spinejax.models import resnet
+from spinejax.inference.restore import restore_run
+from spinejax.models import create_model, resnet
 from tests import tiny
 from tests.readers import folders
 
@@ -87,30 +83,21 @@ def test_a_test_keeps_the_styles_and_prediction_elsewhere_uses_them(run, move_da
   assert [stored[f'level_{i}'].shape for i in range(3)] == [(4, 2, 4), (4, 2, 8), (4, 2, 16)]
 
   move_data()
-  for name, transfer in (('styled', None), ('plain', False)):
-    (tmp_path / name).mkdir()
-    predictor = load_predictor(str(workdir), style_transfer=transfer)
-    assert not any(outcome.fault for outcome in files.predict_files(
-        predictor, sorted(new.iterdir()), tmp_path / name))
-  kinds = {folder: sorted(path.name.rpartition('_')[2] for path in (tmp_path / folder).iterdir()
-                          if 'angle' not in path.name and path.suffix == '.png')
-           for folder in ('styled', 'plain')}
-  assert kinds == {'styled': ['mask.png'] * 6 + ['overlay.png'] * 6 + ['styled.png'] * 6,
-                   'plain': ['mask.png'] * 6 + ['overlay.png'] * 6}
+  predictor, output = load_predictor(str(workdir)), tmp_path / 'styled'
+  output.mkdir()
+  assert not any(outcome.fault for outcome in files.predict_files(
+      predictor, sorted(new.iterdir()), output))
+  for kind in ('mask', 'overlay', 'styled'):
+    assert len(list(output.glob(f'*_{kind}.png'))) == 6
   for name in split['test']:
-    styled = Image.open(tmp_path / 'styled' / f'{name}_styled.png')
+    styled = Image.open(output / f'{name}_styled.png')
     assert styled.mode == 'L' and styled.size == Image.open(new / f'{name}.png').size
     assert np.asarray(styled).std() > 1
     # The test used the same transfer.
-    np.testing.assert_array_equal(Image.open(tmp_path / 'styled' / f'{name}_mask.png'),
+    np.testing.assert_array_equal(Image.open(output / f'{name}_mask.png'),
                                   Image.open(workdir / 'predictions' / f'{name}.png'))
-
-
-def test_a_training_image_takes_its_own_style(run):
-  workdir, new = run
-  predictor = load_predictor(str(workdir))
-  assert stored_styles(workdir)['step'] == 8  # computed, because the data can be loaded
-  image = np.asarray(Image.open(new / f'{predictor.info["split"]["train"][1]}.png'))[..., None]
+  # A training image takes its own style.
+  image = np.asarray(Image.open(new / f'{split["train"][1]}.png'))[..., None]
   own, darker = predict_images(predictor, [image, image // 3])
   plain, = predict_images(dataclasses.replace(predictor, transfer=None), [image])
   assert plain.styled is None and own.styled.shape == image.shape
@@ -121,26 +108,33 @@ def test_a_training_image_takes_its_own_style(run):
 
 
 def test_styles_of_another_autoencoder_and_damaged_ones_are_computed_again(run):
-  workdir, _ = run
-  load_predictor(str(workdir))
-  stored, path = stored_styles(workdir), workdir / 'styles.npz'
+  """The training cases are loaded as the config names them."""
+  path, restored = run[0] / 'styles.npz', restore_run(str(run[0]))
+
+  def load_styles():
+    return styles.load_styles(restored, lambda images: (images.mean((1, 2)),), 4, None)
+
+  first, = load_styles()
+  stored = stored_styles(run[0])
+  assert stored['step'] == 8
+  np.testing.assert_array_equal(stored['level_0'], first)
   for damage in (lambda: np.savez(path, **{**stored, 'autoencoder': 'other', 'level_0': 0}),
                  lambda: np.savez(path, nothing=0),
                  lambda: path.write_bytes(path.read_bytes()[:300]),
                  lambda: path.write_bytes(b'')):
     damage()
-    load_predictor(str(workdir))
-    found = stored_styles(workdir)
+    load_styles()
+    found = stored_styles(run[0])
     assert found.keys() == stored.keys()
     for name in stored:
       np.testing.assert_array_equal(found[name], stored[name])
   before = path.stat().st_mtime_ns
-  load_predictor(str(workdir))
-  assert path.stat().st_mtime_ns == before and sorted(workdir.glob('styles*')) == [path]
+  np.testing.assert_array_equal(load_styles()[0], first)
+  assert path.stat().st_mtime_ns == before and sorted(run[0].glob('styles*')) == [path]
 
 
-def test_without_styles_and_training_data_it_is_one_sentence(run, move_data):
-  workdir, _ = run
+def test_without_styles_and_training_data_it_is_one_sentence(run, move_data, tmp_path):
+  workdir, new = run
   move_data()
   with pytest.raises(FileNotFoundError, match=(
       f'^{workdir} has no styles.npz of its checkpoint of step 8, and .* cannot be loaded .*; run '
@@ -148,6 +142,8 @@ def test_without_styles_and_training_data_it_is_one_sentence(run, move_data):
     load_predictor(str(workdir))
   predictor = load_predictor(str(workdir), style_transfer=False)
   assert predictor.transfer is None and not (workdir / 'styles.npz').exists()
+  list(files.predict_files(predictor, sorted(new.iterdir())[:1], tmp_path))
+  assert list(tmp_path.glob('*_mask.png')) and not list(tmp_path.glob('*_styled.png'))
 
 
 def test_changed_training_data_make_no_styles(run, trained):
@@ -172,7 +168,6 @@ def test_the_config_decides_and_a_test_keeps_the_styles_without_a_transfer_too(r
   assert predictor.transfer is None and not (workdir / 'styles.npz').exists()
   evaluate.evaluate(config, str(workdir))
   assert (workdir / 'styles.npz').exists()
-  assert load_predictor(str(workdir), style_transfer=True).transfer is not None
 
 
 def test_only_a_wave_ct_network_transfers_styles():

@@ -15,11 +15,7 @@ from spinejax.models import unet
     ((10,), (4,), [0, 2, 4, 6]), ((5,), (1,), [0, 1, 2, 3, 4]), ((200,), (100,), [0, 48, 96, 100])])
 def test_starts_by_hand(size, tile, expected):
   assert tiles.tile_starts(size, tile) == [(start,) for start in expected]
-
-
-def test_starts_of_a_volume_are_the_product_of_its_axes():
-  assert tiles.tile_starts((8, 6, 4), (8, 4, 2)) == [
-      (0, y, x) for y in (0, 2) for x in (0, 1, 2)]
+  assert tiles.tile_starts((8, *size), (8, *tile)) == [(0, start) for start in expected]
 
 
 @pytest.mark.parametrize('tile', [(4,), (4, 4, 4), (0, 4), (4, 9), (-1, 4)])
@@ -45,15 +41,9 @@ def test_weights_by_hand():
   np.testing.assert_allclose(tiles.blend_weights((0, 3), (3, 1), (3, 9)), [[.5 * .5]] * 3)
 
 
-@pytest.mark.parametrize('size, tile', [((70,), (32,)), ((23,), (9,)), ((6,), (1,)), ((9,), (2,))])
-def test_every_pixel_has_a_weight(size, tile):
-  total = np.zeros(size)
-  for start, in tiles.tile_starts(size, tile):
-    total[start:start + tile[0]] += tiles.blend_weights((start,), tile, size)
-  assert (total > 0.2).all()
-
-
-@pytest.mark.parametrize('size, tile', [((40, 22), (16, 8)), ((12, 10, 9), (5, 10, 4))])
+@pytest.mark.parametrize('size, tile', [
+    ((70,), (32,)), ((23,), (9,)), ((6,), (1,)), ((9,), (2,)), ((40, 22), (16, 8)),
+    ((12, 10, 9), (5, 10, 4))])
 def test_tiles_of_what_looks_at_single_pixels_are_the_whole(size, tile):
   images = np.random.default_rng(0).normal(size=(2, *size, 1)).astype(np.float32)
   predict = lambda x: np.concatenate([2 * x, x ** 2], -1)

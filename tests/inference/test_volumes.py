@@ -8,26 +8,17 @@ import pytest
 
 from spinejax.inference import files
 from spinejax.inference.load import load_predictor
-from spinejax.inference.predict import predict_images
-from spinejax.inference.volumes import predict_volume
+from spinejax.inference.predict import predict_images, predict_volume
 from spinejax.readers import memory
-from tests.inference import made
 
-pytestmark = pytest.mark.xdist_group('test_volumes')  # one worker writes the run
+pytestmark = pytest.mark.xdist_group('inference')  # one worker writes the runs
 
 SIZE = (48, 16, 8)
 
 
 @pytest.fixture(scope='module')
-def workdir(tmp_path_factory):
-  folder = tmp_path_factory.mktemp('run')
-  made.write_run(folder, 'c_unet:centroid', SIZE)
-  return str(folder)
-
-
-@pytest.fixture(scope='module')
-def predictor(workdir):
-  return load_predictor(workdir)
+def predictor(volume_run):
+  return load_predictor(volume_run)
 
 
 def test_volumes_of_another_size_come_back_at_their_own(predictor):
@@ -85,27 +76,27 @@ def test_predictions_of_files_come_back_in_their_own_geometry(predictor, tmp_pat
     assert Image.open(output / f'{name}_overlay.png').size == (16 + 8, 48)
 
 
-def test_tiles_of_a_volume_agree_with_the_whole(workdir, predictor):
+def test_tiles_of_a_volume_agree_with_the_whole(volume_run, predictor):
   volume = np.random.default_rng(0).normal(size=(1, *SIZE, 1)).astype(np.float32)
   whole = predictor.logits(volume)
-  tiled = load_predictor(workdir, tile=(32, 16, 8)).logits(volume)
-  # The network (two levels) sees 22 planes to either side, and planes 0 to 15 lie in one tile only.
+  tiled = load_predictor(volume_run, tile=(32, 16, 8)).logits(volume)
+  # The network (one level) sees 8 planes to either side, and planes 0 to 15 lie in one tile only.
   difference = np.abs(whole - tiled).max((0, 2, 3, 4)) / np.abs(whole).max()
-  assert difference[:10].max() < 1e-5 and difference[-10:].max() < 1e-5
+  assert difference[:16].max() < 1e-5 and difference[-16:].max() < 1e-5
   assert difference.max() > 1e-4
   with pytest.raises(ValueError, match='a tile must have 3 sizes'):
-    load_predictor(workdir, tile=(32, 16))
+    load_predictor(volume_run, tile=(32, 16))
 
 
-def test_a_volume_that_memory_does_not_hold_names_the_tile(workdir, monkeypatch):
+def test_a_volume_that_memory_does_not_hold_names_the_tile(volume_run, monkeypatch):
   monkeypatch.setattr(memory.psutil, 'virtual_memory', lambda: SimpleNamespace(available=1000))
   with pytest.raises(ValueError, match=r'segmenting 1 x 48 x 16 x 8 pixels at once needs .* GiB of '
                      r'memory and .* GiB are left; give --tile=24,8,4 or smaller'):
-    load_predictor(workdir)
+    load_predictor(volume_run)
 
 
-def test_crops_of_the_preparation_are_undone(workdir):
-  predictor = load_predictor(workdir, overrides={
+def test_crops_of_the_preparation_are_undone(volume_run):
+  predictor = load_predictor(volume_run, overrides={
       'data.preparation': ('crop_top_layer', 'rescale', 'z_score'), 'data.top_layer': '4'})
   seen = []
   predictor = dataclasses.replace(

@@ -14,6 +14,7 @@ from spinejax.data import datasets
 from spinejax.readers import landmarks
 from spinejax.readers import orientation
 from spinejax.data import preparation
+from spinejax.data import resize
 from spinejax.readers import volumes
 from spinejax.readers.records import Record
 from tests.readers import folders
@@ -60,7 +61,7 @@ def test_preparation_of_the_config(tmp_path):
   record = load(tmp_path, **fields)['train'][0]
   with np.load(tmp_path / f'images/{record.name}.npz') as stored:
     image, points = stored['image'][..., 2:], stored['landmarks'] - [0, 0, 2]
-  expected, _ = preparation.rescale(image, (6, 8, 4))
+  expected = resize.resize_bilinear(image, (6, 8, 4))
   np.testing.assert_array_equal(record.image[..., 0], expected)  # no z-score yet
   points = (points + 0.5) * [0.5, 1, 1] - 0.5
   np.testing.assert_allclose(record.landmarks, points, atol=1e-6)
@@ -256,7 +257,7 @@ def test_a_prediction_goes_back_to_the_file_it_came_from(tmp_path):
   volume = volumes.read_volume(tmp_path / 'images/case_00.npz')
   config = folders.volume_config(tmp_path, preparation=preparation.STEPS, top_layer=1.5)
   record = Record('', '', volume.array[..., None], None, volume.spacing)
-  prepared, done = preparation.prepare_record(record, preparation.options_of(config))
+  prepared, done = preparation.prepare_record(record, config)
   assert prepared.image.shape == (12, 8, 6, 1)
   mask = landmarks.cubes([[4, 4, 3]], (12, 8, 6))
   volumes.write_mask(tmp_path / 'm.npz', preparation.from_grid(mask, done), volume.geometry)

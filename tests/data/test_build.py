@@ -264,5 +264,5 @@ def test_real_spine_in_the_published_layout(tmp_path, shared):
   classes = ('background', 'rib', 'thoracic process', 'lump')
   dataset = built(tmp_path, classes, num_validation=0)
   record, = dataset['train']
-  np.testing.assert_array_equal(record.image, images.read_image(source / 'image.png'))
-  np.testing.assert_array_equal(record.label, masks.read_mask(source / 'label.png'))
+  np.testing.assert_array_equal(record.image, images.read_picture(source / 'image.png').pixels)
+  np.testing.assert_array_equal(record.label, masks.read_mask(source / 'label.png')[0])

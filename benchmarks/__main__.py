@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from benchmarks import checks
 from benchmarks import systems
 from spinejax.commands import cli
 
@@ -79,9 +80,9 @@ def print_rows(rows: Sequence[dict], console) -> None:
 def main(argv) -> int:
   del argv
   names = _NAMES if _SYSTEMS.value is None else _SYSTEMS.value
-  cli.check_choice('systems', names, _NAMES)
-  cli.check_choice('phases', _PHASES.value, list(systems.PHASES))
-  output = cli.check_file('output', _OUTPUT.value)
+  checks.check_choice('systems', names, _NAMES)
+  checks.check_choice('phases', _PHASES.value, list(systems.PHASES))
+  output = checks.check_file('output', _OUTPUT.value)
 
   from rich.console import Console
 

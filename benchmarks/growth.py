@@ -23,6 +23,7 @@ from typing import Any
 from absl import flags
 import numpy as np
 
+from benchmarks import checks
 from benchmarks import harness
 from benchmarks import worker
 from spinejax.commands import cli
@@ -244,9 +245,9 @@ def _number(e: float | None) -> str:
 def main(argv) -> int:
   del argv
   names = list(CURVES) if flags.FLAGS.curves is None else flags.FLAGS.curves
-  cli.check_choice('curves', names, list(CURVES))
-  output = cli.check_file('output', flags.FLAGS.output)
-  picture = cli.check_file('figure', flags.FLAGS.figure)
+  checks.check_choice('curves', names, list(CURVES))
+  output = checks.check_file('output', flags.FLAGS.output)
+  picture = checks.check_file('figure', flags.FLAGS.figure)
   if picture is not None and picture.suffix.lower() not in _PICTURES:
     raise ValueError(f'--figure must end with {", ".join(_PICTURES)}, not {picture.name}.')
 

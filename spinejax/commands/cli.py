@@ -1,8 +1,6 @@
 """Shared by all commands: parsing of flags, user errors in one sentence, exit statuses."""
 import contextlib
 import functools
-import os
-import pathlib
 import sys
 import types
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -157,29 +155,6 @@ def numbers(flag: str, values: Sequence[str], kind: type = float) -> tuple:
   except ValueError:
     raise ValueError(f'--{flag} takes {"whole " * (kind is int)}numbers separated by commas, not '
                      f'{",".join(values)}.') from None
-
-
-def check_choice(flag: str, values: Sequence[str], known: Sequence[str]) -> None:
-  """Raises ValueError unless a list flag has values and all of them are known."""
-  unknown = [value for value in values if value not in known]
-  if unknown or not values:
-    raise ValueError(f'--{flag} takes {", ".join(known)}, not '
-                     f'{unknown[0] if unknown else "nothing"!r}.')
-
-
-def check_file(flag: str, path: str | None) -> pathlib.Path | None:
-  """The path of a file to write, None without one.
-
-  Raises ValueError or PermissionError where the file cannot be written.
-  """
-  if not path:
-    return None
-  file = pathlib.Path(path)
-  if file.is_dir() or not file.parent.is_dir():
-    raise ValueError(f'--{flag} must be a file in a folder that exists, not {file}.')
-  if not os.access(file if file.exists() else file.parent, os.W_OK):
-    raise PermissionError(f'{file} cannot be written to; choose another --{flag}.')
-  return file
 
 
 def report_files(outcomes: Iterable[Any], what: str, count: int, console: Any) -> list[Any]:

@@ -98,9 +98,8 @@ def index_batch(indices: np.ndarray, positions: np.ndarray | None, process_index
                 process_count: int = 1) -> Arrays:
   """The contiguous part of a batch that a process makes.
 
-  `indices` are int32 [B,2] of `train_indices` and `positions` int32 [P,d] of `patch_positions`.
-  Returns case int32 [b], slot int32 [b] (place in the global batch) and, with positions, position
-  int32 [b,d].
+  `indices` are [B,2] of `train_indices` and `positions` [P,d] of `patch_positions`. Returns int32
+  case [b], slot [b] (place in the global batch) and, with positions, position [b,d].
 
   Raises:
     ValueError: B is not a multiple of process_count.

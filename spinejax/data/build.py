@@ -109,10 +109,9 @@ def _check_output(output: pathlib.Path, directory: pathlib.Path, overwrite: bool
 class SpinePairs(tfds.core.GeneratorBasedBuilder):
   """Records at their original size, one array_record file per split.
 
-  Features: name and patient, text; image [H,W,channels] uint8, or float32 if any file has 16 bits;
-  label uint8 [H,W], source labels before any label_map; spacing float32 [2] mm per pixel, NaN if
-  unknown. Of volumes: image float32 [D,H,W,1], label uint8 [D,H,W], spacing float32 [3], landmarks
-  float32 [P,3] and region int8 [P].
+  Features: name and patient; image [H,W,channels] uint8, or float32 if any file has 16 bits; label
+  uint8 [H,W], source labels before any label_map; spacing float32 [2] mm, NaN if unknown. Volumes
+  have image float32 [D,H,W,1], and landmarks float32 [P,3] and region int8 [P] too.
   """
 
   code_path = None  # nothing is downloaded, so TFDS need not look for checksums beside this file

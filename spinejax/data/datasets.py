@@ -36,12 +36,9 @@ _TRUE_ANGLES = {'uca': 'cobb', 'center_of_lamina': 'cobb', 'centerline_cobb': 'c
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """A sequence of records that are read when accessed.
+  """A sequence of records that are read when accessed, from several threads too.
 
-  Attributes:
-    names, patients: of every case.
-    read: index -> record; may be called from several threads.
-    fingerprint: hexadecimal; changes with any name, patient, pixel, landmark or spacing.
+  The fingerprint is hexadecimal and changes with any name, patient, pixel, landmark or spacing.
   """
   names: tuple[str, ...]
   patients: tuple[str, ...]

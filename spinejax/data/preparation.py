@@ -2,8 +2,7 @@
 
 A volume loses its top layer (skin, muscle and fat), is cropped to the region around the dark column
 of the spinous processes, and is scaled to the grid of the network; `examples` then normalizes it.
-Each step returns what it did as a `Step`, so that masks and points on the grid can be mapped back
-to the volume. The paper gives no parameters; the thresholds and widths below are our choice.
+The paper gives no parameters; the thresholds and widths below are our choice.
 """
 import dataclasses
 import math
@@ -32,19 +31,12 @@ _BEND = 0.05  # cost of moving one voxel sideways, standard deviations of the pr
 
 
 class Step(NamedTuple):
-  """What a step did to the grid.
-
-  Attributes:
-    shape: (D, H, W) before.
-    start, size: first voxel and extent of the part that was kept.
-    grid: (D, H, W) after; the kept part was scaled to it.
-    note: one sentence about what the step could not do; '' if it succeeded.
-  """
-  shape: tuple[int, ...]
-  start: tuple[int, ...]
-  size: tuple[int, ...]
-  grid: tuple[int, ...]
-  note: str = ''
+  """What a step did to the grid of a volume."""
+  shape: tuple[int, ...]  # (D, H, W) before
+  start: tuple[int, ...]  # first voxel of the part that was kept
+  size: tuple[int, ...]  # extent of this part
+  grid: tuple[int, ...]  # (D, H, W) after; the part was scaled to it
+  note: str = ''  # one sentence about what the step could not do
 
   @property
   def kept(self) -> tuple[slice, ...]:
@@ -81,11 +73,10 @@ def crop_top_layer(image: np.ndarray, spacing: Numbers, layer: float | str = 'in
                    ) -> tuple[np.ndarray, Step]:
   """Removes a layer of constant thickness next to the skin, at the start of the last axis.
 
-  'interface' detects the layer. It takes the mean gray value of the swept (nonzero) voxels at each
-  depth and finds its first maximum. It cuts where the gray value has fallen halfway to its minimum
-  within 15 % of the depth. If the fall is less than a quarter of the brightness there is no such
-  layer: the volume [D,H,W] stays whole and the step has a note. A layer in mm needs a spacing; 0
-  removes nothing.
+  A layer in mm needs a spacing; 0 removes nothing. 'interface' takes the mean gray value of the
+  swept (nonzero) voxels at each depth and finds its first maximum. It cuts where the gray value has
+  fallen halfway to its minimum within 15 % of the depth. If the fall is less than a quarter of the
+  brightness the volume [D,H,W] stays whole and the step has a note.
 
   Raises:
     ValueError: a layer in mm without spacing, or thicker than the volume.
@@ -109,8 +100,7 @@ def crop_top_layer(image: np.ndarray, spacing: Numbers, layer: float | str = 'in
   peak = int(falling.argmax())
   lowest = profile[peak:].min()
   if profile[peak] - lowest < _LAYER_DROP * profile[peak] or profile[peak] <= 0:
-    return _crop(image, 2, 0, depth,
-                 'no bright top layer was found; the whole depth is kept')
+    return _crop(image, 2, 0, depth, 'no bright top layer was found; the whole depth is kept')
   behind = profile[peak:] <= (profile[peak] + lowest) / 2
   return _crop(image, 2, peak + int(behind.argmax()), depth)
 

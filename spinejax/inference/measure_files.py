@@ -17,41 +17,26 @@ from spinejax.report import pages
 class Settings:
   """How files are measured and what is written of them.
 
-  Attributes:
-    method: one of `measurement.METHODS`, 'spa' or 'landmark_cobb'; None takes
-      `measurement.choose_method`.
-    classes: names by index, background first; () takes those of the method.
-    spacing: mm per pixel (y, x) of images; () where unknown.
-    axes: directions of the axes of volumes, and of images in `formats`; '' for the default.
-    rule: of `measurement.measure_landmarks`.
-    formats: keys of `handoff.FORMATS`.
-    options: curves, bands and calibration.
+  `method` is one of `measurement.METHODS`, 'spa' or 'landmark_cobb'; None takes
+  `measurement.choose_method`.
   """
   method: str | None = None
-  classes: tuple[str, ...] = ()
-  spacing: tuple[float, ...] = ()
-  axes: str = ''
-  rule: str = 'extremes'
-  formats: tuple[str, ...] = ()
+  classes: tuple[str, ...] = ()  # names by index, background first; () takes those of the method
+  spacing: tuple[float, ...] = ()  # mm per pixel (y, x) of images; () where unknown
+  axes: str = ''  # directions of the axes of volumes, and of images in `formats`
+  rule: str = 'extremes'  # of `measurement.measure_landmarks`
+  formats: tuple[str, ...] = ()  # keys of `handoff.FORMATS`
   options: measurement.Options = measurement.Options()
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-  """What became of a file.
-
-  Attributes:
-    path: of the file.
-    name: of the case.
-    fault: a sentence if the file could not be read, else ''.
-    notes: sentences about what was done to the file or could not be written.
-    angle: of the mask; None if the file is at fault or a run measures no angles.
-  """
+  """What became of the file of a case."""
   path: pathlib.Path
   name: str
-  fault: str = ''
-  notes: tuple[str, ...] = ()
-  angle: AngleResult | None = None
+  fault: str = ''  # a sentence if the file could not be read
+  notes: tuple[str, ...] = ()  # what was done to the file or could not be written
+  angle: AngleResult | None = None  # None if the file is at fault or a run measures no angles
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,38 +13,22 @@ from spinejax.metrics import laminae, segmentation
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-  """The prediction of one image at its original size.
-
-  Attributes:
-    mask: uint8 [*S].
-    probs: float32 [*S, K].
-    logits: float32 [*s, K] of the image at the network's size.
-    styled: the image after a style transfer, gray levels float32 [*S, C]; None without a transfer.
-  """
-  mask: np.ndarray
-  probs: np.ndarray
-  logits: np.ndarray
-  styled: np.ndarray | None = None
+  """The prediction of one image at its original size."""
+  mask: np.ndarray  # uint8 [*S]
+  probs: np.ndarray  # float32 [*S, K]
+  logits: np.ndarray  # float32 [*s, K] of the image at the network's size
+  styled: np.ndarray | None = None  # gray levels float32 [*S, C] after a style transfer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VolumePrediction:
-  """The prediction of one volume on its own grid.
-
-  Attributes:
-    mask: uint8 [D, H, W]; 0 where the preparation cropped.
-    probability: float32 [D, H, W], of a lamina.
-    centroids: float64 [P, 3] voxels, one of each predicted lamina.
-    grid_image: float32 [*image_size], the prepared volume that the network segmented.
-    grid_mask: uint8 [*image_size], its mask.
-    notes: a sentence for each step of the preparation that could not be done.
-  """
-  mask: np.ndarray
-  probability: np.ndarray
-  centroids: np.ndarray
-  grid_image: np.ndarray
-  grid_mask: np.ndarray
-  notes: tuple[str, ...]
+  """The prediction of one volume on its own grid."""
+  mask: np.ndarray  # uint8 [D, H, W]; 0 where the preparation cropped
+  probability: np.ndarray  # float32 [D, H, W], of a lamina
+  centroids: np.ndarray  # float64 [P, 3] voxels, one of each predicted lamina
+  grid_image: np.ndarray  # float32 [*image_size], the prepared volume that the network segmented
+  grid_mask: np.ndarray  # uint8 [*image_size], its mask
+  notes: tuple[str, ...]  # a sentence for each step of the preparation that could not be done
 
 
 def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterator[Prediction]:

@@ -236,15 +236,14 @@ def to_grid(array: np.ndarray, preparation: Preparation) -> np.ndarray:
   return array
 
 
-def from_grid(array: np.ndarray, preparation: Preparation, fill: float = 0) -> np.ndarray:
-  """A mask or scores on the prepared grid, mapped back to the grid [D,H,W] of the volume.
+def from_grid(array: np.ndarray, preparation: Preparation) -> np.ndarray:
+  """A mask or scores on the prepared grid, mapped back to the grid [D,H,W]; 0 where it was cropped.
 
-  `fill` is the value of what was cropped. Masks (integers, nearest) keep their dtype; scores
-  (floats, linear) are float32.
+  Masks (integers, nearest) keep their dtype; scores (floats, linear) are float32.
   """
   for step in reversed(preparation.steps):
     kept = _scale(array, step.size)
-    array = np.full(step.shape, fill, kept.dtype)
+    array = np.zeros(step.shape, kept.dtype)
     array[step.kept] = kept
   return array
 

@@ -48,16 +48,6 @@ def test_the_interface_is_cut_halfway_down():
   assert flat.shape == (6, 5, 60) and 'no bright top layer' in step.note
 
 
-@pytest.mark.parametrize('layer, spacing, words', [
-    (3.0, np.nan, "the spacing of the volume is unknown, so a layer in mm"),
-    (19.0, 1.0, 'a top layer of 19 mm leaves nothing of a volume of 20 mm'),
-    ('skin', 1.0, "data.top_layer must be a number of at least 0, not 'skin'"),
-    (-1, 1.0, 'must be a number of at least 0')])
-def test_top_layers_that_are_refused(layer, spacing, words):
-  with pytest.raises(ValueError, match=words):
-    preparation.crop_top_layer(np.ones((4, 5, 20)), [1, 1, spacing], layer)
-
-
 def test_the_region_about_a_straight_column():
   image = column_volume(center=18)
   path, contrast = preparation.find_column(image, (1, 1, 1))
@@ -91,17 +81,23 @@ def test_outside_of_the_sweep_and_in_speckle_is_no_column():
   assert cropped.shape == image.shape and 'no dark spinous column' in step.note
 
 
-@pytest.mark.parametrize('width, spacing, words', [
-    (60.0, np.nan, 'the spacing of the volume is unknown, so a region cannot be given in mm'),
-    (0, 1.0, 'data.column_width must be positive'), (None, 1.0, 'must be a number of at least 0')])
-def test_widths_that_are_refused(width, spacing, words):
+@pytest.mark.parametrize('steps, fields, spacing, words', [
+    (('crop_top_layer',), dict(top_layer=3.0), np.nan,
+     'the spacing of the volume is unknown, so a layer in mm'),
+    (('crop_top_layer',), dict(top_layer=19.0), 1.0,
+     'a top layer of 19 mm leaves nothing of a volume of 20 mm'),
+    (('crop_top_layer',), dict(top_layer='skin'), 1.0,
+     "data.top_layer must be a number of at least 0, not 'skin'"),
+    (('crop_top_layer',), dict(top_layer=-1), 1.0, 'must be a number of at least 0'),
+    (('crop_to_column',), {}, np.nan,
+     'the spacing of the volume is unknown, so a region cannot be given in mm'),
+    (('crop_to_column',), dict(column_width=0), 1.0, 'data.column_width must be positive'),
+    (('crop_to_column',), dict(column_width=None), 1.0, 'must be a number of at least 0'),
+    ((), {}, 1.0, r"takes \(4, 4, 5\); add 'rescale' to data.preparation")])
+def test_volumes_that_cannot_be_prepared(steps, fields, spacing, words):
   with pytest.raises(ValueError, match=words):
-    preparation.crop_to_column(column_volume(), (1, spacing, 1), width)
-
-
-def test_volumes_of_another_size_need_a_step():
-  with pytest.raises(ValueError, match=r"takes \(4, 4, 5\); add 'rescale' to data.preparation"):
-    preparation.prepare(np.ones((4, 4, 4)), UNKNOWN, config((), (4, 4, 5)))
+    preparation.prepare(np.ones((4, 5, 20)), [1, spacing, spacing],
+                        config(steps, (4, 4, 5), **fields))
 
 
 @pytest.mark.parametrize('fields, words', [
@@ -131,18 +127,18 @@ def test_points_by_hand():
 
 def test_a_mask_there_and_back():
   image = column_volume(18)
-  mask = np.random.default_rng(0).integers(0, 3, image.shape).astype(np.uint8)
+  mask = np.random.default_rng(0).integers(1, 3, image.shape).astype(np.uint8)
   _, done = preparation.prepare(
       image, (1, 1, 1), config(CROPS, (120, 22, 16), column_width=11.0))
   start, size = done.steps[1].start[1], done.steps[1].size[1]
   assert (start, size) == (13, 11)  # twice as fine: the way back is exact
   grid = preparation.to_grid(mask, done)
   assert grid.shape == (120, 22, 16) and grid.dtype == np.uint8
-  back = preparation.from_grid(grid, done, fill=9)
+  back = preparation.from_grid(grid, done)
   inside = np.zeros(mask.shape, bool)
   inside[:, start:start + size] = True
   np.testing.assert_array_equal(back[inside], mask[inside])
-  assert (back[~inside] == 9).all() and back.shape == mask.shape
+  assert (back[~inside] == 0).all() and back.shape == mask.shape
   scores = preparation.from_grid(np.full((120, 22, 16), 0.25, np.float32), done)
   np.testing.assert_allclose(scores, np.where(inside, 0.25, 0))
 

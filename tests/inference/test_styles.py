@@ -31,7 +31,8 @@ def folder_config(directory, **overrides):
   return tiny.tiny_config('seam:wave_ct', **{
       'data.name': 'folder', 'data.directory': str(directory), 'data.num_train': 0.0,
       'data.num_validation': 0.0, 'data.num_test': 2.0, 'data.patch_stride': (0, 0),
-      'model.backbone': 'shallow', 'optimizer.learning_rate': 1e-2, 'num_steps': 8, **overrides})
+      'model.backbone': 'shallow', 'optimizer.learning_rate': 1e-2, 'num_steps': 8, 'eval_every': 8,
+      **overrides})
 
 
 @pytest.fixture(scope='module')
@@ -51,13 +52,11 @@ def run(trained, tmp_path):
   return tmp_path / 'run', tmp_path / 'new'
 
 
-@pytest.fixture
-def move_data(trained):
-  """A function that moves the training data away for the rest of the test."""
-  away = trained[1].with_name('away')
-  yield lambda: trained[1].rename(away)
-  if away.exists():
-    away.rename(trained[1])
+def move_data(workdir):
+  """Makes the config name a folder that does not exist."""
+  config = runs.load_config(str(workdir))
+  config.data.directory = str(workdir / 'away')
+  runs.write_json(workdir / 'config.json', config)
 
 
 def stored_styles(workdir):
@@ -71,7 +70,7 @@ def test_training_reduces_the_loss_of_the_autoencoder(trained):
   assert len(losses) == 8 and losses[-1] < 0.7 * losses[0]
 
 
-def test_a_test_keeps_the_styles_and_prediction_elsewhere_uses_them(run, move_data, tmp_path):
+def test_a_test_keeps_the_styles_and_prediction_elsewhere_uses_them(run, tmp_path):
   workdir, new = run
   config = runs.load_config(workdir)
   assert config.model.style_transfer and not (workdir / 'styles.npz').exists()
@@ -82,7 +81,7 @@ def test_a_test_keeps_the_styles_and_prediction_elsewhere_uses_them(run, move_da
   assert stored['step'] == result.step == 8
   assert [stored[f'level_{i}'].shape for i in range(3)] == [(4, 2, 4), (4, 2, 8), (4, 2, 16)]
 
-  move_data()
+  move_data(workdir)
   predictor, output = load_predictor(str(workdir)), tmp_path / 'styled'
   output.mkdir()
   assert not any(outcome.fault for outcome in files.predict_files(
@@ -133,9 +132,9 @@ def test_styles_of_another_autoencoder_and_damaged_ones_are_computed_again(run):
   assert path.stat().st_mtime_ns == before and sorted(run[0].glob('styles*')) == [path]
 
 
-def test_without_styles_and_training_data_it_is_one_sentence(run, move_data, tmp_path):
+def test_without_styles_and_training_data_it_is_one_sentence(run, tmp_path):
   workdir, new = run
-  move_data()
+  move_data(workdir)
   with pytest.raises(FileNotFoundError, match=(
       f'^{workdir} has no styles.npz of its checkpoint of step 8, and .* cannot be loaded .*; run '
       f'spinejax test --workdir={workdir} where the data are, or use --nostyle_transfer.$')):

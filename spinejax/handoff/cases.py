@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from spinejax.handoff import dicom, markups, masks, places
+from spinejax.handoff import dicom, markups, masks
 from spinejax.measurement.results import AngleResult
 from spinejax.measurement.spacing import Spacing
+from spinejax.readers import orientation, volumes
 from spinejax.readers.orientation import Geometry
 
 # Suffix of the file of each format, after the name of the case.
@@ -26,7 +27,7 @@ class Case:
     result: of `spinejax.measure`, in pixels of the mask; may be a failed one.
     classes: class names by index, background first; () names them 'class 1' and so on.
     spacing: of an image, mm per pixel (y, x), or one number for square pixels.
-    axes: of an image, as in `places.image_geometry`.
+    axes: of an image, as in `image_geometry`.
     geometry: of a volume, in place of `spacing` and `axes`.
     points: of a volume, centroids of laminae [P,3] in voxels.
     source: DICOM file of the image, which 'dicom_seg' needs.
@@ -36,7 +37,7 @@ class Case:
   result: AngleResult
   classes: Sequence[str] = ()
   spacing: Spacing = None
-  axes: str = places.AXES
+  axes: str = masks.AXES
   geometry: Geometry | None = None
   points: np.ndarray | None = None
   source: str | os.PathLike | None = None
@@ -63,13 +64,16 @@ def write_case(folder: str | os.PathLike, case: Case,
   if not case.name or pathlib.Path(case.name).name != case.name or '\\' in case.name:
     raise ValueError(f'the name of a case must be a file name without folders, not {case.name!r}.')
   mask, geometry = np.asarray(case.mask), _geometry_of(case)
+  volume = mask[..., None] if mask.ndim == 2 else mask
   paths = {form: pathlib.Path(folder) / f'{case.name}{FORMATS[form]}'
            for form in FORMATS if form in formats}
   for form, path in paths.items():
+    if form in ('nifti', 'seg_nrrd') and (volume.ndim != 3 or not mask.size):
+      raise ValueError(f'a mask must be [H,W] or [D,H,W], not {list(mask.shape)}.')
     if form == 'nifti':
-      masks.write_nifti(path, mask, geometry)
+      volumes.write_mask(path, volume, geometry)
     elif form == 'seg_nrrd':
-      masks.write_segmentation(path, mask, geometry, case.classes)
+      masks.write_segmentation(path, volume, geometry, case.classes)
     elif form == 'markups':
       markups.write_markups(path, case.result, geometry, name=case.name, points=case.points)
     elif case.source is None:
@@ -95,11 +99,13 @@ def _geometry_of(case: Case) -> Geometry:
   """The geometry of the mask; ValueError if it has no spacing, or not that of the result."""
   geometry = case.geometry
   if np.ndim(case.mask) == 2:
-    geometry = places.image_geometry(np.shape(case.mask), case.spacing, case.axes)
+    geometry = masks.image_geometry(np.shape(case.mask), case.spacing, case.axes)
   if geometry is None:
     raise ValueError('a mask [D,H,W] needs the geometry of its volume.')
-  places.require_spacing(geometry)
-  steps, measured = places.spacing_of(geometry), case.result.spacing
+  if not orientation.has_spacing(geometry):
+    raise ValueError('the volume has no spacing, so its files have no place in space; write the '
+                     'spacing into its file.')
+  steps, measured = orientation.spacing_of(geometry), case.result.spacing
   if measured and not np.allclose(measured, steps[:len(measured)], rtol=1e-4):
     raise ValueError(f'{case.name}: the angles were measured at a spacing of {list(measured)} mm, '
                      f'but the mask has {steps.tolist()}; give the spacing of the measurement.')

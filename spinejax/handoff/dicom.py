@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from spinejax.version import __version__
-from spinejax.handoff import masks, places
+from spinejax.handoff import masks
 from spinejax.readers import dicom
 
 _MOST_LETTERS = 64  # of a DICOM long string (VR LO)
@@ -25,17 +25,13 @@ def write_dicom_seg(path: str | os.PathLike, mask: np.ndarray, source: str | os.
   of the source. If the source has no frame of reference, the segmentation has no spacing of its own
   and lies on the pixels of the source by reference.
 
-  Args:
-    path: an existing file is replaced.
-    mask: whole numbers [H,W], the rows and columns of the source.
-    source: DICOM file with one frame.
-    classes: class names by index, background first.
-    model: name of the network that made the mask.
+  The mask [H,W] has the rows and columns of the source. `classes` are the class names by index,
+  background first; `model` is the name of the network that made the mask.
 
   Raises:
     FileNotFoundError, OSError: there is no such source; the file cannot be written.
-    ValueError: highdicom is missing; the source is not a DICOM image of one frame, has another
-      size, or lacks a tag that identifies it; a label without a class; no class at all.
+    ValueError: highdicom is missing; the source is no DICOM image of one frame, has another size or
+      lacks a tag that identifies it; a label without a class; no class at all.
   """
   try:
     import highdicom
@@ -45,7 +41,7 @@ def write_dicom_seg(path: str | os.PathLike, mask: np.ndarray, source: str | os.
                      '`pip install spinejax[dicom_seg]`.') from None
   mask, source = np.asarray(mask), pathlib.Path(source)
   image = _read_source(source, mask)
-  names = places.class_names(classes, mask)
+  names = masks.class_names(classes, mask)
   if not names:
     raise ValueError('an empty mask makes a DICOM segmentation only with the names of its classes.')
   segments = _describe_segments(names, model)
@@ -99,7 +95,7 @@ def _describe_segments(names: Sequence[str], model: str | None) -> list[Any]:
   category, kind = (highdicom.sr.CodedConcept(value, 'SCT', meaning)
                     for value, meaning in (masks.CATEGORY, masks.TYPE))
   algorithm = highdicom.AlgorithmIdentificationSequence(
-      name=places.one_line(model or 'spinejax')[:_MOST_LETTERS], version=__version__,
+      name=masks.one_line(model or 'spinejax')[:_MOST_LETTERS], version=__version__,
       family=highdicom.sr.CodedConcept('123109', 'DCM', 'Artificial Intelligence'))
   return [highdicom.seg.SegmentDescription(
       segment_number=index, segment_label=name[:_MOST_LETTERS], algorithm_type='AUTOMATIC',

@@ -1,44 +1,81 @@
-"""Masks as NIfTI files and as segmentations of 3D Slicer."""
+"""Masks in space, and their segmentations of 3D Slicer.
+
+Positions are in mm in LPS, the patient coordinates of DICOM and ITK: x to the patient's left, y to
+posterior, z to superior.
+"""
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from spinejax import colors, runs
-from spinejax.handoff import places
-from spinejax.readers import volumes
+from spinejax.measurement.spacing import Spacing, check_spacing
+from spinejax.readers import orientation, volumes
 from spinejax.readers.orientation import Geometry
 
+AXES = 'LIP'  # of images: columns to the patient's left, rows to inferior, slice to posterior
 # Category and type of every segment in SNOMED CT.
 CATEGORY, TYPE = ('123037004', 'Anatomical Structure'), ('272673000', 'Bone')
 
 
-def write_nifti(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) -> None:
-  """Writes a mask [H,W] or [D,H,W] as NIfTI; raises like `write_segmentation`."""
-  places.require_spacing(geometry)
-  volumes.write_mask(path, _as_volume(mask), geometry)
+def image_geometry(shape: Sequence[int], spacing: Spacing, axes: str = AXES) -> Geometry:
+  """The geometry of an image [H,W] as a volume of one slice with the axes (column, row, slice).
+
+  The center of pixel (row 0, column 0) is the origin, and the slice is 1 mm thick.
+
+  Args:
+    shape: (H, W).
+    spacing: mm per pixel (y, x), or one number for square pixels.
+    axes: directions in which columns, rows and the slice grow, right-handed. 'LIP' is a coronal
+      image with the patient's left at its right and the feet at its bottom, 'RIA' the same seen
+      from behind. 'LPS' is where 3D Slicer and ITK place a PNG, or an X-ray without a position.
+
+  Raises:
+    ValueError: an unknown spacing; axes that are not three directions, or left-handed.
+  """
+  steps = check_spacing(spacing, 2)
+  if steps is None:
+    raise ValueError('the spacing of the image is unknown, so its files have no place in space; '
+                     'give mm per pixel.')
+  direction = orientation.directions(axes)
+  if np.linalg.det(direction) < 0:
+    raise ValueError(f'the axes {axes!r} are left-handed, which not every program can read; '
+                     'reverse the last letter, the direction of the slice.')
+  return Geometry((shape[1], shape[0], 1), (1, 0, 2), (False, False, False),
+                  np.array([steps[1], steps[0], 1.0]), np.zeros(3), direction)
+
+
+def one_line(text: str) -> str:
+  """The words of a text on one line, without control characters."""
+  return ' '.join(''.join(c if c.isprintable() else ' ' for c in text).split())
+
+
+def class_names(classes: Sequence[str], mask: np.ndarray) -> list[str]:
+  """Names of the foreground classes, each on one line; ValueError if a label has no class."""
+  highest = int(mask.max(initial=0))
+  if classes and highest >= len(classes):
+    raise ValueError(f'the mask has the label {highest}, but there are {len(classes)} classes.')
+  names = [str(name) for name in classes[1:]] or [f'class {i}' for i in range(1, highest + 1)]
+  return [one_line(name) or f'class {i}' for i, name in enumerate(names, 1)]
+
+
+def color_fractions(color: str) -> list[float]:
+  """Red, green and blue (0 to 1) of a color '#rrggbb'."""
+  return [round(value / 255, 6) for value in colors.color_bytes(color)]
 
 
 def write_segmentation(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry,
                        classes: Sequence[str] = ()) -> None:
-  """Writes a mask as a segmentation of 3D Slicer, with names and colors of the classes.
+  """Writes a mask [D,H,W] as a .seg.nrrd of 3D Slicer, with names and colors of the classes.
 
-  All segments share one layer, and each has the extent of the whole image. Slicer takes the extent
-  of the layer from its first segment, so an empty first class would hide the other classes.
-
-  Args:
-    path: ends in .seg.nrrd; an existing file is replaced.
-    mask: whole numbers [H,W] or [D,H,W]. Label i is class i.
-    geometry: of the image.
-    classes: class names by index, background first. Each foreground class becomes a segment, even
-      if it is empty.
+  Label i is class i. Each foreground class becomes a segment, even if it is empty. All segments
+  share one layer, and each has the extent of the whole image. Slicer takes the extent of the layer
+  from its first segment, so an empty first class would hide the other classes.
 
   Raises:
-    ValueError: as `volumes.write_mask`; an unknown spacing; a label without a class.
+    ValueError: as `volumes.write_mask`; a label without a class.
   """
-  places.require_spacing(geometry)
-  mask = _as_volume(mask)
   extent = ' '.join(f'0 {n - 1}' for n in geometry.shape)
   category, kind = ('^'.join(('SCT', *code)) for code in (CATEGORY, TYPE))
   tags = ('Segmentation.Status:inprogress|TerminologyEntry:Segmentation category and type - 3D '
@@ -47,27 +84,14 @@ def write_segmentation(path: str | os.PathLike, mask: np.ndarray, geometry: Geom
   fields = {'Segmentation_ContainedRepresentationNames': 'Binary labelmap|',
             'Segmentation_MasterRepresentation': 'Binary labelmap',
             'Segmentation_ReferenceImageExtentOffset': '0 0 0'}
-  for index, name in enumerate(places.class_names(classes, mask), 1):
-    color = ' '.join(f'{x:.6g}' for x in places.color_fractions(colors.class_color(index)))
+  for index, name in enumerate(class_names(classes, mask), 1):
+    color = ' '.join(f'{x:.6g}' for x in color_fractions(colors.class_color(index)))
     segment = {'ID': f'Segment_{index}', 'Name': name, 'NameAutoGenerated': '0', 'Color': color,
                'ColorAutoGenerated': '0', 'LabelValue': str(index), 'Layer': '0',
                'Extent': extent, 'Tags': tags}
     fields |= {f'Segment{index - 1}_{key}': value for key, value in segment.items()}
   volumes.write_mask(path, mask, geometry)
-  _add_header_fields(pathlib.Path(path), fields)
-
-
-def _add_header_fields(path: pathlib.Path, fields: Mapping[str, str]) -> None:
-  """Adds fields to the header of an NRRD file, as UTF-8; pynrrd writes ASCII only."""
-  header, voxels = path.read_bytes().split(b'\n\n', 1)
+  # pynrrd writes ASCII only, so the fields are added to its header as UTF-8.
+  header, voxels = pathlib.Path(path).read_bytes().split(b'\n\n', 1)
   lines = [f'{key}:={value}'.replace('\\', r'\\').encode() for key, value in fields.items()]
   runs.write_bytes(path, b'\n'.join([header, *lines]) + b'\n\n' + voxels)
-
-
-def _as_volume(mask: np.ndarray) -> np.ndarray:
-  """An image [H,W] as [H,W,1]."""
-  mask = np.asarray(mask)
-  mask = mask[..., None] if mask.ndim == 2 else mask
-  if mask.ndim != 3 or not mask.size:
-    raise ValueError(f'a mask must be [H,W] or [D,H,W], not {list(mask.shape)}.')
-  return mask

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 
 from spinejax.measurement.results import AngleTable
-from spinejax.readers import tables
+from spinejax.readers import contents
 
 MAX_DEG = 180.0  # no angle is larger
 # Usual names of columns, as `_plain` writes them.
@@ -53,9 +53,9 @@ def read_pair(reference: str | os.PathLike, other: str | os.PathLike, *,
   return _read_angles(first, first_key, chosen[0]), _read_angles(second, second_key, chosen[1])
 
 
-def _read_table(path: str | os.PathLike) -> tables.Table:
+def _read_table(path: str | os.PathLike) -> contents.Table:
   """A table with a header of two columns or more and a row below it."""
-  table = tables.read_table(path)
+  table = contents.read_table(path)
   columns = [' '.join(name.split()) for name in table.columns]
   if not columns:
     raise ValueError(f'{path}: the table is empty; expected a header row.')
@@ -75,7 +75,7 @@ def _read_table(path: str | os.PathLike) -> tables.Table:
   return table._replace(columns=columns)
 
 
-def _column_groups(table: tables.Table, key: str, flag: str, asked: Sequence[str],
+def _column_groups(table: contents.Table, key: str, flag: str, asked: Sequence[str],
                    asked_of_other: Sequence[str]) -> list[list[str]]:
   """Groups of columns that may hold the angles, the likeliest first."""
   if asked:
@@ -97,7 +97,7 @@ def _column_groups(table: tables.Table, key: str, flag: str, asked: Sequence[str
   return groups
 
 
-def _find_column(table: tables.Table, name: str, flag: str) -> str:
+def _find_column(table: contents.Table, name: str, flag: str) -> str:
   found = _matching(table, name)
   if found is None:
     raise ValueError(f'{table.path} has no column {name!r}; choose with --{flag}. '
@@ -105,7 +105,7 @@ def _find_column(table: tables.Table, name: str, flag: str) -> str:
   return found
 
 
-def _matching(table: tables.Table, name: str) -> str | None:
+def _matching(table: contents.Table, name: str) -> str | None:
   """The column of that name, or the only one that differs in capitals or signs alone."""
   if name in table.columns:
     return name
@@ -113,7 +113,7 @@ def _matching(table: tables.Table, name: str) -> str | None:
   return alike.pop() if len(alike) == 1 else None
 
 
-def _list_columns(table: tables.Table) -> str:
+def _list_columns(table: contents.Table) -> str:
   return f'Its columns: {", ".join(name or "(no name)" for name in table.columns)}.'
 
 
@@ -123,7 +123,7 @@ def _plain(name: str) -> str:
   return re.sub(r'_(deg|degrees?)$', '', name)
 
 
-def _read_angles(table: tables.Table, key: str, columns: Sequence[str]) -> AngleTable:
+def _read_angles(table: contents.Table, key: str, columns: Sequence[str]) -> AngleTable:
   for name in (key, *columns):
     if table.columns.count(name) > 1:
       raise ValueError(f'{table.path} has {table.columns.count(name)} columns {name!r}; give each '

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from spinejax.readers import contents, tables
+from spinejax.readers import contents
 
 TABLES = ('.csv', '.mat')
 
@@ -113,12 +113,9 @@ def order_corners(points: np.ndarray) -> np.ndarray:
   return np.take_along_axis(points, rank[..., None], 1)
 
 
-# ------------------------------------------------------------------------------------- files
-
-
 def _read_text(path: pathlib.Path, line: int) -> np.ndarray:
   """Numbers of a text file (of one line of it, from 1): points [n,2], or in one row."""
-  lines = [row for row in tables.read_text(path).splitlines() if row.strip(' ,;\t')]
+  lines = [row for row in contents.read_text(path).splitlines() if row.strip(' ,;\t')]
   if line:
     if line > len(lines):
       raise ValueError(f'{path}: the table has {len(lines)} lines; expected one an image.')

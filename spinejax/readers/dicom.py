@@ -100,9 +100,6 @@ def _read(pydicom: Any, content: bytes, most_pixels: int) -> Picture:
   return Picture(levels[..., None], spacing, (*notes, note))
 
 
-# ------------------------------------------------------------------------------------- header
-
-
 class _Header(NamedTuple):
   """What the pixels depend on, under the names of DICOM."""
   shape: tuple[int, ...]
@@ -167,9 +164,6 @@ def _read_header(data: Any, most_pixels: int) -> _Header:
     raise Refusal(f'the rescale slope and intercept are {header.slope:g} and {header.intercept:g}; '
                   'expected a slope other than 0.')
   return header
-
-
-# ------------------------------------------------------------------------------------- pixels
 
 
 def _decode(pydicom: Any, data: Any) -> np.ndarray:

@@ -42,23 +42,12 @@ _META_BYTES = {  # of a voxel
 
 
 class Stored(NamedTuple):
-  """A file as stored.
-
-  Attributes:
-    array: along the axes (i, j, k) of the file.
-    spacing: float64 [3] mm along these axes; NaN if the file has none.
-    origin: float64 [3] mm, LPS position of the first voxel.
-    direction: float64 [3,3], columns are the LPS directions of the axes.
-    extra: all arrays of an NPZ file; empty for other formats.
-  """
-  array: np.ndarray
-  spacing: np.ndarray
-  origin: np.ndarray
-  direction: np.ndarray
-  extra: Mapping[str, np.ndarray] = {}
-
-
-# ------------------------------------------------------------------------------------- checks
+  """A file as stored."""
+  array: np.ndarray  # along the axes (i, j, k) of the file
+  spacing: np.ndarray  # float64 [3] mm along these axes; NaN if the file has none
+  origin: np.ndarray  # float64 [3] mm, LPS position of the first voxel
+  direction: np.ndarray  # float64 [3,3], columns are the LPS directions of the axes
+  extra: Mapping[str, np.ndarray] = {}  # all arrays of an NPZ file
 
 
 def _check_shape(shape: Sequence[int], kind: str = '') -> None:
@@ -98,15 +87,9 @@ def _check_memory(num_bytes: float) -> None:
 
 
 def _unpack_gzip(content: bytes, num_bytes: float) -> bytes:
-  """Unpacks a little more than `num_bytes`, whatever more the file holds.
-
-  The data is read to its end where possible because that compares the checksum.
-  """
+  """Unpacks a little more than `num_bytes`: the end, if it comes, compares the checksum."""
   with gzip.GzipFile(fileobj=io.BytesIO(content)) as file:
     return file.read(int(num_bytes) + _SURPLUS)
-
-
-# ------------------------------------------------------------------------------------- NIfTI
 
 
 def read_nifti(content: bytes) -> Stored:
@@ -139,11 +122,9 @@ def read_nifti(content: bytes) -> Stored:
 
 
 def _nifti_place(header: Any) -> tuple[np.ndarray, np.ndarray]:
-  """LPS position of the first voxel, in the unit of the file, and directions of the axes.
-
-  Follows ITK where the two transforms of a header differ: the sform counts if its axes are at right
-  angles and it leads to the scanner's axes or there is no qform. nibabel always takes the sform.
-  """
+  """LPS position of the first voxel, in the unit of the file, and directions of the axes."""
+  # As ITK does where two transforms differ: the sform counts if its axes are at right angles and it
+  # leads to the scanner's axes or there is no qform. nibabel always takes the sform.
   sform, qform = int(header['sform_code']), int(header['qform_code'])
   if sform <= 0 and qform <= 0:
     return np.zeros(3), np.eye(3)
@@ -169,9 +150,6 @@ def write_nifti(path: str | os.PathLike, volume: Stored) -> None:
   image.set_qform(affine, _SCANNER)
   image.header.set_xyzt_units('mm')
   nibabel.save(image, path)
-
-
-# ------------------------------------------------------------------------------------- NRRD
 
 
 def read_nrrd(content: bytes) -> Stored:
@@ -219,9 +197,6 @@ def write_nrrd(path: str | os.PathLike, volume: Stored) -> None:
       'space directions': (volume.direction * volume.spacing).T, 'space origin': volume.origin})
 
 
-# ------------------------------------------------------------------------------------- MetaImage
-
-
 def _import_sitk() -> Any:
   try:
     import SimpleITK
@@ -248,10 +223,7 @@ def read_metaimage(path: str | os.PathLike, content: bytes) -> Stored:
 
 
 def _check_metaimage(content: bytes) -> bool:
-  """Checks what ITK does not: it invents voxels that a damaged file lacks, and a spacing of 1 mm.
-
-  Returns whether the file has a spacing.
-  """
+  """Whether the file has a spacing. ITK invents one, and voxels that a damaged file lacks."""
   fields, end = _read_meta_header(content)
   frames = {name.split('_')[1] for name in fields if name.startswith('seq_frame')}
   if len(frames) > 1:
@@ -309,14 +281,8 @@ def write_metaimage(path: str | os.PathLike, volume: Stored) -> None:
   sitk.WriteImage(image, str(path), useCompression=True)
 
 
-# ------------------------------------------------------------------------------------- NPZ
-
-
 def read_npz(content: bytes, key: str) -> Stored:
-  """Reads the array `key`, and spacing, origin and direction if the file has them.
-
-  The spacing is NaN by default, the origin 0 and the direction that of our axes.
-  """
+  """Reads the array `key`; by default, the spacing is NaN, the origin 0 and the axes are ours."""
   with zipfile.ZipFile(io.BytesIO(content)) as archive:
     _check_memory(sum(member.file_size for member in archive.infolist()))
   with np.load(io.BytesIO(content), allow_pickle=False) as archive:

@@ -20,12 +20,13 @@ _COLORED_LEVELS = 16  # a pixel is colored if its channels differ by more gray l
 _COLORED_SHARE = 0.01  # a picture is colored if more of its pixels are
 
 
-def decode(path: str | os.PathLike, content: bytes) -> Image.Image:
-  """Decodes a PNG, JPEG or TIFF image. The content decides the format, not the suffix.
+def _most_pixels() -> int:
+  """Number of pixels above which pillow refuses an image."""
+  return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize)
 
-  Raises:
-    ValueError: another format, a truncated or corrupt file, several pages, too many pixels.
-  """
+
+def decode(path: str | os.PathLike, content: bytes) -> Image.Image:
+  """Decodes a PNG, JPEG or TIFF image by its content; ValueError if it cannot be."""
   try:
     image = Image.open(io.BytesIO(content), formats=_FORMATS)
     pages = 1 if image.format == 'MPO' else getattr(image, 'n_frames', 1)
@@ -47,11 +48,6 @@ def decode(path: str | os.PathLike, content: bytes) -> Image.Image:
   return image
 
 
-def _most_pixels() -> int:
-  """Number of pixels above which pillow refuses an image."""
-  return 2 * (Image.MAX_IMAGE_PIXELS or sys.maxsize)
-
-
 def set_channels(image: np.ndarray, channels: int) -> np.ndarray:
   """Converts gray to color by repetition, color to gray by 0.299 R + 0.587 G + 0.114 B.
 
@@ -71,16 +67,13 @@ def set_channels(image: np.ndarray, channels: int) -> np.ndarray:
 def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
   """Reads an image file as gray levels 0..255.
 
-  Pixels are returned as stored. The orientation in EXIF is ignored, here and in `masks`, so that an
-  image and its mask stay aligned. Transparency is dropped. A 16-bit TIFF whose white is 0 is
-  inverted, as pillow does with 8 bits. See `dicom.read_dicom` for DICOM.
+  Pixels are returned as stored: uint8 for 8 bits, else float32 (value / 257 for 16-bit files). The
+  orientation in EXIF is ignored, here and in `masks`, so that an image and its mask stay aligned.
+  Transparency is dropped. A 16-bit TIFF whose white is 0 is inverted, as pillow does with 8 bits.
 
   Args:
     path: PNG, JPEG or TIFF of 8 or 16 bits (gray, RGB, RGBA or palette), or DICOM.
     channels: 1 or 3, see `set_channels`.
-
-  Returns:
-    [H,W,channels]: uint8 for 8 bits, else float32 (value / 257 for 16-bit files).
 
   Raises:
     FileNotFoundError: there is no such file.

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from spinejax import runs
-from spinejax.readers import contents, orientation, tables
+from spinejax.readers import contents, orientation
 from spinejax.readers.orientation import Geometry
 
 THORACIC, LUMBAR, UNKNOWN = 0, 1, -1
@@ -42,12 +42,9 @@ def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
 
   The header of a CSV table names the columns x, y, z (LPS positions in mm) or i, j, k (voxels along
   the axes of the volume's file, from 0; ignored beside x, y, z), and optionally label, level (T1 to
-  L5) and region (thoracic or lumbar). Other columns are ignored. Without a region, the level or
-  label decides if it starts like T5 or L3. A .mrk.json file gives positions in LPS or RAS mm and
-  labels; all its markups are read, without points that were never placed.
-
-  Returns:
-    The landmarks in order; there may be none.
+  L5) and region (thoracic or lumbar). Without a region, the level or label decides if it starts
+  like T5 or L3. A .mrk.json file gives positions in LPS or RAS mm and labels; all its markups are
+  read, without points that were never placed. There may be no landmarks.
 
   Raises:
     FileNotFoundError: there is no such file.
@@ -81,7 +78,7 @@ def _region_of(name: str) -> int:
 
 
 def _read_csv(path: pathlib.Path) -> _Rows:
-  table = tables.read_table(path)
+  table = contents.read_table(path)
   columns = [column.lower() for column in table.columns]
   in_mm = {'x', 'y', 'z'} <= set(columns)
   axes = 'xyz' if in_mm else 'ijk'
@@ -111,7 +108,7 @@ def _read_csv(path: pathlib.Path) -> _Rows:
 def _read_markups(path: pathlib.Path) -> _Rows:
   places, regions = [], []
   try:
-    for markup in json.loads(tables.read_text(path))['markups']:
+    for markup in json.loads(contents.read_text(path))['markups']:
       system = str(markup.get('coordinateSystem', 'LPS')).upper()
       unit = str(markup.get('coordinateUnits', 'mm'))
       if system not in ('LPS', 'RAS', '0', '1') or unit != 'mm':

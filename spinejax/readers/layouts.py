@@ -6,7 +6,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from spinejax.readers import contents, dicom, landmarks, tables, volumes
+from spinejax.readers import contents, dicom, landmarks, volumes
 from spinejax.readers.records import Pair
 
 LAYOUTS = (
@@ -26,9 +26,6 @@ _SUFFIXES = ('.png', '.jpg', '.jpeg', '.tif', '.tiff', *dicom.SUFFIXES)
 _TRIMAP_ENDS = ('-mask-trimap-grayscale', '-mask-trimap')
 
 
-# ------------------------------------------------------------------------------------- names
-
-
 def _visible_files(folder: pathlib.Path) -> list[pathlib.Path]:
   """Entries of a folder in the order of their names, without hidden files."""
   return sorted(path for path in folder.iterdir()
@@ -38,9 +35,7 @@ def _visible_files(folder: pathlib.Path) -> list[pathlib.Path]:
 def list_images(path: str | os.PathLike) -> list[pathlib.Path]:
   """The file itself, or all visible files of a folder in the order of their names.
 
-  Raises:
-    FileNotFoundError: there is no such path.
-    ValueError: the folder holds no visible file.
+  Raises FileNotFoundError if there is no such path, ValueError if there is no visible file.
   """
   path = pathlib.Path(path)
   if not path.exists():
@@ -89,35 +84,19 @@ def _by_name(paths: Iterable[pathlib.Path], ends: Sequence[str], faults: list[st
   return files
 
 
-# ------------------------------------------------------------------------------------- layouts
-
-
 class _Group(NamedTuple):
-  """Folders whose files are paired by name.
-
-  Attributes:
-    split: of the cases; '' if the layout has no splits.
-    images: folder.
-    masks: folders.
-    ends: what the names of masks may end with.
-    prefix: of the names of cases.
-    mixed: whether images and trimaps share a folder, possibly with other folders.
-    table: corners of all images, instead of masks.
-  """
-  split: str
+  """Folders whose files are paired by name."""
+  split: str  # of the cases; '' if the layout has no splits
   images: pathlib.Path
-  masks: list[pathlib.Path]
-  ends: tuple[str, ...] = ()
-  prefix: str = ''
-  mixed: bool = False
-  table: pathlib.Path | None = None
+  masks: list[pathlib.Path]  # folders
+  ends: tuple[str, ...] = ()  # what the names of masks may end with
+  prefix: str = ''  # of the names of cases
+  mixed: bool = False  # whether images and trimaps share a folder, possibly with other folders
+  table: pathlib.Path | None = None  # corners of all images, instead of masks
 
 
 def _trimap_groups(folder: pathlib.Path, split: str = '', prefix: str = '') -> list[_Group]:
-  """X-rays with trimaps NAME-mask-trimap beside them or in masks/rgb, masks/grayscale or masks/.
-
-  Colored trimaps take precedence over gray ones.
-  """
+  """X-rays with trimaps NAME-mask-trimap; colored ones take precedence over gray ones."""
   places = [folder / 'masks' / 'rgb', folder / 'masks' / 'grayscale', folder / 'masks', folder]
   masks = next((place for place in places
                 if place.is_dir() and any(map(_is_trimap, _visible_files(place)))), None)
@@ -186,7 +165,7 @@ def _find_lines(table: pathlib.Path, images: dict[str, pathlib.Path], faults: li
   listing = table.with_name('filenames.csv')
   lines: dict[str, int] = {}
   try:
-    text = tables.read_text(listing)
+    text = contents.read_text(listing)
   except FileNotFoundError:
     faults.append(f'{listing}: there is no such file; it must name the image of each line of '
                   f'{table.name}.')
@@ -247,21 +226,17 @@ def _pairs_of(group: _Group, directory: pathlib.Path, faults: list[str]) -> list
 
 
 def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
-  """Pairs images with masks by name, without opening them.
+  """Pairs images with masks by name, without opening them; `LAYOUTS` shows the folders.
 
-  Layouts of images: images/ and masks/ with equal names (suffixes may differ); or dataset/SPLIT and
-  groundtruth/SPLIT with SPLIT in train, validation (or val) and test, masks called NAME or
-  NAME_bone_3, which fixes the splits. A case is called like its image without suffix, and so is its
-  patient unless cases.csv says otherwise (see `read_cases`). Hidden files are ignored.
+  A case is called like its image without suffix, and so is its patient unless cases.csv says
+  otherwise (see `read_cases`). Suffixes of images and masks may differ. A split may be called
+  train, training, val, validation or test, and fixes the sets. Hidden files are ignored.
 
-  X-rays: NAME.jpg and NAME-mask-trimap.png in one folder, in images/ and masks/, or in the folders
-  training, validation and test, with the masks beside the images or in masks/rgb or
-  masks/grayscale; the cases are then called training-NAME and so on. Corners of vertebrae (see
-  `corner_tables`) lie in landmarks/NAME.csv or NAME.mat beside images/, or as those of AASCE in
-  data/SPLIT with labels/SPLIT/filenames.csv and landmarks.csv, or labels/SPLIT/NAME.jpg.mat.
-
-  Volumes (see `volumes.KINDS`) are laid out like images. Their laminae are a mask, a table of
-  `landmarks.TABLES` in landmarks/ or masks/, or arrays in the NPZ file of the volume.
+  Trimaps may also lie in masks/, masks/rgb or masks/grayscale. If they lie in the folders of
+  splits, the cases are called training-NAME and so on. Corners of vertebrae (see `corner_tables`)
+  lie in landmarks/NAME.csv or NAME.mat beside images/, or as those of AASCE in labels/SPLIT, in
+  filenames.csv and landmarks.csv or in NAME.jpg.mat. The laminae of a volume (see `volumes.KINDS`)
+  are a mask, a table of `landmarks.TABLES` in landmarks/ or masks/, or arrays in its NPZ file.
 
   Returns:
     The pairs in the order of (split, name), and the faults, one line each.
@@ -298,9 +273,6 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
   return list(pairs.values()), faults
 
 
-# ------------------------------------------------------------------------------------- cases.csv
-
-
 def _spacing(text: str) -> float:
   """Millimeters per pixel; NaN for an empty text or nan."""
   spacing = float(text) if text else math.nan
@@ -311,19 +283,14 @@ def _spacing(text: str) -> float:
 
 def read_cases(path: str | os.PathLike, names: Sequence[str]
                ) -> tuple[dict[str, tuple[str, tuple[float, ...]]], list[str]]:
-  """Reads the patients and pixel spacings of cases from a table.
+  """Reads {name: (patient, (spacing_y, spacing_x))} from a table; returns also its faults.
 
-  The columns are name (of the file, without suffix), patient, spacing_y_mm and spacing_x_mm
-  (vertical and horizontal size of a pixel of the original image). All but name are optional, a
-  spacing may be empty, other columns are ignored. Each of `names` must have one line. Volumes take
-  their spacing from their own files.
-
-  Returns:
-    {name: (patient, (spacing_y, spacing_x))}, where patient = name and spacing = NaN without such a
-    column; and the faults, one line each.
+  The columns are name (of the file, without suffix), patient (else the name), spacing_y_mm and
+  spacing_x_mm (height and width of a pixel of the original image, else NaN). A spacing may be
+  empty, other columns are ignored. Each of `names` must have one line.
   """
   try:
-    _, columns, rows = tables.read_table(path)
+    _, columns, rows = contents.read_table(path)
   except (FileNotFoundError, ValueError) as error:
     return {}, [str(error)]
   if 'name' not in columns:

@@ -1,4 +1,5 @@
 """Masks of the user as class indices: values, or colors of a palette."""
+import collections
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -70,17 +71,14 @@ def read_mask(path: str | os.PathLike, palette: Palette = (), label_map: Sequenc
 
   Args:
     path: PNG, TIFF or JPEG of 8 or 16 bits.
-    palette: RGB colors or (value,) by source label.
-    label_map: class of each source label; () leaves labels as they are.
-    num_classes: number of classes; None allows 0..255.
+    palette, label_map, num_classes: as in `records.ReadOptions`; None allows 0..255.
 
   Returns:
     uint8 [H,W], and notes in words: snapped pixels, and a missing label of three.
 
   Raises:
-    FileNotFoundError, ValueError: as `images.read_picture`; values that are no labels; colors that
-      are not in the palette or come without one; transparency; a mask of three labels without
-      background.
+    FileNotFoundError, ValueError: as `images.read_picture`; a mask that the options do not fit;
+      transparency; a mask of three labels without background.
   """
   content = contents.read_bytes(path)
   if dicom.is_dicom(path, content):
@@ -159,7 +157,7 @@ def _palette_indices(path: str | os.PathLike, image: Image.Image, palette: Palet
   nearness = min(_NEAR, apart[apart > 0].min() / 2) if len(colors) > 1 else _NEAR
   snaps = nearness > _LEAST_NEARNESS
   label, far = np.empty(pixels.shape[:2], np.uint8), np.zeros(pixels.shape[:2], bool)
-  unknown: dict[tuple[int, ...], int] = {}  # pixels of each color that is far from the palette
+  unknown: collections.Counter = collections.Counter()  # pixels of each color that is far
   snapped = noisy = 0
   step = max(1, _BLOCK // max(pixels.shape[1], 1))
   for start in range(0, len(pixels), step):
@@ -176,8 +174,7 @@ def _palette_indices(path: str | os.PathLike, image: Image.Image, palette: Palet
     far[rows] = off[inverse]
     snapped += int(counts[least > _NOISE].sum())
     noisy += int(counts[(least > 0) & (least <= _NOISE)].sum())
-    for value, count in zip(values[off].tolist(), counts[off].tolist()):
-      unknown[tuple(value)] = unknown.get(tuple(value), 0) + count
+    unknown.update(dict(zip(map(tuple, values[off].tolist()), counts[off].tolist())))
   if far.mean() > (_MOST_SNAPPED if snaps else 0) or _has_plain_patch(far, pixels):
     names = ['#{:02x}{:02x}{:02x}'.format(*v) if len(v) == 3 else v[0]
              for v in sorted(unknown, key=lambda value: (-unknown[value], value))]
@@ -195,10 +192,7 @@ def _has_plain_patch(far: np.ndarray, pixels: np.ndarray) -> bool:
   """Whether a square of pixels far from the palette has one color, which no smoothed edge has."""
   least, most = _PATCH_SIDES
   side = 2 * (min(max(round(_PATCH_SHARE * min(far.shape)), least), most) // 2) + 1
-  patch = far.view(np.uint8)
-  for axis in (0, 1):
-    patch = ndimage.minimum_filter1d(patch, side, axis, mode='constant')
-  corners = np.argwhere(patch)
+  corners = np.argwhere(ndimage.minimum_filter(far.view(np.uint8), side, mode='constant'))
   corners = corners[::len(corners) // 4096 + 1] - side // 2
   if not len(corners):
     return False

@@ -114,10 +114,7 @@ def _require_spacing(geometry: Geometry) -> None:
 
 
 def to_physical(points: np.ndarray, geometry: Geometry) -> np.ndarray:
-  """LPS position = origin + direction (spacing * index), float64 [...,3] mm.
-
-  Raises ValueError if the spacing is unknown.
-  """
+  """LPS position = origin + direction (spacing * index), mm; ValueError without a spacing."""
   _require_spacing(geometry)
   return geometry.origin + (to_index(points, geometry) * geometry.spacing) @ geometry.direction.T
 

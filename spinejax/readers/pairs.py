@@ -20,16 +20,13 @@ def read_pair(pair: Pair, options: ReadOptions = _DEFAULTS) -> Record:
   """Reads both files of a pair of `layouts.find_pairs`.
 
   Of an image, the label is the mask, or is made of the corners of its vertebrae. The spacing is the
-  one of the pair (cases.csv), else the one of a DICOM file.
-
-  Of a volume, the axes are those of `orientation` and the label is 1 in laminae: the mask, or cubes
-  of 3x3x3 voxels around the landmarks of a table. The landmarks are those of the table, or the
-  centroids of the mask.
+  one of the pair (cases.csv), else the one of a DICOM file. Of a volume, the axes are those of
+  `orientation` and the label is 1 in laminae: the mask, or cubes of 3x3x3 voxels around the
+  landmarks of a table. The landmarks are those of the table, or the centroids of the mask.
 
   Raises:
-    FileNotFoundError, ValueError: as `images.read_picture`, `masks.read_mask` and
-      `corner_tables.read_corners`, or as `volumes.read_volume`, `volumes.read_mask` and
-      `landmarks.read_landmarks`; sizes that differ; no lamina or vertebral body.
+    FileNotFoundError, ValueError: as the readers of these files; sizes that differ; no lamina or
+      vertebral body.
   """
   return (_read_volume if volumes.is_volume(pair.image) else _read_image)(pair, options)
 
@@ -95,9 +92,6 @@ def _read_label(pair: Pair, options: ReadOptions, size: tuple[int, int]
   return label, [*notes, *more]
 
 
-# ------------------------------------------------------------------------------------- checks
-
-
 def check_pairs(pairs: Sequence[Pair], options: ReadOptions,
                 progress: Callable[[], Any] = lambda: None) -> tuple[list[Pair], list[str]]:
   """Decodes both files of every pair and collects every fault.
@@ -108,9 +102,8 @@ def check_pairs(pairs: Sequence[Pair], options: ReadOptions,
     progress: called once per pair.
 
   Returns:
-    The sound pairs with size, is_float, counts, digest and notes (such as 'NAME.png: 12 pixels
-    (0.1%) snapped to the nearest color'); and the faults, one line each: path, what is wrong, what
-    was expected.
+    The sound pairs with their facts; and the faults, one line each: path, what is wrong, what was
+    expected.
   """
   def check(pair: Pair) -> tuple[Pair | None, list[str]]:
     found = _check_pair(pair, options)

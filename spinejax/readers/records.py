@@ -31,8 +31,7 @@ class Record:
   """A case in memory.
 
   Attributes:
-    name: of the case.
-    patient: of the case; sets are split by patient.
+    name, patient: of the case; sets are split by patient.
     image: uint8 or float32 [H,W,C] in 0..255; of a volume float32 [D,H,W,1], any gray scale.
     label: uint8 [H,W] or [D,H,W], classes from 0 (background); None for an image to predict.
     spacing: float32 [2] or [3] mm along the axes of the image, NaN where unknown.
@@ -57,15 +56,13 @@ class Pair:
   """An image file and the file of its label. `pairs.check_pairs` fills in the facts.
 
   Attributes:
-    name, patient: of the case.
     image: file of the image or volume.
     mask: file of the mask, table of landmarks or corners, or the NPZ file of the volume itself.
     split: 'train', 'validation' or 'test'; '' where the folder has no splits.
     spacing: mm per pixel of cases.csv, vertical and horizontal; NaN where unknown.
     line: line of the image in `mask`, a table of many images, from 1; 0: the table has one image.
-    size: shape of the label.
-    is_float: whether the image is read as float32, as images of more than 8 bits are.
-    counts: pixels of each class.
+    size, is_float, counts: of the record: shape of the label, whether the image is float32, pixels
+      of each class.
     digest, notes: of the record.
   """
   name: str

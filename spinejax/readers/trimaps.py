@@ -29,9 +29,6 @@ def check_labels(labels: str, border: float) -> None:
                      f'above 0 and at most 0.5, not {border}.')
 
 
-# ------------------------------------------------------------------------------------- shapes
-
-
 def _pixels_inside(polygon: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
   """Rows and columns of the pixels of a polygon, see `fill_polygons`."""
   # scikit-image counts all edges as inside. The shift moves right and lower edges off centers.
@@ -119,9 +116,6 @@ def join_bodies(bodies: Sequence[np.ndarray], size: Sequence[int]) -> np.ndarray
     points = (np.concatenate(facing)[:, None] + pixel_corners).reshape(-1, 2)
     hulls.append(points[spatial.ConvexHull(points).vertices, ::-1])
   return column | fill_polygons(hulls, size)
-
-
-# ------------------------------------------------------------------------------------- labels
 
 
 def label_corners(corners: np.ndarray, size: Sequence[int], labels: str = 'trimap',

@@ -4,7 +4,7 @@ Arrays are turned to the axes (I, L, A) of `orientation` and back. Nothing is re
 """
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -69,9 +69,8 @@ def _read(path: str | os.PathLike, key: str) -> Stored:
 def _geometry(stored: Stored, direction: np.ndarray, axes: np.ndarray = orientation.AXES
               ) -> Geometry:
   """The geometry of a file whose axes, with columns `direction`, are turned to the rows `axes`."""
-  order, flips = orientation.orient(direction, axes)
-  return Geometry(
-      stored.array.shape, order, flips, stored.spacing, stored.origin, stored.direction)
+  return Geometry(stored.array.shape, *orientation.orient(direction, axes), stored.spacing,
+                  stored.origin, stored.direction)
 
 
 def _check_not_thin(path: str | os.PathLike, shape: Sequence[int]) -> None:
@@ -83,16 +82,14 @@ def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
   """Reads a gray volume into our axes (I, L, A) by permuting and flipping the axes of the file.
 
   An oblique file goes to the nearest axes, and the geometry keeps its direction. The spacing is NaN
-  if a MetaImage, NRRD or NPZ file has none. An NPZ file holds image [D,H,W] (in our axes unless
-  direction says otherwise) and optionally spacing [3] and origin [3] in mm, direction [3,3]
-  (columns: LPS directions of the axes), label [D,H,W], landmarks [P,3] in voxels of the image as
-  stored, and region [P].
+  if a MetaImage, NRRD or NPZ file has none. MetaImage needs SimpleITK. An NPZ file holds image
+  [D,H,W] (in our axes unless direction says otherwise) and optionally spacing [3] and origin [3] in
+  mm, direction [3,3] (columns: LPS directions of the axes), label [D,H,W], landmarks [P,3] in
+  voxels of the image as stored, and region [P].
 
-  Args:
-    path: .nii, .nii.gz, .nrrd, .mha (needs SimpleITK) or .npz.
-    axes: where the axes (i, j, k) of the file point, such as 'RAS', if its direction is not that of
-      the patient, as of a reconstruction in the coordinates of a tracker. It turns the array and
-      leaves the geometry alone. '': as the file says.
+  `axes` says where the axes (i, j, k) of the file point, such as 'RAS', if its direction is not
+  that of the patient, as of a reconstruction in the coordinates of a tracker. It turns the array
+  and leaves the geometry alone.
 
   Raises:
     FileNotFoundError, ValueError: there is no such file, or it is not one finite gray volume.
@@ -108,14 +105,7 @@ def read_volume(path: str | os.PathLike, axes: str = '') -> Volume:
                      'volume.')
   if array.min() == array.max():
     raise ValueError(f'{path}: every voxel is {array.flat[0]:g}; a constant volume shows nothing.')
-  return Volume(array, orientation.spacing_of(geometry).astype(np.float32), geometry,
-                *_extras(path, stored.extra, geometry))
-
-
-def _extras(path: str | os.PathLike, extra: Mapping[str, np.ndarray], geometry: Geometry
-            ) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]:
-  """Label, landmarks and region of an NPZ file in our axes."""
-  label, landmarks, region = (extra.get(name) for name in ('label', 'landmarks', 'region'))
+  label, landmarks, region = (stored.extra.get(name) for name in ('label', 'landmarks', 'region'))
   if label is not None:
     if label.shape != geometry.shape:
       raise ValueError(f'{path}: label has the shape {label.shape}, but image {geometry.shape}.')
@@ -134,7 +124,8 @@ def _extras(path: str | os.PathLike, extra: Mapping[str, np.ndarray], geometry: 
       raise ValueError(f'{path}: region must hold 0 (thoracic), 1 (lumbar) or -1 (unknown) for '
                        'each of the landmarks.')
     region = region.astype(np.int8)
-  return label, landmarks, region
+  return Volume(array, orientation.spacing_of(geometry).astype(np.float32), geometry, label,
+                landmarks, region)
 
 
 def _as_label(path: str | os.PathLike, label: np.ndarray) -> np.ndarray:
@@ -150,13 +141,11 @@ def _as_label(path: str | os.PathLike, label: np.ndarray) -> np.ndarray:
 
 
 def read_mask(path: str | os.PathLike, geometry: Geometry) -> np.ndarray:
-  """Reads the mask of an image into the voxels of that image.
+  """Reads the mask of an image into the voxels of that image, uint8 [D,H,W], values as stored.
 
   A mask with another order or direction of axes is turned if both files then describe the same
-  places (within a tenth of a voxel). If either file has no spacing, the shapes alone must agree.
-
-  An NPZ file holds label, and optionally spacing, origin and direction. Returns uint8 [D,H,W],
-  values as stored; all 0 is allowed.
+  places (within a tenth of a voxel). If either file has no spacing, the shapes alone must agree. An
+  NPZ file holds label, and optionally spacing, origin and direction. A mask may be all 0.
 
   Raises:
     FileNotFoundError, ValueError: as `read_volume`; another shape or other places than the image;
@@ -178,10 +167,8 @@ def read_labels(path: str | os.PathLike, axes: str = ''
   A file with one voxel along its third axis is an image of (column, row), unless its first axis
   runs along the patient. Its rows are turned if they run up the patient and its columns are as
   stored, so that the slices that `handoff` writes come back as they were. Any other file with one
-  voxel along an axis is turned to our axes and loses that axis.
-
-  Args:
-    path, axes: as `read_volume`; an NPZ file holds label.
+  voxel along an axis is turned to our axes and loses that axis. Files and `axes` are as for
+  `read_volume`; an NPZ file holds label.
 
   Returns:
     uint8 [D,H,W], its spacing float32 [3] (NaN where unknown) and geometry; or for a slice, uint8
@@ -214,16 +201,15 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
   """Writes a mask on the grid of the file that its image came from, in the format of the suffix.
 
   Origin, spacing and direction are written as they were read (NIfTI keeps 32 bits of them). An
-  unknown spacing is NaN in an NPZ file, else 1 mm.
-
-  The mask [D,H,W] is in our axes, boolean or of whole numbers 0..65535.
+  unknown spacing is NaN in an NPZ file, else 1 mm. The mask [D,H,W] is in our axes, boolean or of
+  whole numbers 0..65535.
 
   Raises:
     ValueError: another suffix; a mask of another shape or of other values; a file that cannot be
       written; SimpleITK is missing.
   """
-  path, mask = pathlib.Path(path), np.asarray(mask)
-  if not is_volume(path):
+  mask, kind = np.asarray(mask), KINDS.get(contents.suffix_of(path, KINDS))
+  if not kind:
     raise ValueError(f'{path}: a mask is written as {", ".join(KINDS)}; give one as suffix.')
   if mask.shape != orientation.shape_of(geometry):
     raise ValueError(f'the mask has the shape {mask.shape}, but its volume '
@@ -232,7 +218,6 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
     raise ValueError(f'a mask holds whole numbers from 0 to 65535, not {mask.dtype} from '
                      f'{mask.min():g} to {mask.max():g}.')
   array = orientation.to_file(mask.astype(np.uint8 if mask.max() < 256 else np.uint16), geometry)
-  kind = KINDS[contents.suffix_of(path, KINDS)]
   spacing = geometry.spacing if kind == 'NPZ' else np.nan_to_num(geometry.spacing, nan=1.0)
   try:
     _WRITERS[kind](path, Stored(array, spacing, geometry.origin, geometry.direction))

@@ -20,18 +20,16 @@ VOLUME = Geometry((40, 120, 360), (2, 1, 0), (True, False, True), np.array([0.9,
 
 
 # Types of the fields that markups-schema-v1.0.3 describes.
-MARKUP = {'type': str, 'name': str, 'coordinateSystem': str, 'coordinateUnits': str,
-          'locked': bool, 'fixedNumberOfControlPoints': bool, 'labelFormat': str,
-          'lastUsedControlPointNumber': int, 'controlPoints': list, 'measurements': list,
-          'display': dict}
-POINT = {'id': str, 'label': str, 'description': str, 'associatedNodeID': str, 'position': list,
-         'selected': bool, 'locked': bool, 'visibility': bool, 'positionStatus': str}
-DISPLAY = {'visibility': bool, 'opacity': float, 'color': list, 'selectedColor': list,
-           'activeColor': list, 'propertiesLabelVisibility': bool, 'pointLabelsVisibility': bool,
-           'textScale': float, 'glyphType': str, 'glyphScale': float, 'glyphSize': float,
-           'useGlyphScale': bool, 'lineThickness': float, 'snapMode': str}
-MEASUREMENT = {'name': str, 'enabled': bool, 'value': float, 'units': str, 'description': str,
-               'printFormat': str}
+MARKUP = dict(type=str, name=str, coordinateSystem=str, coordinateUnits=str, locked=bool,
+              fixedNumberOfControlPoints=bool, labelFormat=str, lastUsedControlPointNumber=int,
+              controlPoints=list, measurements=list, display=dict)
+POINT = dict(id=str, label=str, description=str, associatedNodeID=str, position=list, selected=bool,
+             locked=bool, visibility=bool, positionStatus=str)
+DISPLAY = dict(visibility=bool, opacity=float, color=list, selectedColor=list, activeColor=list,
+               propertiesLabelVisibility=bool, pointLabelsVisibility=bool, textScale=float,
+               glyphType=str, glyphScale=float, glyphSize=float, useGlyphScale=bool,
+               lineThickness=float, snapMode=str)
+MEASUREMENT = dict(name=str, enabled=bool, value=float, units=str, description=str, printFormat=str)
 
 
 def check(entries, schema):

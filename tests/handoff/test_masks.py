@@ -7,15 +7,10 @@ import nrrd
 import numpy as np
 import pytest
 
-from spinejax import colors
-from spinejax import handoff
-from spinejax.handoff import markups
-from spinejax.handoff import masks
-from spinejax.handoff.places import spacing_of
+from spinejax import colors, handoff
+from spinejax.handoff import markups, masks
 from spinejax.measurement.results import AngleResult, Level
-from spinejax.readers import landmarks
-from spinejax.readers import orientation
-from spinejax.readers import volumes
+from spinejax.readers import landmarks, orientation, volumes
 from spinejax.readers.orientation import Geometry
 from tests.handoff.results import AXES, CLASSES, FAILED, SPACING, numbered, of_type, positions
 
@@ -27,12 +22,15 @@ UNKNOWN = AngleResult('uca', 'fail', flags=('the spacing is unknown',))
 
 
 def nrrd_fields(path):
-  sitk = pytest.importorskip('SimpleITK')
-  image = sitk.ReadImage(str(path))
+  image = pytest.importorskip('SimpleITK').ReadImage(str(path))
   return image, {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
 
 
-# -------------------------------------------------------------------------------------- places
+def segments(path, mask, classes=(), spacing=SPACING):
+  """Writes a mask [H,W] as a segmentation; returns its image and fields."""
+  masks.write_segmentation(path, mask[..., None], handoff.image_geometry(mask.shape, spacing),
+                           classes)
+  return nrrd_fields(path)
 
 
 @pytest.mark.parametrize('axes', AXES)
@@ -69,7 +67,7 @@ def test_down_is_inferior_and_right_is_the_left_of_the_patient():
   np.testing.assert_allclose(places, [[0, 0, 0], [0, 0, -0.5], [0.8, 0, 0]])
   behind = handoff.image_geometry((9, 6), SPACING, 'RIA')
   np.testing.assert_allclose(orientation.to_physical([[0, 1, 0]], behind), [[-0.8, 0, 0]])
-  np.testing.assert_allclose(spacing_of(behind), [0.5, 0.8, 1.0])
+  np.testing.assert_allclose(orientation.spacing_of(behind), [0.5, 0.8, 1.0])
 
 
 @pytest.mark.parametrize('shape', [(9, 6), (1, 6), (9, 1), (1, 1)])
@@ -77,11 +75,11 @@ def test_images_of_any_shape_come_back_as_they_were(tmp_path, shape):
   mask = numbered(shape)
   handoff.write_case(tmp_path, handoff.Case('c', mask, FAILED, CLASSES, SPACING))
   nifti = nibabel.load(tmp_path / 'c_mask.nii.gz')
-  np.testing.assert_allclose(nifti.header.get_zooms(), (0.8, 0.5, 1.0), atol=1e-6)
-  np.testing.assert_array_equal(np.asarray(nifti.dataobj)[..., 0].T, mask)
   array, header = nrrd.read(str(tmp_path / 'c_mask.seg.nrrd'))
-  np.testing.assert_array_equal(array[..., 0].T, mask)
-  np.testing.assert_allclose(np.linalg.norm(header['space directions'], axis=1), (0.8, 0.5, 1.0))
+  for voxels, steps in ((nifti.dataobj, nifti.header.get_zooms()),
+                        (array, np.linalg.norm(header['space directions'], axis=1))):
+    np.testing.assert_array_equal(np.asarray(voxels)[..., 0].T, mask)
+    np.testing.assert_allclose(steps, (0.8, 0.5, 1.0), atol=1e-6)
 
 
 @pytest.mark.parametrize('suffix', ('.nii.gz', '.seg.nrrd'))
@@ -89,7 +87,7 @@ def test_images_of_any_shape_come_back_as_they_were(tmp_path, shape):
 @pytest.mark.parametrize('shape', [(9, 6), (1, 6), (9, 1)])
 def test_a_written_slice_is_read_as_the_image_it_was(tmp_path, axes, suffix, shape):
   path, mask = tmp_path / f'c{suffix}', numbered(shape)
-  masks.write_nifti(path, mask, handoff.image_geometry(shape, SPACING, axes))
+  volumes.write_mask(path, mask[..., None], handoff.image_geometry(shape, SPACING, axes))
   label, spacing, geometry = volumes.read_labels(path)
   np.testing.assert_array_equal(label, mask)
   np.testing.assert_allclose(spacing, SPACING, atol=1e-6)
@@ -102,7 +100,7 @@ def test_rows_of_a_slice_run_down_the_patient(tmp_path):
   sitk = pytest.importorskip('SimpleITK')
   mask = numbered((9, 6))
   upward = handoff.image_geometry((9, 6), SPACING, 'LSA')
-  masks.write_nifti(tmp_path / 'c.nii.gz', mask[::-1], upward)
+  volumes.write_mask(tmp_path / 'c.nii.gz', mask[::-1, :, None], upward)
   np.testing.assert_array_equal(volumes.read_labels(tmp_path / 'c.nii.gz')[0], mask)
   # A coronal slice cut out of a volume in LPS: (left, posterior, superior).
   image = sitk.GetImageFromArray(mask[::-1, None])
@@ -146,17 +144,13 @@ def test_a_volume_keeps_its_grid_and_its_markups_lie_on_it(tmp_path):
   np.testing.assert_allclose(landmarks.read_landmarks(paths[2], VOLUME).points, points, atol=1e-5)
 
 
-# ------------------------------------------------------------------------------------ refusals
-
-
 @pytest.mark.parametrize('spacing', [None, math.nan, (0.5, math.nan), (0.5, 0.0), (-1.0, 1.0)])
 def test_an_unknown_spacing_is_refused(tmp_path, spacing):
   with pytest.raises(ValueError, match='spacing of the image is unknown'):
     handoff.write_case(tmp_path, handoff.Case('c', numbered((4, 4)), UNKNOWN, spacing=spacing))
   geometry = VOLUME._replace(spacing=np.full(3, np.nan))
-  for write in (masks.write_nifti, masks.write_segmentation):
-    with pytest.raises(ValueError, match='no spacing'):
-      write(tmp_path / 'v.nii.gz', numbered(SHAPE), geometry)
+  with pytest.raises(ValueError, match='volume has no spacing, so its files have no place'):
+    handoff.write_case(tmp_path, handoff.Case('v', numbered(SHAPE), UNKNOWN, geometry=geometry))
   with pytest.raises(ValueError, match='no spacing'):
     markups.make_markups(FAILED, geometry)
   assert not list(tmp_path.iterdir())
@@ -186,23 +180,17 @@ def test_formats_that_cannot_be_written_are_named_and_the_others_written(tmp_pat
   assert len(handoff.write_formats(tmp_path / 'absent', case, ('nifti', 'markups'))) == 2
 
 
-# ------------------------------------------------------------------------------------ segments
-
-
 def test_segments_have_names_colors_and_one_extent(tmp_path):
   mask = np.zeros((9, 6), np.uint8)
   mask[4, 3] = 3  # the first two classes are empty
-  path = tmp_path / 'c.seg.nrrd'
-  masks.write_segmentation(path, mask, handoff.image_geometry((9, 6), SPACING), CLASSES)
-  image, fields = nrrd_fields(path)
+  image, fields = segments(tmp_path / 'c.seg.nrrd', mask, CLASSES)
   assert image.GetSize() == (6, 9, 1)
   assert fields['Segmentation_MasterRepresentation'] == 'Binary labelmap'
   assert fields['Segmentation_ContainedRepresentationNames'] == 'Binary labelmap|'
   assert fields['Segmentation_ReferenceImageExtentOffset'] == '0 0 0'
   for i, name in enumerate(CLASSES[1:]):
-    assert fields[f'Segment{i}_Name'] == name
-    assert fields[f'Segment{i}_LabelValue'] == str(i + 1)
-    assert fields[f'Segment{i}_Layer'] == '0'
+    assert [fields[f'Segment{i}_{key}'] for key in ('Name', 'LabelValue', 'Layer')] == [
+        name, str(i + 1), '0']
     # Slicer reads a layer by the extent of its first segment: an empty one would empty the layer.
     assert fields[f'Segment{i}_Extent'] == '0 5 0 8 0 0'
     rgb = np.array(fields[f'Segment{i}_Color'].split(), float) * 255
@@ -215,9 +203,7 @@ def test_segments_have_names_colors_and_one_extent(tmp_path):
 def test_class_names_cannot_break_the_header(tmp_path):
   names = ('background', 'a = b:=c', 'Brustwirbel λ é', 'one\nSegment0_Name:=two\r\n\x00', ' \n',
            'back\\n slash', '=cmd()')
-  path = tmp_path / 'c.seg.nrrd'
-  masks.write_segmentation(path, numbered((3, 4), 7), handoff.image_geometry((3, 4), 1.0), names)
-  image, fields = nrrd_fields(path)
+  image, fields = segments(tmp_path / 'c.seg.nrrd', numbered((3, 4), 7), names, 1.0)
   assert [fields[f'Segment{i}_Name'] for i in range(6)] == [
       'a = b:=c', 'Brustwirbel λ é', 'one Segment0_Name:=two', 'class 4', 'back\\n slash',
       '=cmd()']
@@ -227,10 +213,7 @@ def test_class_names_cannot_break_the_header(tmp_path):
 
 
 def test_an_empty_mask_still_makes_a_segmentation(tmp_path):
-  path, geometry = tmp_path / 'c.seg.nrrd', handoff.image_geometry((9, 6), SPACING)
-  masks.write_segmentation(path, np.zeros((9, 6), bool), geometry, CLASSES)
-  assert nrrd_fields(path)[1]['Segment2_Name'] == 'lump'
-  masks.write_segmentation(path, np.zeros((9, 6), bool), geometry)
-  assert 'Segment0_ID' not in nrrd_fields(path)[1]
-  masks.write_segmentation(path, numbered((9, 6), 3), geometry)
-  assert nrrd_fields(path)[1]['Segment1_Name'] == 'class 2'
+  path, empty = tmp_path / 'c.seg.nrrd', np.zeros((9, 6), bool)
+  assert segments(path, empty, CLASSES)[1]['Segment2_Name'] == 'lump'
+  assert 'Segment0_ID' not in segments(path, empty)[1]
+  assert segments(path, numbered((9, 6), 3))[1]['Segment1_Name'] == 'class 2'

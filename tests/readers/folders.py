@@ -1,18 +1,34 @@
 """Tiny folders of images and masks, or of volumes, as users have them, written for tests."""
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
 
 PALETTE = ((0, 0, 0), (230, 60, 40), (40, 200, 90), (50, 80, 220), (240, 220, 60), (120, 40, 160))
 
 
-def draw_case(
-    rng: np.random.Generator, size: tuple[int, int], num_classes: int, bits: int = 8,
-    channels: int = 1
-) -> tuple[np.ndarray, np.ndarray]:
+def save(path: pathlib.Path, array: np.ndarray, **options: Any) -> pathlib.Path:
+  """Saves an array as an image in a folder that is made; returns the path."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(array).save(path, **options)
+  return path
+
+
+def sentence(call: Callable, *args: Any, **options: Any) -> str:
+  """The one sentence with which a call is refused."""
+  with pytest.raises((ValueError, FileNotFoundError)) as error:
+    call(*args, **options)
+  message = str(error.value)
+  assert message.endswith('.') and '\n' not in message
+  return message
+
+
+def draw_case(rng: np.random.Generator, size: tuple[int, int], num_classes: int, bits: int = 8,
+              channels: int = 1) -> tuple[np.ndarray, np.ndarray]:
   """An image of speckle with one bright ellipse per class, and its mask.
 
   Class n stands in the n-th of num_classes - 1 bands from top to bottom; the higher the class, the
@@ -34,50 +50,25 @@ def draw_case(
 
 def save_mask(path: pathlib.Path, label: np.ndarray, coding: str) -> None:
   """Saves a mask as 'index', '255' (two classes), 'color' (RGB of PALETTE) or 'palette' (PNG P)."""
-  if coding == 'index':
-    Image.fromarray(label).save(path)
-  elif coding == '255':
-    Image.fromarray(label * np.uint8(255)).save(path)
-  elif coding == 'color':
-    Image.fromarray(np.array(PALETTE, np.uint8)[label]).save(path)
-  elif coding == 'palette':
-    image = Image.fromarray(label)
-    image.putpalette([level for color in PALETTE for level in color])
-    image.save(path)
-  else:
-    raise ValueError(coding)
+  colors = np.array(PALETTE, np.uint8)
+  if coding == '255':
+    label = label * np.uint8(255)
+  image = Image.fromarray(colors[label] if coding == 'color' else label)
+  if coding == 'palette':
+    image.putpalette(colors.reshape(-1).tolist())
+  image.save(path)
 
 
 def write_folder(
-    path: str | pathlib.Path,
-    n: int = 6,
-    size: tuple[int, int] = (64, 32),
-    num_classes: int = 4,
-    *,
-    layout: str = 'images',
-    num_test: int = 0,
-    coding: str = 'index',
-    suffix: str = '.png',
-    bits: int = 8,
-    channels: int = 1,
-    patients: Sequence[str] = (),
-    spacing: float | None = None,
-    seed: int = 0,
-) -> list[str]:
+    path: str | pathlib.Path, n: int = 6, size: tuple[int, int] = (64, 32), num_classes: int = 4, *,
+    layout: str = 'images', num_test: int = 0, coding: str = 'index', suffix: str = '.png',
+    bits: int = 8, channels: int = 1, patients: Sequence[str] = (), spacing: float | None = None,
+    seed: int = 0) -> list[str]:
   """Writes a folder of n learnable cases that `find_pairs` accepts; returns the names in order.
 
-  Args:
-    path: folder to make.
-    n: number of cases, called case_00, case_01, ...
-    size: (height, width) of every image.
-    num_classes: background included; every case shows every class.
-    layout: 'images' (images/, masks/) or 'dataset' (dataset/SPLIT, groundtruth/SPLIT).
-    num_test: the last cases go to test; for layout 'dataset'.
-    coding: see `save_mask`; '255' needs num_classes=2.
-    suffix: of the image files: .png, .tif, .jpg.
-    bits, channels: of the image files: 8 or 16, 1 or 3.
-    patients, spacing: written to cases.csv if given; spacing in mm.
-    seed: of the drawing.
+  Every case shows every class. The layout is 'images' (images/, masks/) or 'dataset'
+  (dataset/SPLIT, groundtruth/SPLIT), where the last `num_test` cases go to test. The coding is that
+  of `save_mask`. Patients and spacing in mm are written to cases.csv if given.
   """
   path = pathlib.Path(path)
   rng = np.random.default_rng(seed)
@@ -87,9 +78,8 @@ def write_folder(
     images, masks, end = ((path / 'images', path / 'masks', '') if layout == 'images' else
                           (path / 'dataset' / split, path / 'groundtruth' / split, '_bone_3'))
     image, label = draw_case(rng, size, num_classes, bits, channels)
-    for folder in (images, masks):
-      folder.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(images / f'{name}{suffix}')
+    masks.mkdir(parents=True, exist_ok=True)
+    save(images / f'{name}{suffix}', image)
     save_mask(masks / f'{name}{end}.png', label, coding)
   if patients or spacing:
     lines = [f'{name},{patient},{spacing or ""},{spacing or ""}'

@@ -6,24 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spinejax.readers import images
-from spinejax.readers import layouts
-from spinejax.readers import masks
+from spinejax.readers import images, layouts, masks, records
 from spinejax.readers import pairs as pairs_lib
-from spinejax.readers import records
 from spinejax.readers.records import ReadOptions
 from tests.readers import folders
+from tests.readers.folders import save, sentence
+
+LABEL = np.array([[0, 1, 2], [3, 2, 0]], np.uint8)
 
 
 @pytest.fixture
 def rng():
   return np.random.default_rng(0)
-
-
-def save(path, array, **options):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(array).save(path, **options)
-  return path
 
 
 def read_image(path, channels=1):
@@ -32,12 +26,6 @@ def read_image(path, channels=1):
 
 def read_mask(*args, **options):
   return masks.read_mask(*args, **options)[0]
-
-
-def faults_of(directory, num_classes=4, **options):
-  pairs, faults = layouts.find_pairs(directory)
-  sound, more = pairs_lib.check_pairs(pairs, ReadOptions(num_classes=num_classes, **options))
-  return sound, faults + more
 
 
 # ------------------------------------------------------------------------------------- images
@@ -85,14 +73,12 @@ def test_color_to_gray_is_the_luminance_pillow_computes(tmp_path, rng):
 
 def test_transparency_and_palettes_of_images(tmp_path):
   rgba = np.array([[[10, 10, 10, 0], [20, 20, 20, 255]]], np.uint8)
-  path = save(tmp_path / 'a.png', rgba)
-  np.testing.assert_array_equal(read_image(path)[..., 0], [[10, 20]])
-  image = Image.fromarray(np.array([[0, 1]], np.uint8))
-  image.putpalette([5, 5, 5, 200, 200, 200])
-  image.save(tmp_path / 'p.png')
-  np.testing.assert_array_equal(read_image(tmp_path / 'p.png')[..., 0], [[5, 200]])
-  Image.fromarray(np.array([[0, 255]], np.uint8)).convert('1').save(tmp_path / 'b.png')
-  np.testing.assert_array_equal(read_image(tmp_path / 'b.png')[..., 0], [[0, 255]])
+  palette = Image.fromarray(np.array([[0, 1]], np.uint8))
+  palette.putpalette([5, 5, 5, 200, 200, 200])
+  bits = Image.fromarray(np.array([[0, 255]], np.uint8)).convert('1')
+  for image, expected in ((Image.fromarray(rgba), [10, 20]), (palette, [5, 200]), (bits, [0, 255])):
+    image.save(tmp_path / 'a.png')
+    np.testing.assert_array_equal(read_image(tmp_path / 'a.png')[..., 0], [expected])
 
 
 def test_orientation_tag_turns_neither_image_nor_mask(tmp_path):
@@ -114,45 +100,40 @@ def test_the_content_decides_the_format(tmp_path, rng):
 @pytest.mark.parametrize('channels', [0, 2, 4])
 def test_channels_are_one_or_three(tmp_path, channels):
   path = save(tmp_path / 'a.png', np.zeros((2, 2), np.uint8))
-  with pytest.raises(ValueError, match=f'1 .gray. or 3 .color., not {channels}'):
-    read_image(path, channels)
+  assert f'1 (gray) or 3 (color), not {channels}' in sentence(read_image, path, channels)
 
 
 def test_unreadable_files(tmp_path, rng, monkeypatch):
-  def sentence(name, content=None):
+  def refused(name, content=None):
     if content is not None:
       (tmp_path / name).write_bytes(content)
-    with pytest.raises((ValueError, FileNotFoundError)) as error:
-      read_image(tmp_path / name)
-    assert str(error.value).startswith(str(tmp_path / name)) and str(error.value).endswith('.')
-    return str(error.value)
+    message = sentence(read_image, tmp_path / name)
+    assert message.startswith(str(tmp_path / name))
+    return message
 
   save(tmp_path / 'whole.png', rng.integers(0, 256, (40, 40)).astype(np.uint8))
   whole = (tmp_path / 'whole.png').read_bytes()
   flipped = bytearray(whole)
   flipped[900] ^= 1
-  assert 'no such file' in sentence('absent.png')
-  assert 'empty' in sentence('empty.png', b'')
-  assert 'not a PNG, JPEG, TIFF or DICOM' in sentence('text.png', b'hello')
-  assert 'truncated or corrupt' in sentence('half.png', whole[:len(whole) // 2])
-  assert 'truncated or corrupt' in sentence('checksum.png', bytes(flipped))
-  assert 'this is a folder' in sentence('.')
+  jpeg = save(tmp_path / 'lossy.jpg', np.zeros((64, 64), np.uint8)).read_bytes()
+  for name, content, words in (
+      ('absent.png', None, 'no such file'), ('empty.png', b'', 'empty'),
+      ('text.png', b'hello', 'not a PNG, JPEG, TIFF or DICOM'),
+      ('half.png', whole[:len(whole) // 2], 'truncated or corrupt'),
+      ('checksum.png', bytes(flipped), 'truncated or corrupt'), ('.', None, 'this is a folder'),
+      ('half.jpg', jpeg[:len(jpeg) - 20], 'truncated or corrupt')):
+    assert words in refused(name, content)
   frames = [Image.fromarray(np.full((4, 4), level, np.uint8)) for level in (0, 9)]
   for name in ('pages.tif', 'moving.png'):
     frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:])
-    assert '2 pages or frames' in sentence(name)
-  Image.fromarray(np.zeros((3, 3), np.float32)).save(tmp_path / 'float.tif')
-  assert '32 bits' in sentence('float.tif')
-  save(tmp_path / 'lossy.jpg', np.zeros((64, 64), np.uint8))
-  jpeg = (tmp_path / 'lossy.jpg').read_bytes()
-  assert 'truncated or corrupt' in sentence('half.jpg', jpeg[:len(jpeg) - 20])
+    assert '2 pages or frames' in refused(name)
+  save(tmp_path / 'float.tif', np.zeros((3, 3), np.float32))
+  assert '32 bits' in refused('float.tif')
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100)
-  assert 'more than 200 pixels' in sentence('whole.png')
+  assert 'more than 200 pixels' in refused('whole.png')
 
 
 # ------------------------------------------------------------------------------------- masks
-
-LABEL = np.array([[0, 1, 2], [3, 2, 0]], np.uint8)
 
 
 @pytest.mark.parametrize('coding', ['index', 'palette', 'color'])
@@ -175,64 +156,53 @@ def test_with_a_palette_colors_decide_in_palette_images_too(tmp_path):
 @pytest.mark.parametrize('mode', ['L', 'LA', 'RGB', 'RGBA', 'I;16', '1'])
 def test_gray_masks_of_every_mode(tmp_path, mode):
   values = np.array([[0, 1]], np.uint8)
-  if mode == '1':
-    image = Image.fromarray(values * np.uint8(255)).convert('1')
-  elif mode == 'I;16':
+  if mode == 'I;16':
     image = Image.fromarray(values.astype(np.uint16))
   else:
-    image = Image.fromarray(values).convert(mode)
+    image = Image.fromarray(values * np.uint8(255 if mode == '1' else 1)).convert(mode)
   assert image.mode == mode
   image.save(tmp_path / 'a.png')
   np.testing.assert_array_equal(read_mask(tmp_path / 'a.png', num_classes=3), values)
 
 
-def test_zero_and_255_are_two_classes_only(tmp_path):
-  path = save(tmp_path / 'a.png', np.array([[0, 255]], np.uint8))
-  for num_classes in (2, None):
-    np.testing.assert_array_equal(read_mask(path, num_classes=num_classes), [[0, 1]])
-  for options in (dict(num_classes=4), dict(num_classes=2, label_map=(0, 1, 1, 1))):
-    with pytest.raises(ValueError, match='values 255, but the labels are 0 to 3'):
-      read_mask(path, **options)
-  path = save(tmp_path / 'b.png', np.array([[0, 1, 255]], np.uint8))
-  with pytest.raises(ValueError, match='values 255, but the labels are 0 to 1'):
-    read_mask(path, num_classes=2)
-  full = save(tmp_path / 'c.png', np.full((2, 2), 255, np.uint8))
-  np.testing.assert_array_equal(read_mask(full, num_classes=2), 1)
-  blank = save(tmp_path / 'd.png', np.zeros((2, 2), np.uint8))
-  np.testing.assert_array_equal(read_mask(blank, num_classes=2), 0)
+@pytest.mark.parametrize('values, options, expected', [
+    ([0, 255], dict(num_classes=2), [0, 1]), ([0, 255], {}, [0, 1]),
+    ([255, 255], dict(num_classes=2), [1, 1]), ([0, 0], dict(num_classes=2), [0, 0]),
+    ([0, 255], dict(num_classes=4), 'values 255, but the labels are 0 to 3'),
+    ([0, 255], dict(num_classes=2, label_map=(0, 1, 1, 1)), 'but the labels are 0 to 3'),
+    ([0, 1, 255], dict(num_classes=2), 'values 255, but the labels are 0 to 1')])
+def test_zero_and_255_are_two_classes_only(tmp_path, values, options, expected):
+  path = save(tmp_path / 'a.png', np.array([values], np.uint8))
+  if isinstance(expected, str):
+    assert expected in sentence(read_mask, path, **options)
+  else:
+    np.testing.assert_array_equal(read_mask(path, **options), [expected])
 
 
 def test_label_map(tmp_path):
   path = save(tmp_path / 'a.png', LABEL)
-  np.testing.assert_array_equal(read_mask(path, label_map=(0, 1, 1, 1), num_classes=2),
-                                LABEL > 0)
-  colors = tmp_path / 'c.png'
-  folders.save_mask(colors, LABEL, 'color')
-  label = read_mask(colors, folders.PALETTE[:4], (0, 2, 1, 0), num_classes=3)
+  np.testing.assert_array_equal(read_mask(path, label_map=(0, 1, 1, 1), num_classes=2), LABEL > 0)
+  folders.save_mask(path, LABEL, 'color')
+  label = read_mask(path, folders.PALETTE[:4], (0, 2, 1, 0), num_classes=3)
   np.testing.assert_array_equal(label, np.array([0, 2, 1, 0])[LABEL])
 
 
-def test_faulty_masks(tmp_path):
-  def sentence(array, palette=(), **options):
-    with pytest.raises(ValueError) as error:
-      read_mask(save(tmp_path / 'a.png', array, **options), palette, num_classes=3)
-    return str(error.value)
+BLOCKS = np.kron(np.eye(4, dtype=np.uint8), np.full((3, 3), 255, np.uint8))
 
-  assert 'values 3, 7, 9, 10, 11 and 1 more, but the labels are 0 to 2' in sentence(
-      np.array([[0, 7, 3, 9, 10, 11, 12]], np.uint8))
-  assert 'values 300' in sentence(np.array([[0, 300]], np.uint16))
-  assert 'not in the palette: #8090a0' in sentence(
-      np.array([[[0, 0, 0], [128, 144, 160]]], np.uint8), folders.PALETTE[:3])
-  assert '8 bits a channel' in sentence(np.array([[300]], np.uint16), folders.PALETTE[:3])
-  assert 'give the colors of the classes' in sentence(np.array([[[0, 1, 0]]], np.uint8))
-  assert 'transparent' in sentence(np.array([[[0, 0, 0, 255], [1, 1, 1, 0]]], np.uint8))
-  Image.fromarray(np.zeros((2, 2), np.float32)).save(tmp_path / 'f.tif')
-  with pytest.raises(ValueError, match='not pixels of kind F'):
-    read_mask(tmp_path / 'f.tif')
-  blocks = np.kron(np.eye(4, dtype=np.uint8), np.full((3, 3), 255, np.uint8))
-  save(tmp_path / 'm.jpg', blocks)
-  with pytest.raises(ValueError, match='save masks as PNG'):
-    read_mask(tmp_path / 'm.jpg', num_classes=2)
+
+@pytest.mark.parametrize('name, array, palette, words', [
+    ('a.png', np.uint8([[0, 7, 3, 9, 10, 11, 12]]), (),
+     'values 3, 7, 9, 10, 11 and 1 more, but the labels are 0 to 2'),
+    ('a.png', np.uint16([[0, 300]]), (), 'values 300'),
+    ('a.png', np.uint8([[[0, 0, 0], [128, 144, 160]]]), folders.PALETTE[:3],
+     'not in the palette: #8090a0'),
+    ('a.png', np.uint16([[300]]), folders.PALETTE[:3], '8 bits a channel'),
+    ('a.png', np.uint8([[[0, 1, 0]]]), (), 'give the colors of the classes'),
+    ('a.png', np.uint8([[[0, 0, 0, 255], [1, 1, 1, 0]]]), (), 'transparent'),
+    ('a.tif', np.zeros((2, 2), np.float32), (), 'not pixels of kind F'),
+    ('a.jpg', BLOCKS, (), 'save masks as PNG')])
+def test_faulty_masks(tmp_path, name, array, palette, words):
+  assert words in sentence(read_mask, save(tmp_path / name, array), palette, num_classes=3)
 
 
 def test_palettes_as_text():
@@ -243,13 +213,11 @@ def test_palettes_as_text():
       masks.parse_palette(text)
   masks.check_palette((), 4)
   masks.check_palette(folders.PALETTE[:2], 2)
-  with pytest.raises(ValueError, match='2 colors for 3 labels'):
-    masks.check_palette(folders.PALETTE[:2], 3)
-  for palette, words in (
-      (((0, 0, 0), (0, 0, 0)), 'twice'), (((0, 0, 0), (1,)), 'colors only or gray values only'),
-      (((0,), (300,)), 'levels 0 to 255')):
-    with pytest.raises(ValueError, match=words):
-      masks.check_palette(palette, 2)
+  for palette, num_labels, words in (
+      (folders.PALETTE[:2], 3, '2 colors for 3 labels'), (((0, 0, 0), (0, 0, 0)), 2, 'twice'),
+      (((0, 0, 0), (1,)), 2, 'colors only or gray values only'),
+      (((0,), (300,)), 2, 'levels 0 to 255')):
+    assert words in sentence(masks.check_palette, palette, num_labels)
 
 
 # ------------------------------------------------------------------------------------- folders
@@ -259,10 +227,10 @@ def test_palettes_as_text():
 def test_a_sound_folder(tmp_path, layout):
   names = folders.write_folder(tmp_path, 5, layout=layout, num_test=2)
   for hidden in ('.DS_Store', 'Thumbs.db'):
-    folder = tmp_path / ('masks' if layout == 'images' else 'groundtruth/train')
-    (folder / hidden).write_text('')
-  pairs, faults = faults_of(tmp_path)
-  assert not faults
+    (tmp_path / ('masks' if layout == 'images' else 'groundtruth/train') / hidden).write_text('')
+  pairs, faults = layouts.find_pairs(tmp_path)
+  pairs, more = pairs_lib.check_pairs(pairs, ReadOptions(num_classes=4))
+  assert not faults + more
   assert sorted(pair.name for pair in pairs) == names
   own = {pair.name: pair.split for pair in pairs}
   expected = ('train', 'test') if layout == 'dataset' else ('', '')
@@ -296,7 +264,8 @@ def test_every_fault_of_a_folder_is_one_line(tmp_path):
   (images / 'notes.txt').write_text('left here')
   (masks / 'notes.txt').write_text('left here')
   (masks / 'old').mkdir()
-  sound, faults = faults_of(tmp_path)
+  pairs, faults = layouts.find_pairs(tmp_path)
+  sound, more = pairs_lib.check_pairs(pairs, ReadOptions(num_classes=4))
   assert [pair.name for pair in sound] == ['case_05', 'case_06', 'case_07']
   expected = [
       ('masks/old', 'not a file'),
@@ -306,9 +275,9 @@ def test_every_fault_of_a_folder_is_one_line(tmp_path):
       ('masks/case_03.png', 'values 200'), ('images/case_04.png', 'truncated or corrupt'),
       ('masks/case_04.png', 'empty'), ('images/notes.txt', 'not a PNG, JPEG, TIFF or DICOM'),
       ('masks/notes.txt', 'not a PNG, JPEG, TIFF or DICOM')]
-  assert len(faults) == len(expected)
+  assert len(faults + more) == len(expected)
   for path, words in expected:
-    line, = [fault for fault in faults
+    line, = [fault for fault in faults + more
              if fault.startswith(f'{tmp_path / path}:') and words in fault]
     assert '\n' not in line
 
@@ -321,27 +290,27 @@ def test_faults_of_the_layout_with_splits(tmp_path):
   (tmp_path / 'dataset' / 'extra').mkdir()
   (tmp_path / 'dataset' / 'validation').mkdir()
   _, faults = layouts.find_pairs(tmp_path)
-  assert len(faults) == 3
-  assert 'expected the folders train, validation (or val) and test' in faults[0]
-  assert 'images and masks need a folder each' in faults[1]
-  assert 'one case cannot be in two splits' in faults[2]
+  for fault, words in zip(faults, ('expected the folders train, validation (or val) and test',
+                                   'images and masks need a folder each',
+                                   'one case cannot be in two splits'), strict=True):
+    assert words in fault
 
 
 def test_folders_that_are_none(tmp_path):
-  with pytest.raises(FileNotFoundError, match='no such folder'):
-    layouts.find_pairs(tmp_path / 'absent')
-  with pytest.raises(ValueError, match=r'expected images/NAME.png with masks/NAME.png, or '
-                                       r'dataset/\{train,test\}.* found nothing'):
-    layouts.find_pairs(tmp_path)
+  def refused(name=''):
+    return sentence(layouts.find_pairs, tmp_path / name)
+
+  assert 'no such folder' in refused('absent')
+  message = refused()
+  assert 'expected images/NAME.png with masks/NAME.png, or dataset/{train,test}' in message
+  assert 'found nothing' in message
   (tmp_path / 'images').mkdir()
-  with pytest.raises(ValueError, match='found images'):
-    layouts.find_pairs(tmp_path)
+  assert 'found images' in refused()
   (tmp_path / 'masks').mkdir()
   pairs, faults = layouts.find_pairs(tmp_path)
   assert not pairs and 'holds no images' in faults[0]
   (tmp_path / 'file').write_text('')
-  with pytest.raises(ValueError, match='expected a folder'):
-    layouts.find_pairs(tmp_path / 'file')
+  assert 'expected a folder' in refused('file')
   (tmp_path / 'b' / 'dataset').mkdir(parents=True)
   (tmp_path / 'b' / 'groundtruth').mkdir()
   assert layouts.find_pairs(tmp_path / 'b') == ([], [f'{tmp_path / "b"}: there are no images.'])
@@ -353,13 +322,8 @@ def test_list_images(tmp_path):
   listed = layouts.list_images(tmp_path / 'images')
   assert [path.name for path in listed] == ['case_00.png', 'case_01.png']
   assert layouts.list_images(listed[0]) == [listed[0]]
-  with pytest.raises(ValueError, match='holds no images'):
-    layouts.list_images(tmp_path)
-  with pytest.raises(FileNotFoundError, match='no such file or folder'):
-    layouts.list_images(tmp_path / 'absent')
-
-
-# ------------------------------------------------------------------------------------- cases.csv
+  assert 'holds no images' in sentence(layouts.list_images, tmp_path)
+  assert 'no such file or folder' in sentence(layouts.list_images, tmp_path / 'absent')
 
 
 @pytest.mark.parametrize('separator', [',', ';', '\t'])
@@ -380,7 +344,7 @@ def test_faults_of_the_cases_table(tmp_path):
   table = tmp_path / 'cases.csv'
 
   def faults(text):
-    table.write_bytes(text.encode() if isinstance(text, str) else text)
+    table.write_bytes(text.encode())
     return layouts.find_pairs(tmp_path)[1]
 
   found = faults('name,patient,spacing_y_mm,spacing_x_mm\ncase_00,a,0.2,x\ncase_09,b,,\n'
@@ -391,14 +355,15 @@ def test_faults_of_the_cases_table(tmp_path):
       "line 4: there is no image called '../../etc/passwd'.",
       'line 5: the patient of case_01 is empty.', 'line 7: case_02 has a line already.',
       'line 8: spacings are positive numbers of millimeters, such as 0.25.']
-  assert faults('name\ncase_00\ncase_01\n') == [f'{table}: case_02 has no line.']
-  assert faults('name,patient\ncase_00\ncase_01,p\ncase_02,p\n') == [
-      f'{table} line 2: the patient of case_00 is empty.', ]
-  assert 'must name the columns' in faults('id,age\n1,2\n')[0]
-  assert 'the file is empty' in faults('')[0]
-  assert 'not a text table' in faults(b'name\n\0\n')[0]
-  for spacing in ('-inf', 'inf', '0'):
-    assert 'positive numbers' in faults(f'name,spacing_y_mm\ncase_00,{spacing}\n')[0]
+  for text, words in (
+      ('name\ncase_00\ncase_01\n', 'case_02 has no line.'),
+      ('name,patient\ncase_00\ncase_01,p\ncase_02,p\n', 'line 2: the patient of case_00 is empty.'),
+      ('id,age\n1,2\n', 'must name the columns'), ('', 'the file is empty'),
+      ('name\n\0\n', 'not a text table'),
+      *((f'name,spacing_y_mm\ncase_00,{spacing}\ncase_01,1\ncase_02,1\n', 'positive numbers')
+        for spacing in ('-inf', 'inf', '0'))):
+    line, = faults(text)
+    assert line.startswith(str(table)) and words in line
 
 
 def test_digest_follows_every_part_of_a_record(tmp_path):

@@ -23,7 +23,7 @@ def sentence(call: Callable, *args: Any, **options: Any) -> str:
   with pytest.raises((ValueError, FileNotFoundError)) as error:
     call(*args, **options)
   message = str(error.value)
-  assert message.endswith('.') and '\n' not in message
+  assert message[-1] in '.?' and '\n' not in message
   return message
 
 

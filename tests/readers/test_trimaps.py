@@ -276,7 +276,7 @@ def test_labels_of_corners():
 
 
 def test_faulty_tables(tmp_path):
-  path, points = tmp_path / 'a.csv', make_corners().reshape(-1, 2)
+  points = make_corners().reshape(-1, 2)
 
   def line(array):
     return ','.join(map(str, np.asarray(array).T.reshape(-1)))

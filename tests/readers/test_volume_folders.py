@@ -8,14 +8,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spinejax.data import examples
-from spinejax.data import build
-from spinejax.data import datasets
-from spinejax.readers import landmarks
-from spinejax.readers import orientation
-from spinejax.data import preparation
-from spinejax.data import resize
-from spinejax.readers import volumes
+from spinejax.data import build, datasets, examples, preparation, resize
+from spinejax.readers import landmarks, orientation, volumes
 from spinejax.readers.records import Record
 from tests.readers import folders
 

@@ -11,8 +11,8 @@ import nrrd
 import numpy as np
 import pytest
 
-from spinejax.readers import orientation
-from spinejax.readers import volumes
+from spinejax.readers import orientation, volumes
+from tests.readers.folders import sentence
 
 SHAPE = (5, 6, 7)  # along the axes (i, j, k) of the file
 SPACING = (0.5, 1.25, 2.0)
@@ -144,10 +144,8 @@ def test_unknown_spacing_stays_unknown(tmp_path, suffix):
   if suffix == '.npz':
     np.savez(tmp_path / 'v.npz', image=numbered())
   else:
-    header = {'.nrrd': b'NRRD0004\ntype: ushort\ndimension: 3\nsizes: 5 6 7\nendian: little\n'
-                       b'encoding: raw\n\n',
-              '.mha': b'ObjectType = Image\nNDims = 3\nDimSize = 5 6 7\nElementType = MET_USHORT\n'
-                      b'ElementDataFile = LOCAL\n'}
+    header = {'.nrrd': NRRD_HEADER + b'encoding: raw\n\n',
+              '.mha': META_HEADER + b'ElementDataFile = LOCAL\n'}
     pytest.importorskip('SimpleITK')
     (tmp_path / f'v{suffix}').write_bytes(header[suffix] + numbered().T.tobytes())
   volume = volumes.read_volume(tmp_path / f'v{suffix}')
@@ -170,9 +168,6 @@ def test_npz_brings_label_and_landmarks_into_our_axes(tmp_path):
   assert volume.region.tolist() == [1, -1] and volume.region.dtype == np.int8
 
 
-# -------------------------------------------------------------------------------------------- masks
-
-
 def test_masks_stored_with_other_axes_are_turned(tmp_path):
   volume = volumes.read_volume(write(tmp_path / 'v.npz', numbered(), direction=OBLIQUE))
   turned = numbered()[::-1].transpose(2, 0, 1) % 3
@@ -184,7 +179,7 @@ def test_masks_stored_with_other_axes_are_turned(tmp_path):
 
 
 @pytest.mark.parametrize('fields, words', [
-    (dict(array=np.ones((5, 6, 6), np.uint8)), r'mask has \(6, 5, 6\) voxels .* its image \(7, 5'),
+    (dict(array=np.ones((5, 6, 6), np.uint8)), '(inferior, left, anterior), but its image (7, 5'),
     (dict(direction=np.diag([-1.0, 1, 1])), 'lies up to 2 mm away from its image'),
     (dict(origin=(-12.5, 30, 5)), 'lies up to 0.75 mm away'),
     (dict(spacing=(0.5, 1.25, 1)), 'lies up to 6 mm away'),
@@ -195,24 +190,18 @@ def test_masks_stored_with_other_axes_are_turned(tmp_path):
 def test_masks_of_another_grid_or_kind_are_refused(tmp_path, fields, words):
   volume = volumes.read_volume(write(tmp_path / 'v.npz', numbered()))
   write(tmp_path / 'm.npz', **{'array': np.ones(SHAPE, np.uint8), 'key': 'label', **fields})
-  with pytest.raises(ValueError, match=words) as error:
-    volumes.read_mask(tmp_path / 'm.npz', volume.geometry)
-  assert '\n' not in str(error.value)
+  assert words in sentence(volumes.read_mask, tmp_path / 'm.npz', volume.geometry)
 
 
 @pytest.mark.parametrize('mask, name, words', [
-    (np.zeros((7, 5, 5), bool), 'm.npz', r'has the shape \(7, 5, 5\), but its volume \(7, 5, 6\)'),
+    (np.zeros((7, 5, 5), bool), 'm.npz', 'has the shape (7, 5, 5), but its volume (7, 5, 6)'),
     (np.zeros((7, 5, 6)), 'm.npz', 'whole numbers from 0 to 65535, not float64'),
     (np.full((7, 5, 6), -1), 'm.npz', 'not int64 from -1'),
     (np.zeros((7, 5, 6), bool), 'm.png', 'a mask is written as .nii.gz'),
     (np.zeros((7, 5, 6), bool), 'absent/m.npz', 'cannot be written there')])
 def test_masks_that_cannot_be_written(tmp_path, mask, name, words):
   volume = volumes.read_volume(write(tmp_path / 'v.npz', numbered()))
-  with pytest.raises(ValueError, match=words):
-    volumes.write_mask(tmp_path / name, mask, volume.geometry)
-
-
-# ------------------------------------------------------------------------------------ hostile files
+  assert words in sentence(volumes.write_mask, tmp_path / name, mask, volume.geometry)
 
 
 @pytest.mark.parametrize('array, words', [
@@ -221,28 +210,20 @@ def test_masks_that_cannot_be_written(tmp_path, mask, name, words):
     (np.ones(SHAPE), 'every voxel is 1; a constant volume'),
     (np.ones((2, *SHAPE)), 'of 3 axes, but the file has 4 axes'),
     (np.ones((5, 6)), 'the file has 2 axes'), (np.ones((5, 6, 1)), 'needs 2 along every axis'),
-    (np.ones(SHAPE, complex), 'the file has complex128 values')])
-def test_unusable_arrays(tmp_path, array, words):
-  np.savez(tmp_path / 'v.npz', image=array)
-  with pytest.raises(ValueError, match=words) as error:
-    volumes.read_volume(tmp_path / 'v.npz')
-  assert '\n' not in str(error.value)
-
-
-@pytest.mark.parametrize('fields, words', [
+    (np.ones(SHAPE, complex), 'the file has complex128 values'),
     (dict(spacing=np.zeros(3)), 'it must be positive along every axis'),
-    (dict(spacing=np.ones(2)), r'spacing must be numbers of shape \(3,\)'),
+    (dict(spacing=np.ones(2)), 'spacing must be numbers of shape (3,)'),
     (dict(direction=np.ones((3, 3))), 'direction three independent unit columns'),
     (dict(origin=np.full(3, np.inf)), 'origin must be finite'),
-    (dict(label=np.zeros((5, 6, 6))), r'label has the shape \(5, 6, 6\), but image'),
-    (dict(landmarks=np.ones(3)), r'finite voxel coordinates \[P,3\]'),
-    (dict(landmarks=np.full((1, 3), 9)), r'lie outside of the image of \(5, 6, 7\) voxels'),
+    (dict(label=np.zeros((5, 6, 6))), 'label has the shape (5, 6, 6), but image'),
+    (dict(landmarks=np.ones(3)), 'finite voxel coordinates [P,3]'),
+    (dict(landmarks=np.full((1, 3), 9)), 'lie outside of the image of (5, 6, 7) voxels'),
     (dict(landmarks=np.ones((2, 3)), region=np.zeros(1)), 'region must hold 0'),
     (dict(region=np.zeros(0)), 'region must hold 0')])
-def test_npz_with_arrays_that_do_not_fit(tmp_path, fields, words):
-  np.savez(tmp_path / 'v.npz', image=numbered(), **fields)
-  with pytest.raises(ValueError, match=words):
-    volumes.read_volume(tmp_path / 'v.npz')
+def test_unusable_arrays(tmp_path, array, words):
+  arrays = dict(image=numbered()) | array if isinstance(array, dict) else dict(image=array)
+  np.savez(tmp_path / 'v.npz', **arrays)
+  assert words in sentence(volumes.read_volume, tmp_path / 'v.npz')
 
 
 @pytest.mark.parametrize('name', [f'{kind}{suffix}' for suffix in SUFFIXES for kind in
@@ -258,17 +239,18 @@ def test_truncated_files(tmp_path, name):
     sitk.WriteImage(sitk.GetImageFromArray(array), str(path), 'compressed' in name)
   content = path.read_bytes()
   assert volumes.read_volume(path).array.size == array.size
+
+  def refused(content):
+    path.write_bytes(content)
+    message = sentence(volumes.read_volume, path)
+    assert str(path) in message
+    return message
+
   for end in (10, 100, len(content) // 2, len(content) - 9):
-    path.write_bytes(content[:end])
-    with pytest.raises(ValueError, match='the file is truncated or corrupt|header') as error:
-      volumes.read_volume(path)
-    assert '\n' not in str(error.value) and str(path) in str(error.value)
-  path.write_bytes(b'')
-  with pytest.raises(ValueError, match='the file is empty'):
-    volumes.read_volume(path)
-  path.write_bytes(b'\x89PNG' + bytes(1000))
-  with pytest.raises(ValueError, match='truncated or corrupt, or it is not'):
-    volumes.read_volume(path)
+    message = refused(content[:end])
+    assert 'the file is truncated or corrupt' in message or 'header' in message
+  assert 'the file is empty' in refused(b'')
+  assert 'truncated or corrupt, or it is not' in refused(b'\x89PNG' + bytes(1000))
 
 
 @pytest.mark.parametrize('suffix', ['.nii.gz', '.nrrd', '.mha'])
@@ -281,46 +263,39 @@ def test_unusable_files(tmp_path, suffix, kind, words):
            'NaN': np.where(numbered().T == 8, np.nan, 2.0), 'constant': np.ones((7, 6, 5))}[kind]
   image = sitk.GetImageFromArray(array.astype(np.float32), isVector=kind == 'color')
   sitk.WriteImage(image, str(tmp_path / f'v{suffix}'))
-  with pytest.raises(ValueError, match=words) as error:
-    volumes.read_volume(tmp_path / f'v{suffix}')
-  assert '\n' not in str(error.value)
+  assert words in sentence(volumes.read_volume, tmp_path / f'v{suffix}')
 
 
-def test_headers_that_are_refused(tmp_path):
-  header = b'ObjectType = Image\nElementType = MET_USHORT\n'
-  data = b'NDims = 3\nDimSize = 5 6 7\nElementDataFile = LOCAL\n' + numbered().T.tobytes()
-  for extra, words in (
-      (b'ElementSpacing = 1 0 1\n' + data, 'it must be positive'),
-      (b'ElementSpacing = 1 x 1\n' + data, 'truncated or corrupt'),
-      (b'NDims = 93\n' + data, 'the file has 93 axes'),
-      (b'DimSize = 500 6 7\n' + data, 'truncated or corrupt'),
-      (b'ElementDataFile = other.raw\n', 'expected the voxels in the file itself'),
-      (b'Seq_Frame0000_Status = OK\nSeq_Frame0001_Status = OK\n' + data, 'a tracked sweep of 2')):
-    (tmp_path / 'v.mha').write_bytes(header + extra)
-    with pytest.raises(ValueError, match=words):
-      volumes.read_volume(tmp_path / 'v.mha')
-  nrrd = b'NRRD0004\ntype: ushort\ndimension: 3\nsizes: 5 6 7\nendian: little\nencoding: raw\n'
-  for extra, words in ((b'spacings: 1 -1 0\n\n', 'it must be positive'),
-                       (b'data file: other.raw\n\n', 'expected the voxels in the file itself')):
-    (tmp_path / 'v.nrrd').write_bytes(nrrd + extra + numbered().T.tobytes())
-    with pytest.raises(ValueError, match=words):
-      volumes.read_volume(tmp_path / 'v.nrrd')
+META = b'NDims = 3\nDimSize = 5 6 7\nElementDataFile = LOCAL\n' + numbered().T.tobytes()
+
+
+@pytest.mark.parametrize('suffix, extra, words', [
+    ('.mha', b'ElementSpacing = 1 0 1\n' + META, 'it must be positive'),
+    ('.mha', b'ElementSpacing = 1 x 1\n' + META, 'truncated or corrupt'),
+    ('.mha', b'NDims = 93\n' + META, 'the file has 93 axes'),
+    ('.mha', b'DimSize = 500 6 7\n' + META, 'truncated or corrupt'),
+    ('.mha', b'ElementDataFile = other.raw\n', 'expected the voxels in the file itself'),
+    ('.mha', b'Seq_Frame0000_Status = OK\nSeq_Frame0001_Status = OK\n' + META,
+     'a tracked sweep of 2'),
+    ('.nrrd', b'encoding: raw\nspacings: 1 -1 0\n\n' + numbered().T.tobytes(),
+     'it must be positive')])
+def test_headers_that_are_refused(tmp_path, suffix, extra, words):
+  header = {'.mha': b'ObjectType = Image\nElementType = MET_USHORT\n', '.nrrd': NRRD_HEADER}
+  (tmp_path / f'v{suffix}').write_bytes(header[suffix] + extra)
+  assert words in sentence(volumes.read_volume, tmp_path / f'v{suffix}')
 
 
 def test_paths_that_hold_no_volume(tmp_path, monkeypatch):
-  with pytest.raises(FileNotFoundError, match='there is no such file'):
-    volumes.read_volume(tmp_path / 'absent.npz')
   (tmp_path / 'v.npz').mkdir()
-  with pytest.raises(ValueError, match='expected a file, but this is a folder'):
-    volumes.read_volume(tmp_path / 'v.npz')
   (tmp_path / 'v.tif').write_bytes(b'x')
-  with pytest.raises(ValueError, match='a volume is a file .nii.gz'):
-    volumes.read_volume(tmp_path / 'v.tif')
-  monkeypatch.setitem(sys.modules, 'SimpleITK', None)
   (tmp_path / 'v.mha').write_bytes(META_HEADER + b'ElementDataFile = LOCAL\n'
                                    + numbered().T.tobytes())
-  with pytest.raises(ValueError, match=r'need SimpleITK; run `pip install spinejax\[medical\]`'):
-    volumes.read_volume(tmp_path / 'v.mha')
+  monkeypatch.setitem(sys.modules, 'SimpleITK', None)
+  for name, words in (('absent.npz', 'there is no such file'),
+                      ('v.npz', 'expected a file, but this is a folder'),
+                      ('v.tif', 'a volume is a file .nii.gz'),
+                      ('v.mha', 'need SimpleITK; run `pip install spinejax[medical]`')):
+    assert words in sentence(volumes.read_volume, tmp_path / name)
 
 
 # --------------------------------------------------------------- what libraries take for good

@@ -7,12 +7,11 @@ import pytest
 from PIL import Image
 
 from spinejax.data import build
-from spinejax.readers import images
-from spinejax.readers import layouts
-from spinejax.readers import masks
+from spinejax.readers import images, layouts, masks, records
 from spinejax.readers import pairs as pairs_lib
-from spinejax.readers import records
 from spinejax.readers.records import ReadOptions
+from tests.readers import folders
+from tests.readers.folders import save
 
 pydicom = pytest.importorskip('pydicom')
 
@@ -55,15 +54,9 @@ def levels(path, channels=1):
 def sentence(path, content=None):
   if content is not None:
     path.write_bytes(content)
-  with pytest.raises((ValueError, FileNotFoundError)) as error:
-    images.read_picture(path)
-  message = str(error.value)
-  assert message.startswith(f'{path}: ') and message.endswith('.') and '\n' not in message
-  assert 'Doe' not in message and 'SECRET' not in message
+  message = folders.sentence(images.read_picture, path)
+  assert message.startswith(f'{path}: ') and 'Doe' not in message and 'SECRET' not in message
   return message
-
-
-# ------------------------------------------------------------------------------------- pixels
 
 
 def test_eight_bits_stay_as_they_are(tmp_path):
@@ -84,11 +77,9 @@ def test_more_bits_fill_the_gray_scale(tmp_path, bits):
   image = levels(path)
   assert image.dtype == np.float32
   np.testing.assert_allclose(image, [[0, 51 * 255 / top, 255]], atol=1e-4)
-
-
-def test_signed_pixels_start_at_the_least_value(tmp_path):
-  path = write_dicom(tmp_path / 'a.dcm', np.array([[-2048, 0, 2047]], np.int16), 12, signed=True)
-  np.testing.assert_allclose(levels(path), [[0, 2048 * 255 / 4095, 255]], atol=1e-4)
+  least = -2**(bits - 1)  # signed pixels start there
+  path = write_dicom(path, np.array([[least, 0, -1 - least]], np.int16), bits, signed=True)
+  np.testing.assert_allclose(levels(path), [[0, -least * 255 / top, 255]], atol=1e-4)
 
 
 def test_bits_above_the_stored_ones_are_ignored(tmp_path):
@@ -170,9 +161,6 @@ def test_the_preamble_or_the_suffix_tells(tmp_path):
   np.testing.assert_array_equal(levels(tmp_path / 'b.dcm'), pixels)
 
 
-# ------------------------------------------------------------------------------------- spacing
-
-
 def test_spacing_and_its_source(tmp_path):
   pixels = np.zeros((2, 2), np.uint8)
 
@@ -193,8 +181,7 @@ def test_spacing_reaches_the_record_unless_the_table_has_one(tmp_path, capsys):
   for name in ('a', 'b'):
     write_dicom(tmp_path / 'images' / f'{name}.dcm', np.full((4, 4), 9, np.uint8),
                 PixelSpacing=['0.2', '0.1'])
-    (tmp_path / 'masks').mkdir(exist_ok=True)
-    Image.fromarray(np.eye(4, dtype=np.uint8)).save(tmp_path / 'masks' / f'{name}.png')
+    save(tmp_path / 'masks' / f'{name}.png', np.eye(4, dtype=np.uint8))
   (tmp_path / 'cases.csv').write_text('name,spacing_y_mm,spacing_x_mm\na,0.5,0.5\nb,,\n')
   pairs, faults = layouts.find_pairs(tmp_path)
   assert not faults and [pair.patient for pair in pairs] == ['a', 'b']
@@ -212,9 +199,6 @@ def test_spacing_reaches_the_record_unless_the_table_has_one(tmp_path, capsys):
   assert b'SECRET' not in written and b'Doe' not in written and 'SECRET' not in text
 
 
-# ------------------------------------------------------------------------------------- bad input
-
-
 def test_refused_files(tmp_path, monkeypatch):
   pixels = np.arange(16, dtype=np.uint16).reshape(4, 4)
   path = tmp_path / 'a.dcm'
@@ -223,17 +207,18 @@ def test_refused_files(tmp_path, monkeypatch):
     return sentence(write_dicom(path, array, bits, **options))
 
   whole = write_dicom(path, pixels, 12).read_bytes()
-  assert 'holds 3 pages or frames' in of(np.zeros((4, 4), np.uint16), NumberOfFrames=3)
   assert 'truncated or corrupt' in sentence(path, whole[:-9])
   assert 'empty' in sentence(path, b'')
   assert 'truncated or corrupt' in sentence(tmp_path / 'b.dcm', b'a text, not an X-ray')
-  assert '4 of 8 bits' in of(np.zeros((4, 4), np.uint8), 4)
-  assert '32 of 32 bits' in of(np.zeros((4, 4), np.uint32), 32)
-  assert 'slope other than 0' in of(RescaleSlope='0', RescaleIntercept='1')
-  assert 'expected a gray DICOM X-ray' in of(photometric='PALETTE COLOR')
-  assert 'highest bit of a pixel is 15, not 11' in of(HighBit=15)
-  assert 'truncated or corrupt' in of(Rows=0)
-  assert 'truncated or corrupt' in of(Rows=5)
+  for words, options in (
+      ('holds 3 pages or frames', dict(NumberOfFrames=3)),
+      ('4 of 8 bits', dict(array=pixels.astype(np.uint8), bits=4)),
+      ('32 of 32 bits', dict(array=pixels.astype(np.uint32), bits=32)),
+      ('slope other than 0', dict(RescaleSlope='0', RescaleIntercept='1')),
+      ('expected a gray DICOM X-ray', dict(photometric='PALETTE COLOR')),
+      ('highest bit of a pixel is 15, not 11', dict(HighBit=15)),
+      ('truncated or corrupt', dict(Rows=0)), ('truncated or corrupt', dict(Rows=5))):
+    assert words in of(**options)
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 7)
   assert 'more than 14 pixels' in of()
   monkeypatch.undo()
@@ -247,13 +232,8 @@ def test_refused_files(tmp_path, monkeypatch):
   data.save_as(path)
   message = sentence(path)
   assert 'compressed' in message and 'pylibjpeg' in message
-  Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / 'x.png')
-  with pytest.raises(ValueError, match='masks are PNG, TIFF or JPEG images, not DICOM'):
-    masks.read_mask(write_dicom(path, pixels, 12))
-
-
-def test_without_pydicom(tmp_path, monkeypatch):
-  path = write_dicom(tmp_path / 'a.dcm', np.zeros((2, 2), np.uint8))
+  write_dicom(path, pixels, 12)
+  assert 'masks are PNG, TIFF or JPEG images, not DICOM' in folders.sentence(masks.read_mask, path)
   monkeypatch.setitem(sys.modules, 'pydicom', None)
   assert 'pip install spinejax[medical]' in sentence(path)
 
@@ -286,16 +266,12 @@ def test_damaged_headers_never_crash_nor_speak(tmp_path, capfd, recwarn):
   assert not out and not err and not recwarn.list
 
 
-# ------------------------------------------------------------------------------------- other files
-
-
 def test_a_color_photograph_is_turned_to_gray_and_said(tmp_path, rng=np.random.default_rng(0)):
   gray = rng.integers(0, 256, (16, 8, 1)).astype(np.uint8)
-  Image.fromarray(np.repeat(gray, 3, -1)).save(tmp_path / 'gray.png')
-  assert images.read_picture(tmp_path / 'gray.png').notes == ()
-  Image.fromarray(rng.integers(0, 256, (16, 8, 3)).astype(np.uint8)).save(tmp_path / 'c.png')
-  assert images.read_picture(tmp_path / 'c.png').notes == ('color converted to gray',)
-  assert images.read_picture(tmp_path / 'c.png', 3).notes == ()
+  assert images.read_picture(save(tmp_path / 'a.png', np.repeat(gray, 3, -1))).notes == ()
+  path = save(tmp_path / 'c.png', rng.integers(0, 256, (16, 8, 3)).astype(np.uint8))
+  assert images.read_picture(path).notes == ('color converted to gray',)
+  assert images.read_picture(path, 3).notes == ()
 
 
 @pytest.mark.parametrize('white_is_zero', [False, True])

@@ -44,7 +44,15 @@ def write_dicom_seg(path: str | os.PathLike, mask: np.ndarray, source: str | os.
   names = masks.class_names(classes, mask)
   if not names:
     raise ValueError('an empty mask makes a DICOM segmentation only with the names of its classes.')
-  segments = _describe_segments(names, model)
+  category, kind = (highdicom.sr.CodedConcept(value, 'SCT', meaning)
+                    for value, meaning in (masks.CATEGORY, masks.TYPE))
+  algorithm = highdicom.AlgorithmIdentificationSequence(
+      name=masks.one_line(model or 'spinejax')[:_MOST_LETTERS], version=__version__,
+      family=highdicom.sr.CodedConcept('123109', 'DCM', 'Artificial Intelligence'))
+  segments = [highdicom.seg.SegmentDescription(
+      segment_number=index, segment_label=name[:_MOST_LETTERS], algorithm_type='AUTOMATIC',
+      algorithm_identification=algorithm, segmented_property_category=category,
+      segmented_property_type=kind) for index, name in enumerate(names, 1)]
   with dicom.quietly(pydicom):
     try:
       for keyword in _PATIENT_AND_STUDY:
@@ -86,18 +94,3 @@ def _read_source(source: pathlib.Path, mask: np.ndarray) -> Any:
     raise ValueError(f'{source}: the image has {size[0]} x {size[1]} pixels, but the mask '
                      f'{" x ".join(map(str, mask.shape))}.')
   return image
-
-
-def _describe_segments(names: Sequence[str], model: str | None) -> list[Any]:
-  """Descriptions of the segments, one for each class name."""
-  import highdicom
-
-  category, kind = (highdicom.sr.CodedConcept(value, 'SCT', meaning)
-                    for value, meaning in (masks.CATEGORY, masks.TYPE))
-  algorithm = highdicom.AlgorithmIdentificationSequence(
-      name=masks.one_line(model or 'spinejax')[:_MOST_LETTERS], version=__version__,
-      family=highdicom.sr.CodedConcept('123109', 'DCM', 'Artificial Intelligence'))
-  return [highdicom.seg.SegmentDescription(
-      segment_number=index, segment_label=name[:_MOST_LETTERS], algorithm_type='AUTOMATIC',
-      algorithm_identification=algorithm, segmented_property_category=category,
-      segmented_property_type=kind) for index, name in enumerate(names, 1)]

@@ -214,7 +214,16 @@ def _to_gray_levels(pydicom: Any, data: Any, header: _Header, stored: np.ndarray
     levels = pydicom.pixels.apply_voi(values, data) * (255 / high)
     notes.append('table of gray levels (VOI LUT) applied')
   elif math.isfinite(header.center) and header.width > 0:
-    levels = _apply_window(pydicom, data, header, values)
+    # PS3.3, C.11.2.1.2: LINEAR needs a width from 1. Eight bits make 0..255 the range.
+    function = str(data.get('VOILUTFunction') or 'LINEAR').strip().upper()
+    if function not in ('LINEAR_EXACT', 'SIGMOID'):
+      function = 'LINEAR' if header.width >= 1 else 'LINEAR_EXACT'
+    window = pydicom.Dataset()
+    for name, value in dict(
+        WindowCenter=header.center, WindowWidth=header.width, VOILUTFunction=function,
+        PhotometricInterpretation='MONOCHROME2', PixelRepresentation=0, BitsStored=8).items():
+      setattr(window, name, value)
+    levels = pydicom.pixels.apply_windowing(values.astype(np.float64), window)
     notes.append(f'window {header.center:g} wide {header.width:g}')
   elif header.bits == 8 and plain and not header.signed:
     levels = stored.astype(np.uint8)
@@ -229,17 +238,3 @@ def _to_gray_levels(pydicom: Any, data: Any, header: _Header, stored: np.ndarray
   if used < _LEAST_RANGE:
     notes.append(f'only {100 * used:.2g}% of the gray scale is used; the file may need a window')
   return levels, notes
-
-
-def _apply_window(pydicom: Any, data: Any, header: _Header, values: np.ndarray) -> np.ndarray:
-  """Gray levels 0..255 of the first VOI window (PS3.3, C.11.2.1.2)."""
-  window = pydicom.Dataset()
-  window.WindowCenter, window.WindowWidth = header.center, header.width
-  function = str(data.get('VOILUTFunction') or 'LINEAR').strip().upper()
-  if function not in ('LINEAR_EXACT', 'SIGMOID'):
-    function = 'LINEAR' if header.width >= 1 else 'LINEAR_EXACT'  # LINEAR needs a width from 1
-  window.VOILUTFunction = function
-  # These make 0..255 the range of the result.
-  window.PhotometricInterpretation, window.PixelRepresentation = 'MONOCHROME2', 0
-  window.BitsStored = 8
-  return pydicom.pixels.apply_windowing(values.astype(np.float64), window)

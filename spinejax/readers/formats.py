@@ -224,7 +224,15 @@ def read_metaimage(path: str | os.PathLike, content: bytes) -> Stored:
 
 def _check_metaimage(content: bytes) -> bool:
   """Whether the file has a spacing. ITK invents one, and voxels that a damaged file lacks."""
-  fields, end = _read_meta_header(content)
+  fields: dict[str, str] = {}
+  end = 0
+  for line in io.BytesIO(content):
+    end += len(line)
+    name, _, value = re.split('(=|:)', line[:4096].decode('latin-1').strip() + '=', maxsplit=1)
+    name = name.strip().lower()
+    fields.setdefault(name, value.rstrip('=').strip())
+    if name == 'elementdatafile':  # the last one
+      break
   frames = {name.split('_')[1] for name in fields if name.startswith('seq_frame')}
   if len(frames) > 1:
     raise Refusal(f'this is a tracked sweep of {len(frames)} frames, not a volume; '
@@ -251,20 +259,6 @@ def _check_metaimage(content: bytes) -> bool:
   if spacing is not None:
     _check_spacing(np.abs(_numbers(spacing)))
   return spacing is not None
-
-
-def _read_meta_header(content: bytes) -> tuple[dict[str, str], int]:
-  """Fields of the header by name in lower case, and its length. ElementDataFile is the last."""
-  fields: dict[str, str] = {}
-  end = 0
-  for line in io.BytesIO(content):
-    end += len(line)
-    name, _, value = re.split('(=|:)', line[:4096].decode('latin-1').strip() + '=', maxsplit=1)
-    name = name.strip().lower()
-    fields.setdefault(name, value.rstrip('=').strip())
-    if name == 'elementdatafile':
-      return fields, end
-  raise Damaged
 
 
 def _numbers(text: str) -> np.ndarray:

@@ -81,18 +81,18 @@ def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
   """
   content = contents.read_bytes(path)
   if dicom.is_dicom(path, content):
-    picture = dicom.read_dicom(path, content, _most_pixels())
+    pixels, spacing, notes = dicom.read_dicom(path, content, _most_pixels())
   else:
-    picture = _to_picture(path, decode(path, content))
-  pixels, _, notes = picture
+    spacing, (pixels, notes) = (np.nan, np.nan), _to_pixels(path, decode(path, content))
   if channels == 1 and pixels.shape[-1] == 3:
     colored = pixels.max(-1) - pixels.min(-1) > _COLORED_LEVELS
     notes += ('color converted to gray',) if colored.mean() > _COLORED_SHARE else ()
-  return picture._replace(pixels=set_channels(pixels, channels), notes=notes)
+  return Picture(set_channels(pixels, channels), spacing, notes)
 
 
-def _to_picture(path: str | os.PathLike, image: Image.Image) -> Picture:
-  notes = ()
+def _to_pixels(path: str | os.PathLike, image: Image.Image) -> tuple[np.ndarray, tuple[str, ...]]:
+  """Gray levels or colors of an image, and notes."""
+  notes: tuple[str, ...] = ()
   if image.mode in THIRTY_TWO_BITS:
     raise ValueError(f'{path}: the pixels have 32 bits; save the image with 8 or 16 bits.')
   if image.mode in SIXTEEN_BITS:
@@ -103,4 +103,4 @@ def _to_picture(path: str | os.PathLike, image: Image.Image) -> Picture:
     pixels = np.array(image.convert('L'))[..., None]
   else:
     pixels = np.array(image.convert('RGB'))
-  return Picture(pixels, notes=notes)
+  return pixels, notes

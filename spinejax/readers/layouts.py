@@ -273,14 +273,6 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
   return list(pairs.values()), faults
 
 
-def _spacing(text: str) -> float:
-  """Millimeters per pixel; NaN for an empty text or nan."""
-  spacing = float(text) if text else math.nan
-  if spacing <= 0 or math.isinf(spacing):
-    raise ValueError
-  return spacing
-
-
 def read_cases(path: str | os.PathLike, names: Sequence[str]
                ) -> tuple[dict[str, tuple[str, tuple[float, ...]]], list[str]]:
   """Reads {name: (patient, (spacing_y, spacing_x))} from a table; returns also its faults.
@@ -303,11 +295,12 @@ def read_cases(path: str | os.PathLike, names: Sequence[str]
     where, cell = f'{path} line {number}', dict(zip(columns, cells))
     name, patient = cell['name'], cell.get('patient', cell['name'])
     try:
-      spacing = tuple(_spacing(cell.get(f'spacing_{axis}_mm', '')) for axis in 'yx')
+      spacing = tuple(float(cell.get(f'spacing_{axis}_mm') or math.nan) for axis in 'yx')
     except ValueError:
+      spacing = (0.0, 0.0)
+    if any(size <= 0 or math.isinf(size) for size in spacing):
       faults.append(f'{where}: spacings are positive numbers of millimeters, such as 0.25.')
-      continue
-    if name not in known:
+    elif name not in known:
       faults.append(f'{where}: there is no image called {name[:80]!r}.')
     elif name in cases:
       faults.append(f'{where}: {name} has a line already.')

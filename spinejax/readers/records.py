@@ -22,8 +22,8 @@ class Picture(NamedTuple):
     notes: what was done to the pixels and where the spacing is from, in words.
   """
   pixels: np.ndarray
-  spacing: tuple[float, float] = (np.nan, np.nan)
-  notes: tuple[str, ...] = ()
+  spacing: tuple[float, float]
+  notes: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -104,7 +104,12 @@ class ReadOptions:
   def __post_init__(self) -> None:
     if self.channels not in (1, 3):
       raise ValueError(f'data.channels must be 1 (gray) or 3 (color), not {self.channels}.')
-    trimaps.check_labels(self.labels, self.border)
+    if self.labels and self.labels not in trimaps.LABELS:
+      raise ValueError(f"data.labels must be one of {', '.join(trimaps.LABELS)}, or '' to choose "
+                       f'by the number of classes, not {self.labels!r}.')
+    if not 0 < self.border <= 0.5:
+      raise ValueError("data.border is the width of the border as a fraction of the image's width, "
+                       f'above 0 and at most 0.5, not {self.border}.')
 
   @property
   def num_labels(self) -> int | None:

@@ -19,16 +19,6 @@ _EDGE_SHIFT = 1e-5, 1e-10  # pixels in x and y; slanted edges are left or right,
 _SPECK = 0.1  # of the median area of a body; smaller pieces of a mask are left out
 
 
-def check_labels(labels: str, border: float) -> None:
-  """Raises ValueError unless labels is '' or one of LABELS and the border is a fraction."""
-  if labels and labels not in LABELS:
-    raise ValueError(f"data.labels must be one of {', '.join(LABELS)}, or '' to choose by the "
-                     f'number of classes, not {labels!r}.')
-  if not 0 < border <= 0.5:
-    raise ValueError("data.border is the width of the border as a fraction of the image's width, "
-                     f'above 0 and at most 0.5, not {border}.')
-
-
 def _pixels_inside(polygon: np.ndarray, size: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
   """Rows and columns of the pixels of a polygon, see `fill_polygons`."""
   # scikit-image counts all edges as inside. The shift moves right and lower edges off centers.
@@ -68,16 +58,6 @@ def make_trimap(spine: np.ndarray, width: float) -> np.ndarray:
                 & (ndimage.distance_transform_edt(inside) < reach))
     label[box] = np.where(border, BORDER, np.where(inside, CORE, BACKGROUND))
   return label
-
-
-def column_polygons(corners: np.ndarray) -> list[np.ndarray]:
-  """Quadrilaterals of the bodies, then of the discs between them; together the spine column.
-
-  The corners [n,4,2] are top left, top right, bottom left, bottom right of bodies from top to
-  bottom.
-  """
-  discs = np.concatenate([corners[:-1, 2:], corners[1:, :2]], 1)
-  return [quad[[0, 1, 3, 2]] for quad in (*corners, *discs)]
 
 
 def find_bodies(mask: np.ndarray) -> list[np.ndarray]:
@@ -148,12 +128,12 @@ def label_corners(corners: np.ndarray, size: Sequence[int], labels: str = 'trima
   if labels == 'mask':
     raise ValueError("labels 'mask' reads masks as they are; corners of vertebrae need 'trimap', "
                      "'column', 'bodies' or 'levels'.")
-  quads = column_polygons(corners)
-  bodies = quads[:len(corners)]
+  bodies = list(corners[:, [0, 1, 3, 2]])
   if labels == 'levels':
     return _number([_pixels_inside(body, size) for body in bodies], size, num_labels), ()
-  return _label_spine(fill_polygons(bodies if labels == 'bodies' else quads, size), labels, border,
-                      num_labels)
+  discs = np.concatenate([corners[:-1, [2, 3]], corners[1:, [1, 0]]], 1)
+  spine = fill_polygons(bodies if labels == 'bodies' else [*bodies, *discs], size)
+  return _label_spine(spine, labels, border, num_labels)
 
 
 def label_bodies(mask: np.ndarray, labels: str = 'trimap', border: float = BORDER_WIDTH,

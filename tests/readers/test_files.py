@@ -28,9 +28,6 @@ def read_mask(*args, **options):
   return masks.read_mask(*args, **options)[0]
 
 
-# ------------------------------------------------------------------------------------- images
-
-
 @pytest.mark.parametrize('suffix', ['.png', '.tif', '.tiff', '.jpg'])
 def test_reads_gray_of_every_format(tmp_path, suffix):
   gray = np.tile(np.arange(0, 64, 2, dtype=np.uint8), (16, 1))
@@ -91,16 +88,12 @@ def test_orientation_tag_turns_neither_image_nor_mask(tmp_path):
   np.testing.assert_array_equal(read_mask(path), array)
 
 
-def test_the_content_decides_the_format(tmp_path, rng):
+def test_the_content_decides_the_format_and_channels_are_one_or_three(tmp_path, rng):
   array = rng.integers(0, 256, (8, 8)).astype(np.uint8)
-  save(tmp_path / 'a.jpg', array, format='PNG')
-  np.testing.assert_array_equal(read_image(tmp_path / 'a.jpg')[..., 0], array)
-
-
-@pytest.mark.parametrize('channels', [0, 2, 4])
-def test_channels_are_one_or_three(tmp_path, channels):
-  path = save(tmp_path / 'a.png', np.zeros((2, 2), np.uint8))
-  assert f'1 (gray) or 3 (color), not {channels}' in sentence(read_image, path, channels)
+  path = save(tmp_path / 'a.jpg', array, format='PNG')
+  np.testing.assert_array_equal(read_image(path)[..., 0], array)
+  for channels in (0, 2, 4):
+    assert f'1 (gray) or 3 (color), not {channels}' in sentence(read_image, path, channels)
 
 
 def test_unreadable_files(tmp_path, rng, monkeypatch):
@@ -133,22 +126,16 @@ def test_unreadable_files(tmp_path, rng, monkeypatch):
   assert 'more than 200 pixels' in refused('whole.png')
 
 
-# ------------------------------------------------------------------------------------- masks
-
-
-@pytest.mark.parametrize('coding', ['index', 'palette', 'color'])
-def test_masks_of_every_coding(tmp_path, coding):
-  folders.save_mask(tmp_path / 'a.png', LABEL, coding)
-  palette = folders.PALETTE[:4] if coding == 'color' else ()
-  label = read_mask(tmp_path / 'a.png', palette, num_classes=4)
-  assert label.dtype == np.uint8
-  np.testing.assert_array_equal(label, LABEL)
-
-
-def test_with_a_palette_colors_decide_in_palette_images_too(tmp_path):
+def test_masks_of_every_coding(tmp_path):
+  for coding in ('index', 'palette', 'color'):
+    folders.save_mask(tmp_path / 'a.png', LABEL, coding)
+    palette = folders.PALETTE[:4] if coding == 'color' else ()
+    label = read_mask(tmp_path / 'a.png', palette, num_classes=4)
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(label, LABEL)
   image = Image.fromarray(np.array([[0, 1, 2]], np.uint8))
   image.putpalette([level for n in (2, 0, 1) for level in folders.PALETTE[n]])  # shuffled indices
-  image.save(tmp_path / 'a.png')
+  image.save(tmp_path / 'a.png')  # colors decide, if there is a palette
   label = read_mask(tmp_path / 'a.png', folders.PALETTE[:3], num_classes=3)
   np.testing.assert_array_equal(label, [[2, 0, 1]])
 
@@ -220,9 +207,6 @@ def test_palettes_as_text():
     assert words in sentence(masks.check_palette, palette, num_labels)
 
 
-# ------------------------------------------------------------------------------------- folders
-
-
 @pytest.mark.parametrize('layout', ['images', 'dataset'])
 def test_a_sound_folder(tmp_path, layout):
   names = folders.write_folder(tmp_path, 5, layout=layout, num_test=2)
@@ -240,14 +224,11 @@ def test_a_sound_folder(tmp_path, layout):
     assert sum(pair.counts) == 64 * 32 and min(pair.counts) > 0
     assert all(map(math.isnan, pair.spacing))
   assert len({pair.digest for pair in pairs}) == 5
-
-
-def test_validation_folder_may_be_called_val(tmp_path):
-  folders.write_folder(tmp_path, 2, layout='dataset', num_test=1)
-  for group in ('dataset', 'groundtruth'):
-    (tmp_path / group / 'test').rename(tmp_path / group / 'val')
-  pairs, faults = layouts.find_pairs(tmp_path)
-  assert not faults and [pair.split for pair in pairs] == ['train', 'validation']
+  if layout == 'dataset':
+    for group in ('dataset', 'groundtruth'):
+      (tmp_path / group / 'test').rename(tmp_path / group / 'val')
+    pairs, faults = layouts.find_pairs(tmp_path)
+    assert not faults and {pair.split for pair in pairs} == {'train', 'validation'}
 
 
 def test_every_fault_of_a_folder_is_one_line(tmp_path):

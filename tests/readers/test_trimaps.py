@@ -306,8 +306,8 @@ def test_faulty_tables(tmp_path):
 def test_labels_that_do_not_fit_are_refused(labels, num_labels, words):
   assert words in sentence(trimaps.label_corners, make_corners(), TALL, labels,
                            num_labels=num_labels)
-  assert 'must be one of' in sentence(trimaps.check_labels, 'vertebrae', 0.1)
-  assert 'fraction' in sentence(trimaps.check_labels, 'trimap', 3)
+  assert 'must be one of' in sentence(ReadOptions, labels='vertebrae')
+  assert 'fraction' in sentence(ReadOptions, border=3)
 
 
 def test_a_damaged_file_ends_the_process_inside_of_scipy(tmp_path):

@@ -1,7 +1,6 @@
 """Files of volumes: axes, places in space, masks on the grid of their image, hostile files."""
 import contextlib
 import gzip
-import pathlib
 import sys
 import tracemalloc
 import zlib
@@ -54,9 +53,6 @@ def places(volume):
   return orientation.to_physical(points, volume.geometry)[order]
 
 
-# ---------------------------------------------------------------------------------- there and back
-
-
 @pytest.mark.parametrize('suffix', SUFFIXES)
 @pytest.mark.parametrize('name', DIRECTIONS)
 def test_every_voxel_keeps_its_place(tmp_path, suffix, name):
@@ -90,10 +86,14 @@ def test_a_mask_goes_back_onto_the_grid_of_its_file(tmp_path, suffix, name):
   else:
     sitk = pytest.importorskip('SimpleITK')
     mask, image = (sitk.ReadImage(str(tmp_path / f'{name}{suffix}')) for name in 'mv')
-    for get in ('GetSize', 'GetSpacing', 'GetOrigin', 'GetDirection'):  # NRRD multiplies two
-      np.testing.assert_allclose(getattr(mask, get)(), getattr(image, get)(), rtol=0, atol=1e-14)
+    check_same_place(mask, image, 1e-14)  # NRRD multiplies two
     np.testing.assert_array_equal(
         sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image) % 7 == 3)
+
+
+def check_same_place(mask, image, atol=0.0):
+  for get in ('GetSize', 'GetSpacing', 'GetOrigin', 'GetDirection'):
+    np.testing.assert_allclose(getattr(mask, get)(), getattr(image, get)(), rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize('space, sign', [
@@ -131,12 +131,8 @@ def test_axes_of_a_tracker_turn_the_array_and_keep_the_geometry(tmp_path):
   np.savez(tmp_path / 'm.npz', label=volume.array > 9)  # in our axes, as nothing else is said
   np.testing.assert_array_equal(
       volumes.read_mask(tmp_path / 'm.npz', volume.geometry), volume.array > 9)
-
-
-@pytest.mark.parametrize('axes', ['RA', 'RAA', 'XYZ', 'RLS'])
-def test_other_axes_are_refused(axes):
-  with pytest.raises(ValueError, match="three letters, one of L or R"):
-    orientation.directions(axes)
+  for axes in ('RA', 'RAA', 'XYZ', 'RLS'):
+    assert 'three letters, one of L or R' in sentence(orientation.directions, axes)
 
 
 @pytest.mark.parametrize('suffix', ['.nrrd', '.mha', '.npz'])
@@ -291,14 +287,12 @@ def test_paths_that_hold_no_volume(tmp_path, monkeypatch):
   (tmp_path / 'v.mha').write_bytes(META_HEADER + b'ElementDataFile = LOCAL\n'
                                    + numbered().T.tobytes())
   monkeypatch.setitem(sys.modules, 'SimpleITK', None)
+  assert volumes.is_volume('a/b.v.NII.GZ') and not volumes.is_volume('nii.gz.txt')
   for name, words in (('absent.npz', 'there is no such file'),
                       ('v.npz', 'expected a file, but this is a folder'),
                       ('v.tif', 'a volume is a file .nii.gz'),
                       ('v.mha', 'need SimpleITK; run `pip install spinejax[medical]`')):
     assert words in sentence(volumes.read_volume, tmp_path / name)
-
-
-# --------------------------------------------------------------- what libraries take for good
 
 
 def nifti_bytes(sform=None, qform=None, codes=(1, 1), units='mm'):
@@ -384,9 +378,6 @@ def test_itk_invents_voxels_and_spacing(tmp_path):
     volumes.read_volume(tmp_path / 'v.mha')
 
 
-# -------------------------------------------------------------------------------- the real volume
-
-
 @pytest.mark.parametrize('axes', ['', 'RIA'])
 def test_the_real_volume_and_a_mask_of_it(tmp_path, shared, axes):
   sitk = pytest.importorskip('SimpleITK')
@@ -402,13 +393,7 @@ def test_the_real_volume_and_a_mask_of_it(tmp_path, shared, axes):
                                image.TransformIndexToPhysicalPoint(index), atol=1e-9)
   volumes.write_mask(tmp_path / 'm.mha', volume.array > 128, volume.geometry)
   mask = sitk.ReadImage(str(tmp_path / 'm.mha'))
-  for get in ('GetSize', 'GetSpacing', 'GetOrigin', 'GetDirection'):
-    assert getattr(mask, get)() == getattr(image, get)()
+  check_same_place(mask, image)
   np.testing.assert_array_equal(sitk.GetArrayFromImage(mask), sitk.GetArrayFromImage(image) > 128)
   with pytest.raises(ValueError, match='a tracked sweep of 21 frames'):
     volumes.read_volume(path.parent / 'SpinePhantomFreehand.igs.mha')
-
-
-def test_suffixes():
-  assert volumes.is_volume('a/b.v.NII.GZ') and volumes.is_volume('b.nii')
-  assert not volumes.is_volume(pathlib.Path('b.png')) and not volumes.is_volume('nii.gz.txt')

@@ -32,9 +32,8 @@ def read_pair(reference: str | os.PathLike, other: str | os.PathLike, *,
       one has them, else one named like ANGLES or CASE_ANGLES, else the only other column.
 
   Raises:
-    FileNotFoundError: there is no such table.
-    ValueError: a table cannot be read, the columns cannot be told, a case is missing or twice in a
-      table, or a cell is no angle within ±180 degrees.
+    FileNotFoundError, ValueError: a table cannot be read, or its columns cannot be told; a case is
+      unnamed or twice in a table; a cell is no angle within ±180 degrees.
   """
   first, second = _read_table(reference), _read_table(other)
   first_key, second_key = (

@@ -49,9 +49,8 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
     float64 [n,4,2] pixels: top left, top right, bottom left, bottom right; and notes in words.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: other content; numbers that are not finite or not four corners a body; bodies that
-      do not run down the image; corners far outside of it.
+    FileNotFoundError, ValueError: no such file, or another content; numbers that are not finite or
+      not four corners a body; bodies that do not run down the image; corners far outside of it.
   """
   path = pathlib.Path(path)
   numbers = _read_matlab(path) if path.suffix.lower() == '.mat' else _read_text(path, line)

@@ -61,9 +61,8 @@ def read_dicom(path: str | os.PathLike, content: bytes, most_pixels: int = 1 << 
   magnification). The path is for messages only.
 
   Raises:
-    ValueError: pydicom is missing; no DICOM file, a truncated or corrupt one, no picture; several
-      frames; more than `most_pixels`; a compression that cannot be decoded here; other than 8 to 16
-      bits; color that is not 8-bit RGB.
+    ValueError: pydicom is missing; no DICOM file of one picture of at most `most_pixels`, gray of 8
+      to 16 bits or 8-bit RGB; a compression that cannot be decoded here.
   """
   try:
     import pydicom

@@ -76,8 +76,8 @@ def read_picture(path: str | os.PathLike, channels: int = 1) -> Picture:
     channels: 1 or 3, see `set_channels`.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: an empty, truncated or corrupt file, another format, several pages, 32 bits a pixel.
+    FileNotFoundError, ValueError: no such file; an empty, truncated or corrupt one; another format;
+      several pages; 32 bits a pixel.
   """
   content = contents.read_bytes(path)
   if dicom.is_dicom(path, content):

@@ -47,9 +47,8 @@ def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
   read, without points that were never placed. There may be no landmarks.
 
   Raises:
-    FileNotFoundError: there is no such file.
-    ValueError: another suffix or content; positions in mm for a volume without spacing; a landmark
-      outside of the volume.
+    FileNotFoundError, ValueError: no such file, or another content; positions in mm for a volume
+      without spacing; a landmark outside of the volume.
   """
   path = pathlib.Path(path)
   suffix = contents.suffix_of(path, TABLES)

@@ -242,8 +242,7 @@ def find_pairs(directory: str | os.PathLike) -> tuple[list[Pair], list[str]]:
     The pairs in the order of (split, name), and the faults, one line each.
 
   Raises:
-    FileNotFoundError: there is no such folder.
-    ValueError: none of the layouts.
+    FileNotFoundError, ValueError: there is no such folder, or it has none of the layouts.
   """
   directory = pathlib.Path(directory)
   if not directory.exists():

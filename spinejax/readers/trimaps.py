@@ -112,11 +112,7 @@ def label_corners(corners: np.ndarray, size: Sequence[int], labels: str = 'trima
     border: width of the border of the trimap as a fraction of W; at least 2 pixels.
     num_labels: number of labels that are allowed, background included; None: any.
 
-  Returns:
-    uint8 [H,W], and notes in words.
-
-  Raises:
-    ValueError: labels that do not fit.
+  Returns uint8 [H,W] and notes in words. Raises ValueError for labels that do not fit.
   """
   if not labels:
     kinds = {2: 'column', 3: 'trimap', 18: 'levels'}
@@ -141,10 +137,7 @@ def label_bodies(mask: np.ndarray, labels: str = 'trimap', border: float = BORDE
   """Labels an image from a mask of its vertebral bodies, as `label_corners` does.
 
   The mask holds integers [H,W]: binary, or a number for every vertebra, see `find_bodies`. Its
-  levels are numbered from the top.
-
-  Raises:
-    ValueError: a mask without a body; labels that do not fit.
+  levels are numbered from the top. Raises ValueError also for a mask without a body.
   """
   bodies = find_bodies(mask)
   if not bodies:

@@ -175,8 +175,7 @@ def read_labels(path: str | os.PathLike, axes: str = ''
     [H,W], spacing [2] and None. All 0 is allowed.
 
   Raises:
-    FileNotFoundError, ValueError: as `read_volume`; values that are no labels; one voxel along two
-      axes other than the third.
+    FileNotFoundError, ValueError: as `read_volume`; values that are no labels.
   """
   stored = _read(path, 'label')
   label = _as_label(path, stored.array)
@@ -204,9 +203,7 @@ def write_mask(path: str | os.PathLike, mask: np.ndarray, geometry: Geometry) ->
   unknown spacing is NaN in an NPZ file, else 1 mm. The mask [D,H,W] is in our axes, boolean or of
   whole numbers 0..65535.
 
-  Raises:
-    ValueError: another suffix; a mask of another shape or of other values; a file that cannot be
-      written; SimpleITK is missing.
+  Raises ValueError for another suffix, another mask, or a file that cannot be written.
   """
   mask, kind = np.asarray(mask), KINDS.get(contents.suffix_of(path, KINDS))
   if not kind:

@@ -8,6 +8,7 @@ import pytest
 from spinejax import handoff
 from spinejax.handoff.dicom import write_dicom_seg
 from tests.handoff.results import CLASSES, FAILED, SPACING, numbered
+from tests.readers import folders
 
 DX, CR = '1.2.840.10008.5.1.4.1.1.1.1', '1.2.840.10008.5.1.4.1.1.1'
 US, FRAMES = '1.2.840.10008.5.1.4.1.1.6.1', '1.2.840.10008.5.1.4.1.1.3.1'
@@ -15,25 +16,9 @@ US, FRAMES = '1.2.840.10008.5.1.4.1.1.6.1', '1.2.840.10008.5.1.4.1.1.3.1'
 
 def write_source(path, kind=DX, size=(9, 6), **tags):
   """A DICOM image with the least that a file needs."""
-  pydicom = pytest.importorskip('pydicom')
-  data = pydicom.Dataset()
-  data.file_meta = pydicom.dataset.FileMetaDataset()
-  data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-  data.SOPClassUID = kind
-  for keyword in ('SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID'):
-    setattr(data, keyword, pydicom.uid.generate_uid())
-  data.Rows, data.Columns = size
-  data.BitsAllocated = data.BitsStored = 8
-  data.HighBit, data.PixelRepresentation, data.SamplesPerPixel = 7, 0, 1
-  data.PhotometricInterpretation = 'MONOCHROME2'
-  data.PixelData = bytes(size[0] * size[1] * tags.get('NumberOfFrames', 1))
-  for keyword, value in tags.items():
-    if value is None:
-      delattr(data, keyword)
-    else:
-      setattr(data, keyword, value)
-  data.save_as(path, enforce_file_format=True)
-  return data
+  pixels = np.zeros((size[0] * tags.get('NumberOfFrames', 1), size[1]), np.uint8)
+  tags = dict(PatientName=None, PatientID=None, PatientBirthDate=None) | tags
+  return folders.write_dicom(path, pixels, SOPClassUID=kind, Rows=size[0], **tags)
 
 
 @pytest.mark.parametrize('kind, tags', [
@@ -45,53 +30,50 @@ def test_segmentations_lie_on_their_source(tmp_path, kind, tags):
   mask = np.zeros((9, 6), np.uint8)
   mask[1:3, 1], mask[7, 5] = 1, 3
   case = handoff.Case('c', mask, dataclasses.replace(FAILED, model='seam'), CLASSES,
-                      spacing=SPACING, source=tmp_path / 'x.dcm')
+                      spacing=SPACING, source=source)
   handoff.write_case(tmp_path, case, ('dicom_seg',))
   segments = highdicom.seg.segread(tmp_path / 'c_mask.dcm')
   assert [segments.get_segment_description(i).segment_label for i in (1, 2, 3)] == [
       'rib', 'thoracic process', 'lump']
-  assert segments.StudyInstanceUID == source.StudyInstanceUID
+  assert segments.StudyInstanceUID == '1.2.4'
   assert segments.PatientID == tags.get('PatientID', None) or not segments.PatientID
   array = segments.get_pixels_by_source_instance(
-      [source.SOPInstanceUID], combine_segments=True, assert_missing_frames_are_empty=True)
+      ['1.2.3'], combine_segments=True, assert_missing_frames_are_empty=True)
   np.testing.assert_array_equal(array[0], mask)
 
 
 def test_an_empty_mask_makes_a_segmentation(tmp_path, caplog):
   highdicom = pytest.importorskip('highdicom')
   source = write_source(tmp_path / 'x.dcm')
-  write_dicom_seg(tmp_path / 's.dcm', np.zeros((9, 6), bool), tmp_path / 'x.dcm', CLASSES)
+  write_dicom_seg(tmp_path / 's.dcm', np.zeros((9, 6), bool), source, CLASSES)
   segments = highdicom.seg.segread(tmp_path / 's.dcm')
   assert segments.number_of_segments == 3 and not caplog.records
-  array = segments.get_pixels_by_source_instance([source.SOPInstanceUID], combine_segments=True)
-  assert not array.any()
+  assert not segments.get_pixels_by_source_instance(['1.2.3'], combine_segments=True).any()
 
 
 @pytest.mark.parametrize('source, words', [
     ({'kind': FRAMES, 'NumberOfFrames': 2}, '2 frames'),
     ({'size': (9, 7)}, '9 x 7 pixels, but the mask 9 x 6'),
-    ({'StudyInstanceUID': None}, 'no StudyInstanceUID')])
+    ({'StudyInstanceUID': None}, 'no StudyInstanceUID'), (None, 'no such file'),
+    (b'\x89PNG', 'not a DICOM image')])
 def test_sources_without_a_place_for_a_mask_are_refused(tmp_path, source, words):
   pytest.importorskip('highdicom')
-  write_source(tmp_path / 'x.dcm', **source)
-  with pytest.raises(ValueError, match=words):
-    write_dicom_seg(tmp_path / 's.dcm', numbered((9, 6)), tmp_path / 'x.dcm', CLASSES)
+  if isinstance(source, bytes):
+    (tmp_path / 'x.dcm').write_bytes(source)
+  elif source:
+    write_source(tmp_path / 'x.dcm', **source)
+  assert words in folders.sentence(write_dicom_seg, tmp_path / 's.dcm', numbered((9, 6)),
+                                   tmp_path / 'x.dcm', CLASSES)
   assert not (tmp_path / 's.dcm').exists()
 
 
-def test_files_that_cannot_be_read_or_written_are_refused(tmp_path):
+def test_segmentations_that_cannot_be_written_are_refused(tmp_path):
   pytest.importorskip('highdicom')
-  mask, path = numbered((9, 6)), tmp_path / 'x.dcm'
-  with pytest.raises(FileNotFoundError, match='no such file'):
-    write_dicom_seg(tmp_path / 's.dcm', mask, path, CLASSES)
-  path.write_bytes(b'\x89PNG')
-  with pytest.raises(ValueError, match='not a DICOM image'):
-    write_dicom_seg(tmp_path / 's.dcm', mask, path, CLASSES)
-  write_source(path)
-  with pytest.raises(ValueError, match='names of its classes'):
-    write_dicom_seg(tmp_path / 's.dcm', mask * 0, path)
+  mask, source = numbered((9, 6)), write_source(tmp_path / 'x.dcm')
+  assert 'names of its classes' in folders.sentence(
+      write_dicom_seg, tmp_path / 's.dcm', mask * 0, source)
   with pytest.raises(OSError, match='cannot be written'):
-    write_dicom_seg(tmp_path / 'absent' / 's.dcm', mask, path, CLASSES)
+    write_dicom_seg(tmp_path / 'absent' / 's.dcm', mask, source, CLASSES)
   assert not (tmp_path / 's.dcm').exists()
 
 

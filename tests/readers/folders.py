@@ -89,6 +89,30 @@ def write_folder(
   return names
 
 
+def write_dicom(path: pathlib.Path, pixels: np.ndarray, bits: int = 0, signed: bool = False,
+                photometric: str = 'MONOCHROME2', **tags: Any) -> pathlib.Path:
+  """Writes an array [H,W] or [H,W,3] as a DICOM file that names a patient; None omits a tag."""
+  pydicom = pytest.importorskip('pydicom')
+  data = pydicom.Dataset()
+  data.file_meta = pydicom.dataset.FileMetaDataset()
+  data.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+  allocated, content = 8 * pixels.dtype.itemsize, pixels.tobytes()
+  bits = bits or allocated
+  for name, value in {**dict(
+      SOPClassUID='1.2.840.10008.5.1.4.1.1.1.1', SOPInstanceUID='1.2.3', StudyInstanceUID='1.2.4',
+      SeriesInstanceUID='1.2.5', PatientName='Doe^Jane', PatientID='SECRET77',
+      PatientBirthDate='19990101', Rows=pixels.shape[0], Columns=pixels.shape[1],
+      SamplesPerPixel=3 if pixels.ndim == 3 else 1, PhotometricInterpretation=photometric,
+      PlanarConfiguration=0 if pixels.ndim == 3 else None, BitsAllocated=allocated, BitsStored=bits,
+      HighBit=bits - 1, PixelRepresentation=int(signed),
+      PixelData=content + b'\0' * (len(content) % 2)), **tags}.items():
+    if value is not None:
+      setattr(data, name, value)
+  path.parent.mkdir(parents=True, exist_ok=True)
+  data.save_as(path, enforce_file_format=True)
+  return path
+
+
 def draw_volume(rng: np.random.Generator, shape: tuple[int, int, int]
                 ) -> tuple[np.ndarray, np.ndarray]:
   """Speckle float32 [D,H,W] with two bright voxels, and their places int64 [2,3]."""

@@ -250,16 +250,11 @@ def test_truncated_files(tmp_path, name):
 
 
 @pytest.mark.parametrize('suffix', ['.nii.gz', '.nrrd', '.mha'])
-@pytest.mark.parametrize('kind, words', [
-    ('4-D', 'of 3 axes, but the file has'), ('color', 'of 3 axes, but the file has'),
-    ('NaN', '1 of the 210 voxels are not finite'), ('constant', 'a constant volume')])
-def test_unusable_files(tmp_path, suffix, kind, words):
-  sitk = pytest.importorskip('SimpleITK')
-  array = {'4-D': np.ones((2, 7, 6, 5)), 'color': np.ones((7, 6, 5, 3)),
-           'NaN': np.where(numbered().T == 8, np.nan, 2.0), 'constant': np.ones((7, 6, 5))}[kind]
-  image = sitk.GetImageFromArray(array.astype(np.float32), isVector=kind == 'color')
-  sitk.WriteImage(image, str(tmp_path / f'v{suffix}'))
-  assert words in sentence(volumes.read_volume, tmp_path / f'v{suffix}')
+@pytest.mark.parametrize('shape, is_color', [((2, 7, 6, 5), False), ((7, 6, 5, 3), True)])
+def test_files_of_other_than_three_axes(tmp_path, suffix, shape, is_color):
+  sitk, path = pytest.importorskip('SimpleITK'), tmp_path / f'v{suffix}'
+  sitk.WriteImage(sitk.GetImageFromArray(np.ones(shape, np.float32), isVector=is_color), str(path))
+  assert 'of 3 axes, but the file has' in sentence(volumes.read_volume, path)
 
 
 META = b'NDims = 3\nDimSize = 5 6 7\nElementDataFile = LOCAL\n' + numbered().T.tobytes()

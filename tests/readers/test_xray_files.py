@@ -11,36 +11,9 @@ from spinejax.readers import images, layouts, masks, records
 from spinejax.readers import pairs as pairs_lib
 from spinejax.readers.records import ReadOptions
 from tests.readers import folders
-from tests.readers.folders import save
+from tests.readers.folders import save, write_dicom
 
 pydicom = pytest.importorskip('pydicom')
-
-
-def write_dicom(path, pixels, bits=None, signed=False, photometric='MONOCHROME2', syntax=None,
-                **tags):
-  """Writes an array [H,W] or [H,W,3] as a DICOM file whose header names a patient."""
-  data = pydicom.Dataset()
-  data.file_meta = pydicom.dataset.FileMetaDataset()
-  data.file_meta.TransferSyntaxUID = syntax or pydicom.uid.ExplicitVRLittleEndian
-  data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = '1.2.840.10008.5.1.4.1.1.1.1'
-  data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = '1.2.3'
-  data.PatientName, data.PatientID, data.PatientBirthDate = 'Doe^Jane', 'SECRET77', '19990101'
-  data.Rows, data.Columns = pixels.shape[:2]
-  data.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
-  if pixels.ndim == 3:
-    data.PlanarConfiguration = 0
-  data.PhotometricInterpretation = photometric
-  data.BitsAllocated = 8 * pixels.dtype.itemsize
-  data.BitsStored = bits or data.BitsAllocated
-  data.HighBit = data.BitsStored - 1
-  data.PixelRepresentation = int(signed)
-  content = pixels.tobytes()
-  data.PixelData = content + b'\0' * (len(content) % 2)
-  for name, value in tags.items():
-    setattr(data, name, value)
-  path.parent.mkdir(parents=True, exist_ok=True)
-  data.save_as(path, enforce_file_format=True)
-  return path
 
 
 def read_image(path, channels=1):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from spinejax import runs
 from spinejax.handoff import dicom, markups, masks
 from spinejax.measurement.results import AngleResult
 from spinejax.measurement.spacing import Spacing
@@ -75,7 +76,8 @@ def write_case(folder: str | os.PathLike, case: Case,
     elif form == 'seg_nrrd':
       masks.write_segmentation(path, volume, geometry, case.classes)
     elif form == 'markups':
-      markups.write_markups(path, case.result, geometry, name=case.name, points=case.points)
+      runs.write_json(path, markups.make_markups(
+          case.result, geometry, name=case.name, points=case.points))
     elif case.source is None:
       raise ValueError(f'{case.name}: dicom_seg needs the DICOM file of the image.')
     else:

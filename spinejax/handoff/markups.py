@@ -1,11 +1,10 @@
 """Levels, midline and angles as markups of 3D Slicer (schema 1.0.3)."""
-import os
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from spinejax import colors, runs
+from spinejax import colors
 from spinejax.handoff import masks
 from spinejax.measurement.results import AngleResult, Curve
 from spinejax.readers import orientation
@@ -29,12 +28,6 @@ class _Spine(NamedTuple):
   def at(self, row: Any, axis: int = 1) -> Any:
     """Coordinate of the midline along an axis at a row, or at several, in pixels."""
     return np.interp(row, self.midline[:, 0], self.midline[:, axis])
-
-
-def write_markups(path: str | os.PathLike, result: AngleResult, geometry: Geometry, *,
-                  name: str = '', points: np.ndarray | None = None) -> None:
-  """Writes `make_markups` to a .mrk.json file; raises OSError if it cannot be written."""
-  runs.write_json(path, make_markups(result, geometry, name=name, points=points))
 
 
 def make_markups(result: AngleResult, geometry: Geometry, *, name: str = '',

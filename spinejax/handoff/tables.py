@@ -54,16 +54,14 @@ def _curve_cells(curve: Curve | None) -> dict[str, Any]:
 def _write_table(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]
                  ) -> None:
   text = io.StringIO()
-  writer = csv.writer(text)
-  writer.writerow(columns)
-  writer.writerows([_cell(row.get(column)) for column in columns] for row in rows)
+  writer = csv.DictWriter(text, columns, extrasaction='ignore')
+  writer.writeheader()
+  writer.writerows({name: _cell(value) for name, value in row.items()} for row in rows)
   runs.write_text(path, text.getvalue())
 
 
 def _cell(value: Any) -> Any:
   """A value as a cell that no spreadsheet runs as a formula."""
-  if value is None:
-    return ''
   if isinstance(value, bool):
     return 'yes' if value else 'no'
   if isinstance(value, str) and (value[:1] in ('\t', '\r', '\n') or value.lstrip()[:1] in (

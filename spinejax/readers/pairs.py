@@ -105,17 +105,15 @@ def check_pairs(pairs: Sequence[Pair], options: ReadOptions,
     The sound pairs with their facts; and the faults, one line each: path, what is wrong, what was
     expected.
   """
-  def check(pair: Pair) -> tuple[Pair | None, list[str]]:
-    found = _check_pair(pair, options)
-    progress()
-    return found
-
   are_volumes = any(volumes.is_volume(pair.image) for pair in pairs)
   workers = _MOST_VOLUMES if are_volumes else os.cpu_count()
+  sound, faults = [], []
   with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-    checked = list(pool.map(check, pairs))
-  return ([pair for pair, _ in checked if pair is not None],
-          [fault for _, faults in checked for fault in faults])
+    for checked, found in pool.map(functools.partial(_check_pair, options=options), pairs):
+      sound += [] if checked is None else [checked]
+      faults += found
+      progress()
+  return sound, faults
 
 
 def _check_pair(pair: Pair, options: ReadOptions) -> tuple[Pair | None, list[str]]:

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from spinejax import handoff
 from spinejax.handoff import image_geometry, markups
 from spinejax.measurement.results import AngleResult, Level
 from spinejax.readers import orientation
@@ -73,8 +74,8 @@ def names(content, kind='Line'):
 
 
 def test_markups_of_a_measured_case(tmp_path):
-  path = tmp_path / 'c.mrk.json'
-  markups.write_markups(path, bent(), GEOMETRY, name='case 7')
+  case = handoff.Case('case 7', np.zeros((360, 120), np.uint8), bent(), spacing=SPACING)
+  path, = handoff.write_case(tmp_path, case, ('markups',))
   content = json.loads(path.read_text(encoding='utf-8'))
   assert content == make(bent(), name='case 7')
   assert names(content) == [f'case 7 {level}' for level in LEVELS]
@@ -88,7 +89,7 @@ def test_markups_of_a_measured_case(tmp_path):
   assert '95% interval' in angle['measurements'][0]['description']
   assert angle['display']['propertiesLabelVisibility'] is True
   with pytest.raises(OSError, match='cannot be written'):
-    markups.write_markups(tmp_path / 'absent' / 'c.mrk.json', bent(), GEOMETRY)
+    handoff.write_case(tmp_path / 'absent', case, ('markups',))
 
 
 @pytest.mark.parametrize('axes', AXES)

@@ -105,52 +105,41 @@ def _trimap_groups(folder: pathlib.Path, split: str = '', prefix: str = '') -> l
           if masks and holds_images else [])
 
 
-def _corner_groups(directory: pathlib.Path, faults: list[str]) -> list[_Group]:
-  """X-rays in data/SPLIT with labels/SPLIT/landmarks.csv, or a file NAME.jpg.mat for each."""
-  groups = []
-  for folder in _visible_files(directory / 'data'):
-    labels = directory / 'labels' / folder.name
-    table = labels / 'landmarks.csv'
-    if folder.name not in _SPLITS or not labels.is_dir():
-      faults.append(f'{folder}: expected the folders training (or train), validation (or val) and '
-                    f'test, each in {directory / "data"} and in {directory / "labels"}.')
-    elif table.is_file():
-      groups.append(_Group(_SPLITS[folder.name], folder, [], table=table))
-    else:
-      groups.append(_Group(_SPLITS[folder.name], folder, [labels]))
-  return groups
-
-
-def _split_groups(images: pathlib.Path, masks: pathlib.Path, faults: list[str]) -> list[_Group]:
-  """Images in dataset/SPLIT with masks in groundtruth/SPLIT."""
-  groups = []
-  for name in sorted({path.name for path in _visible_files(images) + _visible_files(masks)}):
-    if name not in ('train', 'validation', 'val', 'test'):
-      faults.append(f'{images / name}: expected the folders train, validation (or val) and test.')
-    elif not ((images / name).is_dir() and (masks / name).is_dir()):
-      faults.append(f'{images / name}: images and masks need a folder each; expected '
-                    f'{images / name} and {masks / name}.')
-    else:
-      groups.append(_Group(_SPLITS[name], images / name, [masks / name], ('_bone_3',)))
-  return groups
-
-
 def _find_groups(directory: pathlib.Path, faults: list[str]) -> list[_Group]:
   """The groups of whatever layout the folder has."""
-  found = _visible_files(directory)
-  folders = {path.name for path in found if path.is_dir()}
-  masks = [directory / name for name in ('masks', 'landmarks') if name in folders]
-  images = directory / 'images'
-  if 'images' in folders and (masks or any(map(volumes.is_volume, _visible_files(images)))):
-    return [_Group('', images, masks, _TRIMAP_ENDS)]
-  if {'dataset', 'groundtruth'} <= folders:
-    return _split_groups(directory / 'dataset', directory / 'groundtruth', faults)
-  if {'data', 'labels'} <= folders:
-    return _corner_groups(directory, faults)
+  found, groups = _visible_files(directory), []
+  folders = {path.name: path for path in found if path.is_dir()}
+  masks = [folders[name] for name in ('masks', 'landmarks') if name in folders]
+  if 'images' in folders and (
+      masks or any(map(volumes.is_volume, _visible_files(folders['images'])))):
+    return [_Group('', folders['images'], masks, _TRIMAP_ENDS)]
+  if {'dataset', 'groundtruth'} <= folders.keys():
+    images, labels = folders['dataset'], folders['groundtruth']
+    for name in sorted({path.name for path in _visible_files(images) + _visible_files(labels)}):
+      if name not in ('train', 'validation', 'val', 'test'):
+        faults.append(f'{images / name}: expected the folders train, validation (or val) and test.')
+      elif not ((images / name).is_dir() and (labels / name).is_dir()):
+        faults.append(f'{images / name}: images and masks need a folder each; expected '
+                      f'{images / name} and {labels / name}.')
+      else:
+        groups.append(_Group(_SPLITS[name], images / name, [labels / name], ('_bone_3',)))
+    return groups
+  if {'data', 'labels'} <= folders.keys():  # with landmarks.csv, or a file NAME.jpg.mat for each
+    for folder in _visible_files(folders['data']):
+      label_folder = folders['labels'] / folder.name
+      table = label_folder / 'landmarks.csv'
+      if folder.name not in _SPLITS or not label_folder.is_dir():
+        faults.append(f'{folder}: expected the folders training (or train), validation (or val) '
+                      f'and test, each in {folders["data"]} and in {folders["labels"]}.')
+      elif table.is_file():
+        groups.append(_Group(_SPLITS[folder.name], folder, [], table=table))
+      else:
+        groups.append(_Group(_SPLITS[folder.name], folder, [label_folder]))
+    return groups
   # Folders of a split may repeat names, so the name of the folder precedes them.
   groups = _trimap_groups(directory) or [
-      group for name in sorted(folders & _SPLITS.keys())
-      for group in _trimap_groups(directory / name, _SPLITS[name], f'{name}-')]
+      group for name in sorted(folders.keys() & _SPLITS.keys())
+      for group in _trimap_groups(folders[name], _SPLITS[name], f'{name}-')]
   if not groups:
     names = [path.name for path in found]
     rest = f' and {len(names) - 5} more' if len(names) > 5 else ''

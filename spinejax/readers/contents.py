@@ -21,17 +21,10 @@ class Damaged(Exception):
 
 
 class Table(NamedTuple):
-  """A table with a header.
-
-  Attributes:
-    path: of the file.
-    columns: names in the header; empty if the file has no text.
-    rows: (line of the file from 1, cells) of each row that is not empty. There is a cell for every
-      column; a row may have more.
-  """
+  """A table with a header. There is a cell for every column; a row may have more."""
   path: pathlib.Path
-  columns: list[str]
-  rows: list[tuple[int, list[str]]]
+  columns: list[str]  # names in the header; empty if the file has no text
+  rows: list[tuple[int, list[str]]]  # (line of the file from 1, cells), without empty rows
 
 
 def suffix_of(path: str | os.PathLike, suffixes: Iterable[str]) -> str:

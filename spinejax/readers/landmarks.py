@@ -27,14 +27,9 @@ _Rows = tuple[list[Any], list[int], bool]  # positions, regions, whether the pos
 
 
 class Landmarks(NamedTuple):
-  """Laminae as points.
-
-  Attributes:
-    points: float64 [P,3] voxels of the array in our axes, centers at whole numbers.
-    region: int8 [P]: 0 thoracic, 1 lumbar, -1 unknown.
-  """
-  points: np.ndarray
-  region: np.ndarray
+  """Laminae as points."""
+  points: np.ndarray  # float64 [P,3] voxels of the array in our axes, centers at whole numbers
+  region: np.ndarray  # int8 [P]: 0 thoracic, 1 lumbar, -1 unknown
 
 
 def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:

@@ -19,22 +19,13 @@ _SAME_GRID = 0.1  # voxels that a corner of an image and of its mask may differ 
 
 
 class Geometry(NamedTuple):
-  """The place of a file in space, and how its axes map to ours.
-
-  Attributes:
-    shape: voxels along the axes (i, j, k) of the file, in the order of ITK.
-    order: axis of the file for axis 0, 1 and 2 of the array.
-    flips: whether the array runs against that axis.
-    spacing: float64 [3] mm along the axes of the file; NaN where unknown.
-    origin: float64 [3] mm, LPS position of the file's first voxel.
-    direction: float64 [3,3], columns are the LPS directions of the file's axes.
-  """
-  shape: tuple[int, ...]
-  order: tuple[int, ...]
-  flips: tuple[bool, ...]
-  spacing: np.ndarray
-  origin: np.ndarray
-  direction: np.ndarray
+  """The place of a file in space, and how its axes map to ours."""
+  shape: tuple[int, ...]  # voxels along the axes (i, j, k) of the file, in the order of ITK
+  order: tuple[int, ...]  # axis of the file for axis 0, 1 and 2 of the array
+  flips: tuple[bool, ...]  # whether the array runs against that axis
+  spacing: np.ndarray  # float64 [3] mm along the axes of the file; NaN where unknown
+  origin: np.ndarray  # float64 [3] mm, LPS position of the file's first voxel
+  direction: np.ndarray  # float64 [3,3], columns are the LPS directions of the file's axes
 
 
 def directions(axes: str) -> np.ndarray:

@@ -21,22 +21,13 @@ _WRITERS = {'NIfTI': formats.write_nifti, 'NRRD': formats.write_nrrd,
 
 
 class Volume(NamedTuple):
-  """A volume in our axes. The last three come from NPZ files that have them, else None.
-
-  Attributes:
-    array: float32 [D,H,W], gray values as stored.
-    spacing: float32 [3] mm per voxel along the axes of the array; NaN where unknown.
-    geometry: of the file.
-    label: uint8 [D,H,W], values as stored.
-    landmarks: float64 [P,3] voxels of the array, centers at whole numbers.
-    region: int8 [P]: 0 thoracic, 1 lumbar, -1 unknown.
-  """
-  array: np.ndarray
-  spacing: np.ndarray
-  geometry: Geometry
-  label: np.ndarray | None = None
-  landmarks: np.ndarray | None = None
-  region: np.ndarray | None = None
+  """A volume in our axes. The last three come from NPZ files that have them, else None."""
+  array: np.ndarray  # float32 [D,H,W], gray values as stored
+  spacing: np.ndarray  # float32 [3] mm per voxel along the axes of the array; NaN where unknown
+  geometry: Geometry  # of the file
+  label: np.ndarray | None  # uint8 [D,H,W], values as stored
+  landmarks: np.ndarray | None  # float64 [P,3] voxels of the array, centers at whole numbers
+  region: np.ndarray | None  # int8 [P]: 0 thoracic, 1 lumbar, -1 unknown
 
 
 def is_volume(path: str | os.PathLike) -> bool:

@@ -14,19 +14,28 @@ from tests import tiny
 
 FOLDER = tiny.ROOT / 'colabs'
 EXACT = "'augment.rotation': 0.0, 'augment.translation': 0.0, 'augment.scale': (1.0, 1.0)"
+ONE_LEVEL = '''from spinejax import config
+load_config = config.load_config
+def load_tiny_config(name):
+  settings = load_config(name)
+  with settings.unlocked():
+    settings.model.levels = 1
+  return settings
+config.load_config = load_tiny_config
+'''
 SETTINGS = {  # instead of those of the cell with the tag 'parameters'
     '01_train_and_measure': f"""SETTINGS = {{ {EXACT},
     'num_steps': 2, 'eval_every': 2, 'model.features': 2,
     'data.num_train': 4, 'data.num_validation': 1, 'data.num_test': 1,
     'data.render_size': (96, 48), 'data.image_size': (64, 32), 'data.patch_size': (32, 32)}}""",
     '02_laminae_3d': """SETTINGS = {
-    'num_steps': 2, 'eval_every': 2, 'model.features': 2, 'model.levels': 1,
+    'num_steps': 2, 'eval_every': 2, 'model.features': 2,
     'data.num_train': 2, 'data.num_validation': 0, 'data.num_test': 1,
     'data.render_size': (48, 16, 8), 'data.image_size': (48, 16, 8),
     'data.patch_size': (48, 16, 8)}""",
     '03_your_own_images': f"""NUM_PHANTOMS = 6
 SETTINGS = {{ {EXACT},
-    'num_steps': 2, 'eval_every': 2, 'batch_size': 2, 'model.features': 4, 'model.levels': 1,
+    'num_steps': 2, 'eval_every': 2, 'batch_size': 2, 'model.features': 4,
     'data.image_size': (64, 32), 'data.patch_size': (64, 32),
     'data.num_train': 0, 'data.num_validation': 0, 'data.num_test': 1}}""",
 }
@@ -113,7 +122,7 @@ def test_a_notebook_runs(name, tmp_path, monkeypatch):
   notebook = read(name)
   parameters, = (i for i, cell in enumerate(notebook.cells)
                  if 'parameters' in cell.metadata.get('tags', ()))
-  notebook.cells.insert(parameters + 1, nbformat.v4.new_code_cell(SETTINGS[name]))
+  notebook.cells.insert(parameters + 1, nbformat.v4.new_code_cell(ONE_LEVEL + SETTINGS[name]))
   kernel_name = install_kernel(tmp_path, monkeypatch)
   (tmp_path / 'notebooks').mkdir()
   nbclient.NotebookClient(notebook, timeout=240, kernel_name=kernel_name,

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from spinejax import models, steps, train
-from spinejax.models import resnet
+from spinejax import steps, train
+from spinejax.models import cpu_kernels, resnet
 from tests import tiny
 
 # The loss after 30 steps at a constant rate, as a fraction of that of the first step. Systems that
@@ -14,13 +14,11 @@ from tests import tiny
 SYSTEMS = {
     'rsn_unet:rsn': 0.8,
     'seam:ours': 0.8,
-    'seam:fpn': 0.8,
     'seam:unet': 0.8,
     'seam:ppmu': 0.8,
     'seam:wave_ct': 0.8,
     'seam:emanet': 0.8,
     'sadanet:ours': 0.8,
-    'sadanet:danet': 0.8,
     'sadanet:psanet': 0.8,
 }
 STEPS = 30
@@ -28,8 +26,10 @@ STEPS = 30
 
 @pytest.mark.parametrize('name, fraction', SYSTEMS.items(), ids=SYSTEMS)
 def test_a_system_learns_the_phantom(name, fraction, monkeypatch):
-  # One block a stage compiles in a third of the time.
+  # These compile in a third of the time: one block a stage, one device, one platform.
   monkeypatch.setitem(resnet.BACKBONES, 'tiny', ((1, 1, 1, 1), True))
+  monkeypatch.setattr(steps, 'training_devices', lambda *_: jax.devices()[:1])
+  monkeypatch.setattr(cpu_kernels, 'dispatch', lambda *, cpu, default: cpu)
   config = tiny.tiny_config(name, **{
       'num_steps': STEPS, 'data.num_validation': 0.0, 'data.num_train': 2.0,
       'data.patch_stride': (0, 0), 'data.patch_size': (64, 32), 'augment.rotation': 0.0,
@@ -52,11 +52,6 @@ def test_a_system_learns_the_phantom(name, fraction, monkeypatch):
                 for key, value in batch.items()}
   state, metrics = setup.train_step(state, background, setup.key)
   assert int(metrics['skipped']) == 0 and np.isfinite(metrics['grad_norm'])
-  outputs = jax.eval_shape(
-      lambda variables, image: models.create_model(config.model).apply(
-          variables, image, train=False),
-      state.variables, jnp.zeros((1, 64, 32, config.data.channels)))
-  assert outputs.keys() <= {'logits', 'key_logits'}
 
 
 def _all_but_the_known_moved(before, after) -> None:

@@ -54,7 +54,8 @@ def run(data_parallel='mesh', devices=None, num_steps=2, batch=None, tx=None, em
   return jax.device_get(state), history
 
 
-def volume_step(batch_size, size, form, devices, loss):
+@functools.cache
+def volume_step(batch_size, size, form, num_devices, loss):
   """State and metrics after a step of a 3-D U-Net on random volumes; the second one is empty."""
   rng = np.random.default_rng(0)
   batch = {'image': rng.normal(size=(batch_size, *size, 1)).astype(np.float32),
@@ -62,9 +63,9 @@ def volume_step(batch_size, size, form, devices, loss):
   batch['label'][1:2] = 0
   net = UNet(1, features=2, levels=1, upsample='nearest', dropout=0.1 if batch_size == 1 else 0.0)
   tx = optax.sgd(0.1)
-  mesh = steps.create_mesh(batch_size, size if form == 'mesh' else (), devices)
+  mesh = steps.create_mesh(batch_size, size if form == 'mesh' else (), jax.devices()[:num_devices])
   step = steps.parallelize_train_step(functools.partial(
-      steps.train_step, model=net, loss_fn=losses.create_loss(loss), tx=tx,
+      steps.train_step, model=net, loss_fn=losses.create_loss({'name': loss}), tx=tx,
       augment_fn=identity_augment), mesh, form)
   state = steps.create_train_state(jax.random.key(0), net, tx, (1, *size, 1))
   return jax.device_get(step(state, batch, jax.random.key(1)))
@@ -83,22 +84,19 @@ def test_two_devices_equal_one_in_both_forms():
     assert_close(one_metrics, metrics)
 
 
-CENTROID = {'name': 'centroid', 'gradient': 'straight_through', 'distance_floor': 1.0}
-
-
-@pytest.mark.parametrize('size', [(12, 6, 4), (6, 5, 3)])  # three planes on two devices at the last
-def test_a_volume_shared_by_two_devices_is_that_of_one(size):
-  one = volume_step(1, size, 'mesh', jax.devices()[:1], CENTROID)
+@pytest.mark.parametrize('size, loss', [
+    ((12, 6, 4), 'centroid'), ((6, 5, 3), 'dice')])  # at the last three planes on two devices
+def test_a_volume_shared_by_two_devices_is_that_of_one(size, loss):
   assert steps.create_mesh(1, size).shape == {'data': 1, 'space': 2}
-  assert_close(one, volume_step(1, size, 'mesh', None, CENTROID), 1e-5)
+  assert_close(volume_step(1, size, 'mesh', 1, loss), volume_step(1, size, 'mesh', 2, loss), 1e-5)
 
 
 @pytest.mark.parametrize('form', ['mesh', 'pmap'])
 def test_a_batch_of_volumes_is_the_same_in_both_forms(form):
   size = (6, 6, 4)
   assert steps.create_mesh(2, size).shape == {'data': 2, 'space': 1}
-  one = volume_step(2, size, 'mesh', jax.devices()[:1], CENTROID)
-  assert_close(one, volume_step(2, size, form, None, CENTROID), 1e-5)
+  one = volume_step(2, size, 'mesh', 1, 'centroid')
+  assert_close(one, volume_step(2, size, form, 2, 'centroid'), 1e-5)
 
 
 def test_an_unknown_form_is_one_sentence():

@@ -28,20 +28,33 @@ NOT_RUN = {
     'python -m benchmarks.growth': 'tests/benchmarks run it at tiny sizes',
     '--config.init_from': 'tests/models/test_pretrained.py and tests/test_train.py import weights',
 }
-# Runs a module as `python -m` does, with one block a stage in the ResNets: it compiles faster.
-RUNNER = '''
+IMAGES = {'batch_size': 2, 'data.image_size': (64, 32), 'data.patch_size': (32, 32),
+          'data.patch_stride': (0, 0), 'data.render_size': (96, 48)}
+VOLUMES = {'batch_size': 1, 'data.image_size': (32, 16, 8), 'data.patch_size': (32, 16, 8),
+           'data.render_size': (96, 48, 24)}
+TINY = {'num_steps': 1, 'num_epochs': 0, 'eval_batch_size': 1, 'log_every': 1, 'eval_every': 1,
+        'data.num_train': 2, 'data.num_validation': 1, 'data.num_test': 1}
+# Makes configs tiny, with one block a stage in the ResNets and the layers of one platform: such
+# networks compile faster.
+PREPARE = f'''
 import runpy, sys
-from spinejax.models import resnet
+from spinejax import config
+from spinejax.models import cpu_kernels, resnet
+from tests import tiny
+
+def create(file, create=config.ConfigFile.create):
+  settings = create(file)
+  sizes = {VOLUMES} if len(settings.data.image_size) == 3 else {IMAGES}
+  return tiny.shrink(settings, {TINY} | sizes)
+
+config.ConfigFile.create = create
 resnet.BACKBONES['resnet50_v1c'] = ((1, 1, 1, 1), True)
+cpu_kernels.dispatch = lambda *, cpu, default: cpu
+'''
+RUN = PREPARE + '''
 sys.argv = sys.argv[1:]
 runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)
 '''
-IMAGES = {'batch_size': 2, 'data.image_size': '(64,32)', 'data.patch_size': '(32,32)',
-          'data.patch_stride': '(0,0)', 'data.render_size': '(96,48)'}
-VOLUMES = {'batch_size': 1, 'data.image_size': '(32,16,8)', 'data.patch_size': '(32,16,8)',
-           'data.render_size': '(96,48,24)'}
-TINY = {'num_steps': 1, 'num_epochs': 0, 'eval_batch_size': 1, 'log_every': 1, 'eval_every': 1,
-        'data.num_train': 2, 'data.num_validation': 1, 'data.num_test': 1}
 
 
 def write_images(folder: pathlib.Path) -> None:
@@ -89,32 +102,9 @@ def workspace(tmp_path_factory):
   return folder
 
 
-def overrides(config: str, given: list[str]) -> list[str]:
-  """Flags that shrink a config, without those that the command gives itself."""
-  from spinejax import config as config_lib
-
-  loaded = config_lib.load_config(str(tiny.ROOT / config) if '.py' in config else config)
-  sizes = VOLUMES if len(loaded.data.image_size) == 3 else IMAGES
-  fields = {**TINY, **sizes}
-  fields |= {f'model.{name}': value for name, value in tiny.MODEL_FIELDS[loaded.model.name].items()
-             if name in loaded.model}
-  flags = {f'--config.{name}': value for name, value in fields.items()}
-  taken = {flag.partition('=')[0] for flag in given}
-  return [f'{name}={value}' for name, value in flags.items() if name not in taken]
-
-
-def shrink(command: str) -> list[str]:
-  """The arguments of a command, with this Python and tiny settings."""
-  words = shlex.split(command)
-  if words[0] == 'launch/local.sh':  # what the script runs after it has made the environment
-    words = ['python', '-m', 'spinejax.main', *words[1:]]
-  if words[0] == 'spinejax':
-    words = ['python', '-m', 'spinejax', *words[1:]]
-  trains = words[2] == 'spinejax.main' or words[2:4] == ['spinejax', 'train']
-  if trains:
-    config, = (word.removeprefix('--config=') for word in words if word.startswith('--config='))
-    words += overrides(config, words)
-  return ['-c', RUNNER, *words[2:]]
+def call(*words: str, cwd: pathlib.Path) -> None:
+  result = processes.call(*words, cwd=cwd, JAX_NUM_CPU_DEVICES='1')
+  assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_every_page_is_found():
@@ -128,8 +118,12 @@ def test_every_page_is_found():
 @pytest.mark.parametrize('command', dict.fromkeys(
     command for page, command in COMMANDS if not any(part in command for part in NOT_RUN)))
 def test_a_command_runs(command, workspace):
-  result = processes.call(*shrink(command), cwd=workspace, JAX_NUM_CPU_DEVICES='1')
-  assert result.returncode == 0, result.stdout + result.stderr
+  words = shlex.split(command)
+  if words[0] == 'launch/local.sh':  # what the script runs after it has made the environment
+    words = ['python', '-m', 'spinejax.main', *words[1:]]
+  if words[0] == 'spinejax':
+    words = ['python', '-m', 'spinejax', *words[1:]]
+  call('-c', RUN, *words[2:], cwd=workspace)
 
 
 def test_commands_that_are_not_run_exist():
@@ -146,16 +140,8 @@ def test_python_examples_run_in_order(page, workspace):
   text = next(path for path in PAGES if path.name == page).read_text()
   blocks = re.findall(r'```python\n(.*?)```', text, re.DOTALL)
   assert blocks
-  code = ("from spinejax.models import resnet\nresnet.BACKBONES['resnet50_v1c'] = ((1, 1, 1, 1), "
-          "True)\n" + '\n'.join(blocks))
-  code = code.replace(
-      "settings.num_steps = 2\n",
-      "settings.num_steps = 2\nsettings.update_from_flattened_dict({'data.num_train': 2.0, "
-      "'data.num_validation': 1.0, 'data.num_test': 1.0, 'data.image_size': (64, 32), "
-      "'data.patch_size': (32, 32), 'data.render_size': (96, 48), 'model.features': 4})\n")
-  code = code.replace('(1, 512, 128, 1)', '(1, 64, 32, 1)')
-  result = processes.call('-c', code, cwd=workspace, JAX_NUM_CPU_DEVICES='1')
-  assert result.returncode == 0, result.stdout + result.stderr
+  code = '\n'.join([PREPARE, *blocks]).replace('(1, 512, 128, 1)', '(1, 64, 32, 1)')
+  call('-c', code, cwd=workspace)
 
 
 @pytest.mark.parametrize('page', PAGES, ids=lambda page: page.stem)
@@ -165,8 +151,7 @@ def test_links_and_pictures_exist(page):
 
 
 def test_tables_are_those_of_the_results():
-  result = processes.call('-m', 'benchmarks.tables', '--check')
-  assert result.returncode == 0, result.stderr
+  call('-m', 'benchmarks.tables', '--check', cwd=tiny.ROOT)
 
 
 def test_the_map_of_the_rooms_is_complete():

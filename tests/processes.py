@@ -1,4 +1,4 @@
-"""Commands in processes of their own that need no time for imports.
+"""Commands in processes of their own that need no time for imports, and stand-ins of programs.
 
 A server imports what the commands import and forks itself for each of them. It defines no flags and
 starts no JAX backend, so a fork behaves as a new interpreter does.
@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import pathlib
+import platform
 import runpy
 import signal
 import subprocess
@@ -45,6 +46,27 @@ def _server() -> subprocess.Popen:
                             env={**os.environ, 'PYTHONPATH': str(tiny.ROOT)})
   atexit.register(server.communicate)
   return server
+
+
+def write_scripts(folder: pathlib.Path, **scripts: str) -> None:
+  """Writes commands, by name, in Bash."""
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, text in scripts.items():
+    (folder / name).write_text(f'#!/bin/bash\n{text}\n')
+    (folder / name).chmod(0o755)
+
+
+def write_cluster(folder: pathlib.Path, **commands: str) -> dict[str, str]:
+  """Variables with which launch/slurm.sh takes this Python for its environment, and `commands`."""
+  venv = folder / 'venv'
+  write_scripts(venv / 'bin', python=f'exec {sys.executable} "$@"')
+  (venv / 'installed').write_text('\n'.join([
+      f'Python {platform.python_version()}', str(tiny.ROOT),
+      (tiny.ROOT / 'pyproject.toml').read_text()])
+      + (tiny.ROOT / 'launch' / 'constraints.txt').read_text())
+  write_scripts(folder / 'commands', **commands)
+  return {'SPINEJAX_VENV': str(venv), 'SPINEJAX_PYTHON': sys.executable, 'SPINEJAX_EXTRAS': '',
+          'PATH': f'{folder / "commands"}:{os.environ["PATH"]}'}
 
 
 def main() -> None:

@@ -1,10 +1,8 @@
 """Two processes train as one through the Slurm job; when one is killed the next job resumes."""
 import json
 import os
-import pathlib
 import socket
 import subprocess
-import sys
 
 import jax
 import numpy as np
@@ -13,7 +11,7 @@ import pytest
 from spinejax import checkpoints
 from spinejax import config as config_lib
 from spinejax import logs, multihost, steps, train
-from tests import tiny
+from tests import processes, tiny
 
 pytestmark = pytest.mark.xdist_group('test_multihost')  # one pair of processes at a time
 CONFIG = """import os
@@ -27,7 +25,7 @@ VARIANTS = {}
 
 def get_config():
   return tiny.tiny_config(**{
-      'optimizer.name': 'sgd', 'model.levels': 1, 'data.image_size': (32, 32),
+      'optimizer.name': 'sgd', 'data.image_size': (32, 32),
       'data.num_test': 1}).lock()
 
 
@@ -41,7 +39,7 @@ write = logs.MetricsLog.write
 if 'VICTIM' in os.environ:
   logs.MetricsLog.write = write_or_be_killed
 """
-SRUN = """#!/usr/bin/env bash
+SRUN = """
 # Stands in for srun: two tasks on this machine, and the highest of their exit statuses.
 while [[ $1 == --* ]]; do shift; done
 export SLURM_STEP_NODELIST=localhost SLURM_NTASKS=2
@@ -71,32 +69,17 @@ def free_port(first: int) -> int:
   raise RuntimeError('no port is free')
 
 
-def write_script(path: pathlib.Path, text: str) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_text(text)
-  path.chmod(0o755)
-
-
 def call_job(tmp_path, srun: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-  """launch/slurm.sh with this Python as its environment and `srun` first on PATH."""
-  venv, commands = tmp_path / 'venv', tmp_path / 'commands'
-  write_script(venv / 'bin' / 'python', f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-  version = subprocess.run([sys.executable, '--version'], capture_output=True, text=True,
-                           check=True).stdout.strip()
-  stamp = [version, str(tiny.ROOT), (tiny.ROOT / 'pyproject.toml').read_text().rstrip('\n'),
-           (tiny.ROOT / 'launch' / 'constraints.txt').read_text()]
-  (venv / 'installed').write_text('\n'.join(stamp))
-  write_script(commands / 'srun', srun)
-  write_script(commands / 'squeue', '#!/bin/sh\necho "${STATE:-RUNNING}"\n')
-  write_script(commands / 'scontrol', f'#!/bin/sh\necho "$@" > {tmp_path}/scontrol\n')
+  """launch/slurm.sh with `srun` first on PATH."""
+  environment = processes.write_cluster(
+      tmp_path, srun=srun, squeue='echo "${STATE:-RUNNING}"',
+      scontrol=f'echo "$@" > {tmp_path}/scontrol')
   port = free_port(61440)  # JAX takes port 61440 + job id modulo 4096
   return subprocess.run(
       ['bash', 'launch/slurm.sh', *arguments], cwd=tiny.ROOT, capture_output=True, text=True,
       timeout=200, check=False, env={
-          **os.environ, 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONPATH': str(tiny.ROOT),
-          'SPINEJAX_VENV': str(venv), 'SPINEJAX_PYTHON': sys.executable, 'SPINEJAX_EXTRAS': '',
-          'SLURM_JOB_ID': str(port - 61440), 'PATH': f'{commands}:{os.environ["PATH"]}',
-          **variables})
+          **os.environ, 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONPATH': str(tiny.ROOT), **environment,
+          'SLURM_JOB_ID': str(port - 61440), **variables})
 
 
 def test_after_a_killed_process_the_next_job_ends_as_if_nothing_had_happened(tmp_path):
@@ -136,7 +119,7 @@ def test_after_a_killed_process_the_next_job_ends_as_if_nothing_had_happened(tmp
     (130, 'RUNNING', True), (143, 'RUNNING', True), (130, 'CANCELLED', False),
     (1, 'RUNNING', False)])
 def test_a_job_stopped_by_its_time_limit_is_queued_again(tmp_path, status, state, queued):
-  srun = f'#!/bin/sh\nkill -TERM $PPID\nexit {status}\n'
+  srun = f'kill -TERM $PPID\nexit {status}'
   job = call_job(tmp_path, srun, '--config=configs/seam.py:quick', STATE=state)
   assert job.returncode == status
   assert (tmp_path / 'scontrol').exists() == queued

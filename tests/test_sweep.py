@@ -190,30 +190,16 @@ def test_wrong_flags_are_one_sentence(tmp_path, flags, status, sentence):
 
 
 def test_a_slurm_array_has_what_is_left(stand_in, tmp_path):
-  output, commands = tmp_path / 'sweep', tmp_path / 'commands'
-  commands.mkdir()
-  for name, text in {
-      # sbatch runs the array at once, and srun its task: the launcher is the real one.
-      'sbatch': f'printf "%s\\n" "$@" > {tmp_path}/sbatch\nfor script; do :; done\n'
-                'export SLURM_ARRAY_JOB_ID=7\n'
-                'for i in 0 1 2; do SLURM_ARRAY_TASK_ID=$i SLURM_JOB_ID=$i bash "$script"; done',
-      'srun': 'while [[ $1 == --* ]]; do shift; done\nexec "$@"', 'squeue': ':'}.items():
-    (commands / name).write_text(f'#!/bin/bash\n{text}\n')
-    (commands / name).chmod(0o755)
-  venv = tmp_path / 'venv'
-  (venv / 'bin').mkdir(parents=True)
-  (venv / 'bin' / 'python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
-  (venv / 'bin' / 'python').chmod(0o755)
-  version = subprocess.run([sys.executable, '--version'], capture_output=True, text=True,
-                           check=True).stdout
-  (venv / 'installed').write_text(
-      f'{version}{tiny.ROOT}\n' + (tiny.ROOT / 'pyproject.toml').read_text()
-      + (tiny.ROOT / 'launch' / 'constraints.txt').read_text())
-
+  output = tmp_path / 'sweep'
+  # sbatch runs the array at once, and srun its task: the launcher is the real one.
+  environment = processes.write_cluster(
+      tmp_path, sbatch=f'printf "%s\\n" "$@" > {tmp_path}/sbatch\nfor script; do :; done\n'
+      'export SLURM_ARRAY_JOB_ID=7\n'
+      'for i in 0 1 2; do SLURM_ARRAY_TASK_ID=$i SLURM_JOB_ID=$i bash "$script"; done',
+      srun='while [[ $1 == --* ]]; do shift; done\nexec "$@"', squeue=':')
   assert call(stand_in, output, '--only=variant=a', '--only=seed=2').returncode == 0
   job = call(stand_in, output, '--slurm', '--jobs=2', '--sbatch=--partition=gpu --time=1:00',
-             PATH=f'{commands}:{os.environ["PATH"]}', SPINEJAX_VENV=str(venv), SPINEJAX_EXTRAS='',
-             SPINEJAX_PYTHON=sys.executable)
+             **environment)
   assert job.returncode == 0, job.stderr
   assert (tmp_path / 'sbatch').read_text().splitlines() == [
       '--array=0-2%2', f'--output={output}/slurm-%A_%a.log', '--partition=gpu', '--time=1:00',
@@ -251,16 +237,11 @@ TPU = tiny.ROOT / 'launch' / 'tpu_vm.sh'
 def call_tpu(tmp_path, *arguments) -> tuple[subprocess.CompletedProcess, list[str]]:
   """launch/tpu_vm.sh with a gcloud that writes down its arguments and runs the command here."""
   commands, home = tmp_path / 'commands', tmp_path / 'home'
-  (home / 'spinejax' / 'launch').mkdir(parents=True, exist_ok=True)
-  commands.mkdir(exist_ok=True)
-  for path, text in {
-      commands / 'gcloud': f'printf "%s\\n" "$@" > {tmp_path}/gcloud\n'
-                           'for last; do :; done\ncd "$HOME" && exec bash -c "${last#--command=}"',
-      home / 'spinejax' / 'launch' / 'local.sh':
-          f'printf "%s\\n" "$PWD" "$SPINEJAX_EXTRAS" "$@" > {tmp_path}/local\nexit 3',
-  }.items():
-    path.write_text(f'#!/bin/bash\n{text}\n')
-    path.chmod(0o755)
+  processes.write_scripts(
+      commands, gcloud=f'printf "%s\\n" "$@" > {tmp_path}/gcloud\n'
+      'for last; do :; done\ncd "$HOME" && exec bash -c "${last#--command=}"')
+  processes.write_scripts(home / 'spinejax' / 'launch', **{
+      'local.sh': f'printf "%s\\n" "$PWD" "$SPINEJAX_EXTRAS" "$@" > {tmp_path}/local\nexit 3'})
   result = subprocess.run(
       ['bash', str(TPU), *arguments], capture_output=True, text=True, timeout=60, check=False,
       env={**os.environ, 'HOME': str(home), 'PATH': f'{commands}:{os.environ["PATH"]}'})

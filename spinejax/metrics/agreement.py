@@ -4,9 +4,8 @@ A difference is other - reference. A statistic that cannot be computed is None, 
 why. Pairs with None, NaN or infinity are left out. Standard deviations have n - 1 degrees of
 freedom.
 """
-import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,9 @@ LIMIT_DEG = 5.0  # degrees; the error of Cobb angles that is commonly accepted
 CONFIDENCE = 0.95
 _Z95 = float(stats.norm.ppf(0.975))
 _NO_PAIR = 'there is no pair of angles'
-_ONE_PAIR = 'needs at least two pairs of angles'
 
 Values = Sequence[float | None] | Sequence[Sequence[float | None]] | np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class IntraclassCorrelation:
-  """Absolute agreement ICC(2,1) and consistency ICC(3,1), with confidence intervals."""
-  undefined: Mapping[str, str]
-  icc2_1: float | None = None
-  icc2_1_ci: Interval | None = None
-  icc3_1: float | None = None
-  icc3_1_ci: Interval | None = None
+Statistics = dict[str, Any]  # attributes of `Agreement`, None where undefined
 
 
 def agree(reference: Values, other: Values, *, limit: float = LIMIT_DEG,
@@ -52,37 +41,52 @@ def agree(reference: Values, other: Values, *, limit: float = LIMIT_DEG,
     confidence: of the intervals.
 
   Raises:
-    ValueError: the lengths differ, or the bands do not rise.
+    ValueError: the bands do not rise.
   """
   pairs = _to_pairs(reference, other)
   finite = _finite_rows(pairs)
-  values: dict[str, Any] = {}
-  undefined: dict[str, str] = {}
-  for part in (_differences(finite, limit, confidence), _pearson(finite, confidence),
-               vars(icc(finite, confidence=confidence)), vars(smape(*finite.T))):
-    values |= part
-    undefined |= part['undefined']
-  return Agreement(**values | {
-      'undefined': undefined, 'pairs': len(finite), 'left_out': len(pairs) - len(finite),
-      'limit': float(limit), 'bands': rate_bands(*finite.T, limits=bands),
-      'confidence': confidence})
-
-
-def _differences(pairs: np.ndarray, limit: float, confidence: float) -> dict[str, Any]:
-  """Attributes of `Agreement` that need only the differences of finite pairs [n,2]."""
-  n, difference = len(pairs), pairs[:, 1] - pairs[:, 0]
   # The tolerance counts 12.3 - 7.3 as 5, which it exceeds in binary.
-  num_within = int((np.abs(difference) <= limit + 1e-9).sum())
-  values: dict[str, Any] = dict.fromkeys((
+  num_within = int((np.abs(finite[:, 1] - finite[:, 0]) <= limit + 1e-9).sum())
+  percentage = smape(*finite.T)
+  values = {**_differences(finite, confidence), **_pearson(finite, confidence),
+            **icc(finite, confidence=confidence),
+            'within': num_within / len(finite) if len(finite) else None}
+  undefined = {key: _why_undefined(key, finite) for key, value in values.items() if value is None}
+  return Agreement(
+      **values, undefined=undefined | percentage.undefined, pairs=len(finite),
+      left_out=len(pairs) - len(finite), limit=float(limit), num_within=num_within,
+      smape=percentage.smape, smape_cases=percentage.smape_cases,
+      bands=rate_bands(*finite.T, limits=bands), confidence=confidence)
+
+
+def _why_undefined(key: str, pairs: np.ndarray) -> str:
+  """Why a statistic of finite pairs [n,2] is None."""
+  n = len(pairs)
+  if not n:
+    return _NO_PAIR
+  if key in ('r', 'r_ci', 'r2'):
+    if n > 2 and any(_is_constant(column) for column in pairs.T):
+      return 'one of the two measured the same angle in every case'
+    return f'needs at least {"three" if n < 3 else "four"} pairs of angles'
+  if n < 2:
+    return 'needs at least two pairs of angles'
+  if _is_constant(pairs):
+    return 'all angles are equal'
+  return 'its degrees of freedom are undefined' if key == 'icc2_1_ci' else 'the cases do not differ'
+
+
+def _differences(pairs: np.ndarray, confidence: float) -> Statistics:
+  """Mean, deviation, limits and errors of the differences of finite pairs [n,2]."""
+  n, difference = len(pairs), pairs[:, 1] - pairs[:, 0]
+  values: Statistics = dict.fromkeys((
       'mad', 'mad_sd', 'bias', 'bias_ci', 'sd', 'limits', 'lower_limit_ci', 'upper_limit_ci',
-      'within', 'sem', 'mdc95'))
+      'sem', 'mdc95'))
   if n:
-    values |= {'mad': float(np.abs(difference).mean()), 'bias': float(difference.mean()),
-               'within': num_within / n}
+    bias = float(difference.mean())
+    values |= {'mad': float(np.abs(difference).mean()), 'bias': bias}
   if n > 1:
-    bias, sd = values['bias'], float(difference.std(ddof=1))
+    sd, t = float(difference.std(ddof=1)), float(stats.t.ppf((1 + confidence) / 2, n - 1))
     low, high = bias - _Z95 * sd, bias + _Z95 * sd
-    t = float(stats.t.ppf((1 + confidence) / 2, n - 1))
     error, limit_error = (t * sd * math.sqrt(x) for x in (1 / n, 1 / n + _Z95**2 / (2 * (n - 1))))
     values |= {
         'mad_sd': float(np.abs(difference).std(ddof=1)), 'sd': sd, 'limits': (low, high),
@@ -90,28 +94,22 @@ def _differences(pairs: np.ndarray, limit: float, confidence: float) -> dict[str
         'lower_limit_ci': (low - limit_error, low + limit_error),
         'upper_limit_ci': (high - limit_error, high + limit_error),
         'sem': sd / math.sqrt(2), 'mdc95': _Z95 * sd}
-  reason = _ONE_PAIR if n else _NO_PAIR
-  undefined = {key: reason for key, value in values.items() if value is None}
-  return values | {'num_within': num_within, 'undefined': undefined}
+  return values
 
 
-def _pearson(pairs: np.ndarray, confidence: float) -> dict[str, Any]:
-  """Pearson's r, r² and the interval of r, of finite pairs [n,2]."""
-  values: dict[str, Any] = dict.fromkeys(('r', 'r_ci', 'r2'))
-  if len(pairs) < 3:  # r of any two pairs is ±1
-    reason = 'needs at least three pairs of angles' if len(pairs) else _NO_PAIR
-  elif any(_is_constant(column) for column in pairs.T):
-    reason = 'one of the two measured the same angle in every case'
-  else:
-    reason = 'needs at least four pairs of angles'
-    found = stats.pearsonr(*pairs.T)
-    values['r'], values['r2'] = float(found.statistic), float(found.statistic)**2
-    if len(pairs) > 3:
-      values['r_ci'] = tuple(map(float, found.confidence_interval(confidence)))
-  return values | {'undefined': {key: reason for key, value in values.items() if value is None}}
+def _pearson(pairs: np.ndarray, confidence: float) -> Statistics:
+  """Pearson's r, its interval and its square, of finite pairs [n,2]; r of any two pairs is ±1."""
+  if len(pairs) < 3 or any(_is_constant(column) for column in pairs.T):
+    return {'r': None, 'r_ci': None, 'r2': None}
+  found = stats.pearsonr(*pairs.T)
+  r, interval = float(found.statistic), None
+  if len(pairs) > 3:
+    low, high = found.confidence_interval(confidence)
+    interval = float(low), float(high)
+  return {'r': r, 'r_ci': interval, 'r2': r * r}
 
 
-def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> IntraclassCorrelation:
+def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> Statistics:
   """Intraclass correlations of single ratings: absolute agreement, and consistency.
 
   With mean squares R of rows, C of columns and E of the error, n rows and k columns,
@@ -122,16 +120,16 @@ def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> IntraclassCor
   be negative.
 
   Args:
-    ratings: finite [n,k], a row per case and a column per rater, k > 1. At least two rows and
-      values that are not all equal are needed.
+    ratings: finite [n,k], a row per case and a column per rater, k > 1.
     confidence: of the intervals.
+
+  Returns:
+    icc2_1, icc3_1, icc2_1_ci and icc3_1_ci.
   """
   n, k = ratings.shape
-  reasons = dict.fromkeys(('icc2_1', 'icc3_1', 'icc3_1_ci'), 'the cases do not differ')
-  reasons['icc2_1_ci'] = 'its degrees of freedom are undefined'
+  values: Statistics = dict.fromkeys(('icc2_1', 'icc3_1', 'icc2_1_ci', 'icc3_1_ci'))
   if n < 2 or _is_constant(ratings):
-    reason = 'all angles are equal' if n > 1 else _ONE_PAIR if n else _NO_PAIR
-    return IntraclassCorrelation(dict.fromkeys(reasons, reason))
+    return values
   grand = ratings.mean()
   row_means, column_means = ratings.mean(1, keepdims=True), ratings.mean(0, keepdims=True)
   residuals = ratings - row_means - column_means + grand
@@ -140,15 +138,14 @@ def icc(ratings: np.ndarray, *, confidence: float = CONFIDENCE) -> IntraclassCor
              (residuals**2).sum() / ((n - 1) * (k - 1)))
   smallest = (1e-12 * np.abs(ratings).max())**2  # of what is more than rounding
   rows, columns, error = squares = tuple(float(x) if x > smallest else 0.0 for x in squares)
-  values: dict[str, Any] = {
-      'icc2_1': _ratio(rows - error, rows + columns * k / n + error * (k - 1 - k / n)),
-      'icc3_1': _ratio(rows - error, rows + error * (k - 1)), 'icc2_1_ci': None, 'icc3_1_ci': None}
-  if values['icc2_1'] is not None:
-    values['icc2_1_ci'] = _agreement_interval(values['icc2_1'], squares, (n, k), confidence)
-  if values['icc3_1'] is not None:
+  agreement = _ratio(rows - error, rows + columns * k / n + error * (k - 1 - k / n))
+  if agreement is not None:
+    values['icc2_1'] = agreement
+    values['icc2_1_ci'] = _agreement_interval(agreement, squares, (n, k), confidence)
+  if rows + error * (k - 1) > 0:
+    values['icc3_1'] = (rows - error) / (rows + error * (k - 1))
     values['icc3_1_ci'] = _consistency_interval(squares, (n, k), confidence)
-  return IntraclassCorrelation(
-      {name: reasons[name] for name, value in values.items() if value is None}, **values)
+  return values
 
 
 def _agreement_interval(rho: float, squares: tuple[float, ...], shape: tuple[int, int],

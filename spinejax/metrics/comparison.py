@@ -187,17 +187,19 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str]) -> Compar
           key, name, better, digits, 0 if key.split('/')[0] in _COUNTS else digits, main, values,
           summaries, against={run: paired_test(values[first], values[run], better=better)
                               for run in others}))
-  return Comparison(
-      tuple(names), tuple(cases), tuple(metrics), notes=_notes(results, cases, metrics),
-      localizer_dice=summary.localizer_dice if summary else {},
-      missed={region: {run: MissedLaminae(*(
-          int(sum(case.get(f'{metric}/{region}') or 0 for case in of_run.values()))
-          for metric in ('missed', 'true'))) for run, of_run in scores.items()}
-              for region in regions})
+
+  def count_missed(run: str, region: str) -> MissedLaminae:
+    missed, true = (sum(case.get(f'{metric}/{region}') or 0 for case in scores[run].values())
+                    for metric in ('missed', 'true'))
+    return MissedLaminae(int(missed), int(true))
+
+  missed = {region: {run: count_missed(run, region) for run in names} for region in regions}
+  return Comparison(tuple(names), tuple(cases), tuple(metrics), missed,
+                    _notes(results, cases, metrics), summary.localizer_dice if summary else {})
 
 
-def paired_test(first: Sequence[float | None], other: Sequence[float | None], *, better: str,
-                seed: int = SEED, num_resamples: int = NUM_RESAMPLES) -> PairedTest:
+def paired_test(first: Sequence[float | None], other: Sequence[float | None], *, better: str
+                ) -> PairedTest:
   """One-tailed paired t-test that `first` is better, and an interval of the mean difference.
 
   The interval is the bias-corrected and accelerated bootstrap of `scipy.stats.bootstrap` over
@@ -206,7 +208,6 @@ def paired_test(first: Sequence[float | None], other: Sequence[float | None], *,
   Args:
     first, other: one value per case; cases with None are left out.
     better: 'higher' or 'lower'.
-    seed, num_resamples: of the bootstrap.
   """
   pairs = np.array([(a, b) for a, b in zip(first, other, strict=True)
                     if a is not None and b is not None], np.float64).reshape(-1, 2)
@@ -221,8 +222,8 @@ def paired_test(first: Sequence[float | None], other: Sequence[float | None], *,
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', stats.DegenerateDataWarning)
     low, high = map(float, stats.bootstrap(
-        (differences,), np.mean, n_resamples=num_resamples, confidence_level=CONFIDENCE,
-        method='BCa', rng=np.random.default_rng(seed)).confidence_interval)
+        (differences,), np.mean, n_resamples=NUM_RESAMPLES, confidence_level=CONFIDENCE,
+        method='BCa', rng=np.random.default_rng(SEED)).confidence_interval)
   if not math.isfinite(low + high):
     return PairedTest(count, mean, p_value=float(test.pvalue),
                       note='the bootstrap of so few different values has no interval')

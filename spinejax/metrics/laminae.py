@@ -37,25 +37,14 @@ _UNKNOWN = -1  # region of a component
 
 
 class Components(NamedTuple):
-  """Connected components of a mask.
-
-  Attributes:
-    labels: int32 [D,H,W], 0 outside, else 1 + the row of the component in the other arrays.
-    centroids: float64 [N,3] in voxels; voxel centers are whole numbers.
-    sizes: int64 [N] voxels.
-  """
-  labels: np.ndarray
-  centroids: np.ndarray
-  sizes: np.ndarray
+  """Connected components of a mask."""
+  labels: np.ndarray  # int32 [D,H,W], 0 outside, else 1 + the row of the component in the others
+  centroids: np.ndarray  # float64 [N,3] in voxels; voxel centers are whole numbers
+  sizes: np.ndarray  # int64 [N] voxels
 
 
 def find_components(mask: np.ndarray, connectivity: str = 'face') -> Components:
-  """Components of a mask [D,H,W] of bool or whole numbers, possibly empty.
-
-  Args:
-    mask: 0 outside.
-    connectivity: 'face' (6 neighbors) or 'full' (26 neighbors).
-  """
+  """Components of a mask [D,H,W], by 'face' (6 neighbors) or 'full' connectivity (26 neighbors)."""
   structure = ndimage.generate_binary_structure(3, _CONNECTIVITY[connectivity])
   labels, number = ndimage.label(mask, structure)
   places = np.nonzero(labels)
@@ -73,20 +62,19 @@ def case_metrics(
 
   A true component has the region of its nearest landmark, a predicted one that of the true
   component with the nearest centroid, both in voxels. The distances of a region are those of its
-  true components to the nearest prediction in any region.
+  true components to the nearest prediction in any region. Without a predicted component each
+  distance is the diagonal of the volume, as in the loss. Undefined values are None: distances
+  without a true component, those in mm with an unknown spacing, and the Dice of two empty masks.
 
   Args:
     prediction, label: bool or int [D,H,W] on one grid, 0 is background.
     spacing: [3] mm per voxel; None or NaN if unknown.
     landmarks: float [P,3] in voxels; rows that are not finite are ignored.
     region: int [P], an index into REGIONS, or -1 if unknown.
-    connectivity: of components, 'face' or 'full', as in the loss.
+    connectivity: of components, as in the loss.
 
   Returns:
-    {metric: {'all': value, 'thoracic': value, 'lumbar': value}}, without the regions if no landmark
-    has one. Without a predicted component each distance is the diagonal of the volume, as in the
-    loss. Without a true component distances are None. Dice is None if neither mask has a voxel,
-    distances in mm if the spacing is unknown.
+    {metric: {'all', 'thoracic' and 'lumbar': value}}, with 'all' alone if no landmark has a region.
 
   Raises:
     ValueError: the masks are not of this kind or not on one grid.
@@ -109,14 +97,12 @@ def case_metrics(
   distances = {'': _distances(true, predicted, np.ones(3)),
                '_mm': None if np.isnan(steps).any() else _distances(true, predicted, steps)}
 
-  numbers: dict[str, int | None] = {'all': None}
+  rated = {'all': (np.full(len(true_region), True), np.full(len(predicted_region), True))}
   if (true_region != _UNKNOWN).any():
-    numbers |= {name: number for number, name in enumerate(REGIONS)}
+    rated |= {name: (true_region == number, predicted_region == number)
+              for number, name in enumerate(REGIONS)}
   values: dict[str, dict[str, float | None]] = {metric: {} for metric in METRICS}
-  for key, number in numbers.items():
-    of_true, of_predicted = (
-        np.full(len(regions), True) if number is None else regions == number
-        for regions in (true_region, predicted_region))
+  for key, (of_true, of_predicted) in rated.items():
     num_true, num_predicted = int(of_true.sum()), int(of_predicted.sum())
     hits = int((of_true[true_row] & of_predicted[predicted_row]).sum())
     voxels = int(true.sizes[of_true].sum() + predicted.sizes[of_predicted].sum())
@@ -133,13 +119,7 @@ def case_metrics(
 
 
 def summarize(cases: Sequence[RegionTable]) -> LaminaeSummary:
-  """Mean and standard deviation (n - 1 degrees of freedom) over the cases that define a metric.
-
-  A metric that is defined nowhere is None, and so is the deviation of fewer than two cases.
-
-  Args:
-    cases: results of `case_metrics`, possibly none.
-  """
+  """Mean and standard deviation of the results of `case_metrics`, possibly none."""
   mean: dict[str, dict[str, float | None]] = {metric: {} for metric in METRICS}
   sd: dict[str, dict[str, float | None]] = {metric: {} for metric in METRICS}
   for metric in METRICS:

@@ -46,8 +46,8 @@ def class_histograms(probs: np.ndarray, label: np.ndarray, classes: Sequence[str
   which is precise near 0.
 
   Args:
-    probs: float [..., K] as of `segmentation.class_probs`.
-    label: int [...] in [0, K); with K = 2 every label above 0 is foreground.
+    probs: float [..., K], as of `segmentation.class_probs`.
+    label: int [...]; with K = 2 every label above 0 is foreground.
     classes: K names, background first.
   """
   foreground = score_histogram(np.sum(probs[..., 1:], axis=-1), label > 0)

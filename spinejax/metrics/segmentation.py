@@ -76,7 +76,7 @@ def confusion_counts(
   Args:
     prediction, label: int [N, ...].
     num_classes: K of the logits. 1 is a binary problem with the foreground label > 0.
-    valid: bool, or numbers 0 and 1, [N]; the counts of an example with 0 are 0. None is all 1.
+    valid: bool, or numbers 0 and 1, [N]; the counts of an example with 0 are 0.
 
   Returns:
     int [N, max(K, 2), 3]: int64 of NumPy, or int32 of JAX. Add up batches on the host.
@@ -101,16 +101,12 @@ def confusion_counts(
 
 def case_metrics(counts: np.ndarray, classes: Sequence[str], *, any_foreground: bool = False
                  ) -> ClassTable:
-  """Metrics of one case, or of the added counts of several.
+  """{metric: {class or mean: value}} of one case, or of the added counts of several.
 
   Args:
     counts: int [K, 3], as of `confusion_counts`.
     classes: K names, background first.
     any_foreground: with several foreground classes, adds all of them as one class.
-
-  Returns:
-    {metric: {class: value, 'mean_foreground': value, 'mean_all': value}} and 'accuracy' without
-    classes.
 
   Raises:
     ValueError: the counts do not fit the names.
@@ -141,15 +137,12 @@ def case_metrics(counts: np.ndarray, classes: Sequence[str], *, any_foreground: 
 
 def summarize(counts: np.ndarray, classes: Sequence[str], *, any_foreground: bool = False
               ) -> tuple[ClassTable, ClassTable]:
-  """The tables `per_image` and `pooled` of a test set.
+  """The tables `per_image` and `pooled` of a test set with counts [cases, K, 3].
 
   per_image[metric]['mean_foreground'] is the mean of the columns of the table, as the papers print
   it; its deviation is that of the means of the cases. If a class is undefined in some cases, the
-  two weigh the cases differently.
-
-  Args:
-    counts: int [cases, K, 3], as of `confusion_counts`; without cases all values are None.
-    classes, any_foreground: as in `case_metrics`.
+  two weigh the cases differently. Without cases all values are None. The other arguments are those
+  of `case_metrics`.
   """
   pooled, *cases = (case_metrics(of_case, classes, any_foreground=any_foreground)
                     for of_case in (counts.sum(axis=0), *counts))

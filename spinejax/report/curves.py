@@ -14,14 +14,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from spinejax import colors
-from spinejax.metrics.results import Agreement, BandAgreement, CaseResult, RocCurve
+from spinejax.metrics.results import Agreement, CaseResult, RocCurve
 from spinejax.report import formats, style
 
 MAX_POINTS = 300  # of a training curve; longer ones are averaged in as many bins
 DOTTED_BELOW = 20  # points; shorter curves show each point
 _DASHES = ('-', (0, (6, 2)), (0, (2, 1.2)), (0, (6, 2, 1.5, 2)))
 _PART_DASHES = ('--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)))
-
 _BAND_COLOR = '#56b4e9'
 _MANY = 200  # dots; more are drawn smaller and lighter
 _SMALL = style.FONT - 1  # points
@@ -67,7 +66,7 @@ def loss_figure(history: History) -> Figure:
     axes[1].plot(rate_steps, rate, color=style.MUTED, linewidth=1.2)
     axes[1].set_ylim(bottom=0)
     axes[1].ticklabel_format(axis='y', style='sci', scilimits=(0, 0), useMathText=False)
-    axes[1].yaxis.get_offset_text().set(color=style.MUTED, size=style.FONT - 1)
+    axes[1].yaxis.get_offset_text().set(color=style.MUTED, size=_SMALL)
     style.finish_axes(axes[1], '', 'learning rate')
   axes[-1].set_xlabel('step', color=style.MUTED, fontsize=style.FONT)
   return figure
@@ -76,12 +75,10 @@ def loss_figure(history: History) -> Figure:
 def validation_figure(history: History, classes: Sequence[str]) -> Figure:
   """Validation Dice of each class and of both means by step; the best foreground mean is marked.
 
-  Args:
-    history: as in `loss_figure`, with `dice/NAME`, `dice/mean_foreground` and `dice/mean_all`.
-    classes: class names.
+  The rows of `history`, as in `loss_figure`, have `dice/CLASS`, `dice/mean_foreground` and
+  `dice/mean_all`.
   """
-  figure = Figure(figsize=(6.2, 3.9), layout='constrained')
-  axis = figure.subplots()
+  figure, axis = _chart(6.2, 3.9)
   foreground = formats.MEANS['mean_foreground']
   steps, dice = _series(history, 'validation', 'dice/mean_foreground')
   axis.plot(steps, dice, color=style.INK, linewidth=2, label=foreground, zorder=3, **_dot(steps))
@@ -91,12 +88,11 @@ def validation_figure(history: History, classes: Sequence[str]) -> Figure:
               zorder=4)
     axis.set_title(f'best {foreground}: {dice[top]:.3f} at step {int(steps[top])}',
                    fontsize=style.FONT, color=style.INK, loc='left')
-  steps, dice = _series(history, 'validation', 'dice/mean_all')
-  axis.plot(steps, dice, color=style.MUTED, linewidth=1.4, linestyle='--',
-            label=formats.MEANS['mean_all'])
-  for index, name in enumerate(classes):
+  axis.plot(*_series(history, 'validation', 'dice/mean_all'), color=style.MUTED, linewidth=1.4,
+            linestyle='--', label=formats.MEANS['mean_all'])
+  for index, name in list(enumerate(classes))[1:]:
     steps, dice = _series(history, 'validation', f'dice/{name}')
-    if len(steps) and index:
+    if len(steps):
       axis.plot(steps, dice, color=colors.class_color(index), linewidth=1.3, label=name,
                 **_dot(steps))
   if not any(np.size(line.get_xdata()) for line in axis.get_lines()):
@@ -111,8 +107,7 @@ def roc_figure(roc: Mapping[str, RocCurve], classes: Sequence[str]) -> Figure:
 
   The curve of 'any_foreground' is that of all foreground classes against the background.
   """
-  figure = Figure(figsize=(4.6, 4.4), layout='constrained')
-  axis = figure.subplots()
+  figure, axis = _chart(4.6, 4.4)
   axis.plot([0, 1], [0, 1], color=style.RULE, linewidth=1, zorder=1)
   for name in sorted(roc, key=[*classes, *roc].index):
     curve, index = roc[name], classes.index(name) if name in classes else None
@@ -122,9 +117,8 @@ def roc_figure(roc: Mapping[str, RocCurve], classes: Sequence[str]) -> Figure:
               color=style.INK if index is None else colors.class_color(index),
               linestyle=(0, (1, 1.2)) if index is None else _DASHES[index % len(_DASHES)],
               label=f'{"any foreground" if index is None else name}, AUC {curve.auc:.3f}')
-  axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect='equal')
-  axis.set_xticks(np.linspace(0, 1, 6))
-  axis.set_yticks(np.linspace(0, 1, 6))
+  ticks = np.linspace(0, 1, 6)
+  axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect='equal', xticks=ticks, yticks=ticks)
   if len(axis.get_lines()) == 1:
     style.write_message(axis, 'no class has both positive and negative pixels')
   style.finish_axes(axis, 'false positive rate', 'true positive rate', legend=True)
@@ -135,8 +129,7 @@ def case_dice_figure(cases: Mapping[str, CaseResult], classes: Sequence[str]) ->
   """Dice of every case as a dot, by class, with the median as a line."""
   columns = {name: (name, colors.class_color(i)) for i, name in enumerate(classes) if i}
   columns['mean_foreground'] = formats.MEANS['mean_foreground'], style.INK
-  figure = Figure(figsize=(max(3.2, 1.6 + 1.2 * len(columns)), 4.4), layout='constrained')
-  axis = figure.subplots()
+  figure, axis = _chart(max(3.2, 1.6 + 1.2 * len(columns)), 4.4)
   lowest = 1.0
   for place, (key, (_, color)) in enumerate(columns.items()):
     values = np.sort(_defined(case.overlap.get('dice', {}).get(key) for case in cases.values()))
@@ -162,13 +155,18 @@ def box_figure(values: Mapping[str, Sequence[float | None]], name: str) -> Figur
   labels = [textwrap.shorten(run, 34, placeholder='…') if ' ' in run or len(run) <= 34
             else f'{run[:16]}…{run[-17:]}' for run in values]
   longest = max(map(len, labels), default=0)
-  figure = Figure(figsize=(4.4 + 0.066 * longest, 0.8 + 0.46 * max(len(values), 1)),
-                  layout='constrained')
-  axis = figure.subplots()
+  figure, axis = _chart(4.4 + 0.066 * longest, 0.8 + 0.46 * max(len(values), 1))
   for place, run_values in enumerate(values.values()):
-    found = _defined(run_values)
+    found, color = _defined(run_values), colors.RUN_COLORS[place % len(colors.RUN_COLORS)]
     if len(found):
-      _draw_box(axis, place, found, colors.RUN_COLORS[place % len(colors.RUN_COLORS)])
+      axis.boxplot(found, positions=[place], orientation='horizontal', widths=0.56, whis=1.5,
+                   showfliers=False, patch_artist=True, whiskerprops={'color': color},
+                   boxprops={'facecolor': (*to_rgb(color), 0.25), 'edgecolor': color},
+                   capprops={'color': color}, medianprops={'color': style.INK, 'linewidth': 1.8})
+      axis.plot(found, place + _sideways(found, 0.32), 'o', color=color, markersize=3.6, alpha=0.8,
+                markeredgewidth=0, zorder=3)
+      axis.plot(found.mean(), place, 'D', color=style.INK, markersize=4.6, markerfacecolor='none',
+                zorder=4)
   if not axis.get_lines():
     style.write_message(axis, 'no value')
   axis.set_yticks(range(len(values)), labels, parse_math=False)
@@ -183,13 +181,17 @@ def bland_altman(reference: Angles, other: Angles, agreement: Agreement,
                  names: tuple[str, str] = ('A', 'B')) -> Figure:
   """Difference of each case over the mean of its pair, with bias and limits of agreement.
 
-  The intervals of the three lines are shaded. Undefined lines are left out.
+  The intervals of the three lines are shaded.
+
+  Args:
+    reference, other: [n] degrees; pairs with None or NaN are left out.
+    agreement: of these angles.
+    names: of the two measurements.
   """
-  pairs = _pairs(reference, other)
-  figure = Figure(figsize=(6.2, 4.2), layout='constrained')
-  axis = figure.subplots()
+  figure, axis = _chart(6.2, 4.2)
+  pairs = _finite_pairs(reference, other, axis)
   if not len(pairs):
-    return _without_pairs(figure, axis)
+    return figure
   means, differences = pairs.mean(1), pairs[:, 1] - pairs[:, 0]
   lower, upper = agreement.limits or (None, None)
   dashed = (0, (5, 2))
@@ -225,15 +227,27 @@ def scatter(reference: Angles, other: Angles, agreement: Agreement,
   """One measurement against the other, with the line of identity and the bands of severity.
 
   Tinted squares hold the cases that both measurements put into one band. Dotted lines mark a
-  difference of `agreement.limit` degrees.
+  difference of `agreement.limit` degrees. The arguments are those of `bland_altman`.
   """
-  pairs = _pairs(reference, other)
-  figure = Figure(figsize=(4.8, 4.8), layout='constrained')
-  axis = figure.subplots()
+  figure, axis = _chart(4.8, 4.8)
+  pairs = _finite_pairs(reference, other, axis)
   if not len(pairs):
-    return _without_pairs(figure, axis)
+    return figure
   low, high = _range([*pairs.ravel(), 0.0], at_least=20.0)
-  _draw_bands(axis, agreement.bands, low, high)
+  limits = [limit for limit in agreement.bands.limits if limit is not None]
+  edges = [edge for edge in (*(-limit for limit in reversed(limits)), *limits) if low < edge < high]
+  for start, end in zip([low, *edges], [*edges, high]):
+    axis.add_patch(Rectangle((start, start), end - start, end - start, color=_BAND_COLOR,
+                             alpha=0.16, linewidth=0, zorder=0))
+  for edge in edges:
+    for line in (axis.axhline, axis.axvline):
+      line(edge, color=style.MUTED, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1)
+  starts, ends = [max(low, 0.0), *limits], [min(limit, high) for limit in (*limits, high)]
+  for name, start, end in zip(agreement.bands.names, starts, ends):
+    if end - start > 0.022 * len(name) * (high - low):
+      axis.annotate(name, ((start + end) / 2, 1.01), xycoords=('data', 'axes fraction'),
+                    ha='center', va='bottom', fontsize=_SMALL, color=style.MUTED,
+                    annotation_clip=False, parse_math=False)
   axis.axline((0, 0), slope=1, color=style.INK, linewidth=1.2, zorder=2, label='equal')
   for sign, label in ((1, f'{agreement.limit:g}° off'), (-1, None)):
     axis.axline((0, sign * agreement.limit), slope=1, color=colors.VERMILION, linewidth=1.0,
@@ -246,16 +260,10 @@ def scatter(reference: Angles, other: Angles, agreement: Agreement,
   return figure
 
 
-def _draw_box(axis: Axes, place: int, values: np.ndarray, color: str) -> None:
-  axis.boxplot(values, positions=[place], orientation='horizontal', widths=0.56, whis=1.5,
-               showfliers=False, patch_artist=True,
-               boxprops={'facecolor': (*to_rgb(color), 0.25), 'edgecolor': color},
-               whiskerprops={'color': color}, capprops={'color': color},
-               medianprops={'color': style.INK, 'linewidth': 1.8})
-  axis.plot(values, place + _sideways(values, 0.32), 'o', color=color, markersize=3.6, alpha=0.8,
-            markeredgewidth=0, zorder=3)
-  axis.plot(values.mean(), place, 'D', color=style.INK, markersize=4.6, markerfacecolor='none',
-            zorder=4)
+def _chart(width: float, height: float) -> tuple[Figure, Axes]:
+  """A figure of a size in inches with one axis."""
+  figure = Figure(figsize=(width, height), layout='constrained')
+  return figure, figure.subplots()
 
 
 def _dot(steps: np.ndarray) -> dict[str, Any]:
@@ -286,40 +294,18 @@ def _binned(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _sideways(values: np.ndarray, width: float) -> np.ndarray:
-  """Offsets within `width` that keep dots of similar values apart: multiples of the golden ratio.
-
-  The offset of the first value is 0.
-  """
+  """Offsets within `width`, multiples of the golden ratio, that keep dots of like values apart."""
   return width * ((np.arange(len(values)) * 0.618 + 0.5) % 1 - 0.5)
 
 
-def _draw_bands(axis: Axes, bands: BandAgreement, low: float, high: float) -> None:
-  """Draws the bands between the ends of both axes, and the names of those that are wide enough."""
-  limits = [limit for limit in bands.limits if limit is not None]
-  edges = [edge for edge in (*(-limit for limit in reversed(limits)), *limits) if low < edge < high]
-  for start, end in zip([low, *edges], [*edges, high]):
-    axis.add_patch(Rectangle((start, start), end - start, end - start, color=_BAND_COLOR,
-                             alpha=0.16, linewidth=0, zorder=0))
-  for edge in edges:
-    for line in (axis.axhline, axis.axvline):
-      line(edge, color=style.MUTED, linewidth=0.7, linestyle=(0, (1, 2)), zorder=1)
-  starts, ends = [max(low, 0.0), *limits], [min(limit, high) for limit in (*limits, high)]
-  for name, start, end in zip(bands.names, starts, ends):
-    if end - start > 0.022 * len(name) * (high - low):
-      axis.annotate(name, ((start + end) / 2, 1.01), xycoords=('data', 'axes fraction'),
-                    ha='center', va='bottom', fontsize=_SMALL, color=style.MUTED,
-                    annotation_clip=False, parse_math=False)
-
-
-def _pairs(reference: Angles, other: Angles) -> np.ndarray:
+def _finite_pairs(reference: Angles, other: Angles, axis: Axes) -> np.ndarray:
+  """Pairs of angles, float [n,2]; without one `axis` says so."""
   pairs = np.stack([np.asarray(values, np.float64) for values in (reference, other)], 1)
-  return pairs[np.isfinite(pairs).all(1)]
-
-
-def _without_pairs(figure: Figure, axis: Axes) -> Figure:
-  style.write_message(axis, 'no pair of angles')
-  axis.set_axis_off()
-  return figure
+  pairs = pairs[np.isfinite(pairs).all(1)]
+  if not len(pairs):
+    style.write_message(axis, 'no pair of angles')
+    axis.set_axis_off()
+  return pairs
 
 
 def _draw_dots(axis: Axes, x: np.ndarray, y: np.ndarray) -> None:

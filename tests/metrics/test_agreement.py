@@ -29,10 +29,9 @@ def make_angles(n=60, seed=0):
 
 def test_intraclass_correlations_of_shrout_and_fleiss():
   found = agreement.icc(SHROUT_FLEISS)
-  assert (found.icc2_1, found.icc3_1) == pytest.approx((0.2898, 0.7148), abs=5e-5)
-  assert found.icc2_1_ci == pytest.approx((0.0188, 0.7611), abs=5e-5)
-  assert found.icc3_1_ci == pytest.approx((0.3425, 0.9459), abs=5e-5)
-  assert found.undefined == {}
+  for name, expected in (('icc2_1', 0.2898), ('icc3_1', 0.7148), ('icc2_1_ci', (0.0188, 0.7611)),
+                         ('icc3_1_ci', (0.3425, 0.9459))):
+    assert found[name] == pytest.approx(expected, abs=5e-5)
 
 
 @pytest.mark.parametrize('ratings', [SHROUT_FLEISS, np.stack(make_angles(), 1),
@@ -41,20 +40,20 @@ def test_intraclass_correlations_of_pingouin(ratings):
   case, rater = np.indices(ratings.shape)
   table = pd.DataFrame({'case': case.ravel(), 'rater': rater.ravel(), 'score': ratings.ravel()})
   expected = pingouin.intraclass_corr(table, 'case', 'rater', 'score')
-  values, (interval,) = expected['ICC'], [c for c in expected.columns if c.startswith('CI95')]
+  interval, = [column for column in expected.columns if column.startswith('CI95')]
   found = agreement.icc(ratings)
-  for row, value, ci in ((1, found.icc2_1, found.icc2_1_ci), (2, found.icc3_1, found.icc3_1_ci)):
-    assert value == pytest.approx(values.iloc[row])
-    assert ci == pytest.approx(expected[interval].iloc[row], abs=0.006)  # printed to 2 decimals
+  for row, name in ((1, 'icc2_1'), (2, 'icc3_1')):
+    assert found[name] == pytest.approx(expected['ICC'].iloc[row])
+    assert found[f'{name}_ci'] == pytest.approx(
+        expected[interval].iloc[row], abs=0.006)  # printed to 2 decimals
 
 
 def test_a_bias_lowers_the_absolute_agreement_alone():
   a, b = make_angles()
-  plain, biased = agreement.agree(a, b), agreement.agree(a, b + 10)
+  plain, biased, swapped = (agreement.agree(*pair) for pair in ((a, b), (a, b + 10), (b, a)))
   assert (biased.icc3_1, biased.sem) == pytest.approx((plain.icc3_1, plain.sem))
   assert biased.icc2_1 < plain.icc2_1 - 0.1
   assert biased.bias == pytest.approx(plain.bias + 10)
-  swapped = agreement.icc(np.stack([b, a], 1))
   assert (swapped.icc2_1, swapped.icc3_1) == pytest.approx((plain.icc2_1, plain.icc3_1))
 
 

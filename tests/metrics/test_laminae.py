@@ -46,19 +46,20 @@ def test_a_case_counted_by_hand():
   assert json.loads(json.dumps(values, allow_nan=False)) == values
 
 
+def counts_of(values, key='all'):
+  return tuple(values[metric][key] for metric in ('missed', 'false', 'delta'))
+
+
 def test_a_bridge_and_a_split_are_neither_missed_nor_false():
   truth = cubes((4, 4, 2), (10, 4, 2))
-  bridge = truth.copy()
+  bridge, split = truth.copy(), truth.copy()
   bridge[4:11, 4, 2] = 1
   values = laminae.case_metrics(bridge, truth)
-  assert (values['missed']['all'], values['false']['all'], values['delta']['all']) == (0, 0, 1)
   # The one centroid lies midway, three voxels from either.
-  assert values['d3d_mean']['all'] == pytest.approx(3) and set(values['dice']) == {'all'}
-  split = truth.copy()
+  assert counts_of(values) == (0, 0, 1) and values['d3d_mean'] == {'all': pytest.approx(3)}
   split[4] = 0
   values = laminae.case_metrics(split, truth)
-  assert (values['missed']['all'], values['false']['all'], values['delta']['all']) == (0, 0, 1)
-  assert values['d3d_sum']['all'] == pytest.approx(1)
+  assert counts_of(values) == (0, 0, 1) and values['d3d_sum']['all'] == pytest.approx(1)
 
 
 def test_corners_touch_by_full_connectivity_alone():
@@ -75,8 +76,7 @@ def test_nothing_predicted_is_the_diagonal_away():
   values = laminae.case_metrics(nothing, truth, spacing=(1.0, 2.0, 3.0))
   assert values['d3d_mean']['all'] == pytest.approx(math.sqrt(20**2 + 10**2 + 6**2))
   assert values['d3d_sum_mm']['all'] == pytest.approx(2 * math.sqrt(20**2 + 20**2 + 18**2))
-  assert (values['missed']['all'], values['false']['all'], values['delta']['all']) == (2, 0, 2)
-  assert values['dice']['all'] == 0
+  assert counts_of(values) == (2, 0, 2) and values['dice']['all'] == 0
 
 
 def test_no_lamina_in_the_truth():
@@ -84,20 +84,17 @@ def test_no_lamina_in_the_truth():
   values = laminae.case_metrics(cubes((4, 4, 2)), nothing, spacing=(1, 1, 1),
                                 landmarks=np.zeros((0, 3)), region=np.zeros(0, np.int8))
   assert values['d3d_mean'] == values['d3d_sum'] == values['d3d_mean_mm'] == {'all': None}
-  assert (values['missed']['all'], values['false']['all'], values['delta']['all']) == (0, 1, 1)
-  assert values['dice'] == {'all': 0.0}
+  assert counts_of(values) == (0, 1, 1) and values['dice'] == {'all': 0.0}
   assert laminae.case_metrics(nothing, nothing)['dice'] == {'all': None}
 
 
 def test_a_region_without_laminae():
-  truth = cubes((4, 4, 2))
-  values = laminae.case_metrics(truth, truth, landmarks=np.array([[4, 4, 2.0], [np.nan] * 3]),
-                                region=np.array([0, 1]))
+  truth, landmarks = cubes((4, 4, 2)), np.array([[4, 4, 2.0], [np.nan] * 3])
+  values = laminae.case_metrics(truth, truth, landmarks=landmarks, region=np.array([0, 1]))
   assert values['d3d_mean'] == {'all': 0.0, 'thoracic': 0.0, 'lumbar': None}
   assert values['dice'] == {'all': 1.0, 'thoracic': 1.0, 'lumbar': None}
-  assert values['missed']['lumbar'] == values['delta']['lumbar'] == 0
-  unknown = laminae.case_metrics(truth, truth, landmarks=np.array([[4, 4, 2.0]]),
-                                 region=np.array([-1]))
+  assert counts_of(values, 'lumbar') == (0, 0, 0)
+  unknown = laminae.case_metrics(truth, truth, landmarks=landmarks, region=np.array([-1, -1]))
   assert set(unknown['missed']) == {'all'}
 
 

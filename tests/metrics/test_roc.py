@@ -25,31 +25,25 @@ def scored(negative_logits, positive_logits):
           np.arange(len(logits)) >= len(negative_logits))
 
 
-def networks():
-  """Scores and truth of networks that put their probabilities in very different places."""
-  random = np.random.default_rng(0)
-  normal = lambda mean, sd, size: random.normal(mean, sd, size)
-  scores, positive = scored(normal(-1, 1, 20_000), normal(1, 1, 2_000))
-  return {
-      'separable': scored(normal(-4, 1, 20_000), normal(3, 1, 2_000)),
-      'overlapping': scored(normal(-1, 2, 20_000), normal(1, 2, 2_000)),
-      'untrained': scored(normal(-1.1, 0.02, 20_000), normal(-1.09, 0.02, 2_000)),
-      'saturated at 0': scored(
-          np.append(normal(-14, 2, 19_900), normal(0, 2, 100)), normal(-10, 6, 2_000)),
-      'saturated beyond 1e-30': scored(normal(-80, 3, 20_000), normal(-78, 3, 2_000)),
-      'saturated at 1': scored(normal(14, 2, 2_000), normal(15, 2, 20_000)),
-      'at the ends': scored(random.choice([-200, 0, 200], 5_000),
-                            random.choice([-200, 0, 0, 200], 5_000)),
-      'rounded to tenths': (np.round(scores, 1), positive),
-      'inverted': (1 - scores, positive),
-      'all equal': (np.full_like(scores, 0.3), positive),
-      'random': (scores, random.uniform(size=len(scores)) < 0.1),
-  }
+RANDOM = np.random.default_rng(0)
+SCORES, POSITIVE = scored(RANDOM.normal(-1, 1, 20_000), RANDOM.normal(1, 1, 2_000))
+# Networks that put their probabilities in very different places.
+NETWORKS = {
+    **{name: scored(RANDOM.normal(*negative, 20_000), RANDOM.normal(*positive, 2_000))
+       for name, negative, positive in (
+           ('separable', (-4, 1), (3, 1)), ('overlapping', (-1, 2), (1, 2)),
+           ('untrained', (-1.1, 0.02), (-1.09, 0.02)), ('saturated at 0', (-16, 2), (-10, 6)),
+           ('saturated beyond 1e-30', (-80, 3), (-78, 3)), ('saturated at 1', (14, 2), (15, 2)))},
+    'at the ends': scored(RANDOM.choice([-200, 0, 200], 5_000),
+                          RANDOM.choice([-200, 0, 0, 200], 5_000)),
+    'rounded to tenths': (np.round(SCORES, 1), POSITIVE), 'inverted': (1 - SCORES, POSITIVE),
+    'all equal': (np.full_like(SCORES, 0.3), POSITIVE),
+    'random': (SCORES, RANDOM.uniform(size=len(SCORES)) < 0.1)}
 
 
-@pytest.mark.parametrize('name', list(networks()))
-def test_auc_equals_that_of_sorted_scores(name):
-  scores, positive = networks()[name]
+@pytest.mark.parametrize('name', NETWORKS)
+def test_area_equals_that_of_sorted_scores(name):
+  scores, positive = NETWORKS[name]
   if name == 'saturated at 0':
     assert np.mean(scores[~positive] < 1e-4) > 0.98
   assert abs(area(roc.score_histogram(scores, positive)) - sorted_auc(scores, positive)) < 1e-4

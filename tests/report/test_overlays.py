@@ -58,16 +58,19 @@ def test_overlay_file_pixel_by_pixel(tmp_path):
   np.testing.assert_array_equal(overlays.overlay(image, np.zeros((9, 4), np.int64)), image)
 
 
-def test_overlay_refuses_other_sizes_and_unknown_classes():
-  image, mask = np.zeros((6, 6), np.uint8), np.zeros((6, 6), np.uint8)
-  with pytest.raises(ValueError, match=r'prediction of size \(6, 6\).*got \(5, 6\)'):
-    overlays.overlay(image, mask[:5])
-  with pytest.raises(ValueError, match=r'classes 0\.\.2 in the prediction, got 0\.\.3'):
-    overlays.overlay(image, np.diag([0, 0, 0, 0, 0, 3]), CLASSES)
-  with pytest.raises(ValueError, match='without a batch axis'):
-    overlays.overlay(np.zeros((1, 6, 6, 1)), mask)
-  with pytest.raises(ValueError, match='label of size'):
-    overlays.overlay_figure(image, mask[:, :5], mask, CLASSES)
+MASK = np.zeros((6, 6), np.uint8)
+
+
+@pytest.mark.parametrize('draw, arguments, sentence', [
+    (overlays.overlay, (MASK, MASK[:5]), r'prediction of size \(6, 6\).*got \(5, 6\)'),
+    (overlays.overlay, (MASK, np.diag([0, 0, 0, 0, 0, 3]), CLASSES),
+     r'classes 0\.\.2 in the prediction, got 0\.\.3'),
+    (overlays.overlay, (MASK[None, ..., None], MASK), 'without a batch axis'),
+    (overlays.overlay_figure, (MASK, MASK[:, :5], MASK, CLASSES), 'label of size'),
+    (overlays.probability_figure, (np.zeros((6, 4, 2)), CLASSES), r'\[H,W,3\]')])
+def test_other_sizes_and_unknown_classes_are_refused(draw, arguments, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    draw(*arguments)
 
 
 def test_interlaced_rows_alternate_between_image_and_mask():
@@ -105,9 +108,9 @@ def test_panels_and_contours_lie_on_pixel_edges():
 
 
 def test_large_images_shrink_and_contours_stay_within_half_a_shown_pixel():
-  label = np.zeros((2000, 1000), np.uint8)
-  label[1000:1500, 250:750] = 1
-  figure = overlays.overlay_figure(np.zeros((2000, 1000), np.uint8), label, label, CLASSES)
+  label = np.zeros((1200, 600), np.uint8)
+  label[600:900, 150:450] = 1
+  figure = overlays.overlay_figure(label, label, label, CLASSES)
   height, width = figure.axes[0].images[0].get_array().shape
   assert height * width <= 1.01 * style.MAX_PANEL_PIXELS and abs(height - 2 * width) <= 1
   vertices = figure.axes[-1].patches[0].get_path().vertices + 0.5
@@ -134,5 +137,3 @@ def test_probability_maps_show_the_probabilities():
     np.testing.assert_allclose(axis.images[0].get_array(), expected, atol=1e-6)
     assert axis.images[0].get_clim() == (0, 1)
   assert titles(overlays.probability_figure(probs[..., :2], CLASSES[:2])) == ['P(rib)']
-  with pytest.raises(ValueError, match=r'\[H,W,3\]'):
-    overlays.probability_figure(probs[..., :2], CLASSES)

@@ -62,36 +62,40 @@ def test_what_sees_no_farther_than_an_eighth_of_a_tile_is_the_whole():
   assert 0 < difference(13).max() < 0.1
 
 
-def make_network(size, levels):
-  """Images of a size, and the logits of a U-Net with random weights."""
-  model = unet.UNet(num_classes=2, features=2, levels=levels)
-  images = np.random.default_rng(0).normal(size=(1, *size, 1)).astype(np.float32)
+def noise(*size):
+  return np.random.default_rng(0).normal(size=(1, *size, 1)).astype(np.float32)
+
+
+@pytest.fixture(scope='module')
+def network():
+  """Logits of a U-Net of one level with random weights."""
+  model = unet.UNet(num_classes=2, features=2, levels=1)
   variables = jax.jit(functools.partial(model.init, train=True))(
-      {'params': jax.random.key(0), 'dropout': jax.random.key(0)}, images)
+      {'params': jax.random.key(0), 'dropout': jax.random.key(0)}, noise(96, 45))
   apply = jax.jit(lambda images: model.apply(variables, images, train=False)['logits'])
-  return images, lambda images: np.asarray(apply(images))
+  return lambda images: np.asarray(apply(images))
 
 
-@pytest.mark.parametrize('size, tile', [((96, 45), (64, 45)), ((48, 15, 6), (32, 15, 6))])
-def test_tiles_of_a_network_are_the_whole(size, tile):
-  images, network = make_network(size, levels=1)
+@pytest.mark.xdist_group('test_tiles')  # one worker compiles the network
+@pytest.mark.parametrize('tile', [(64, 45), (32, 45)])
+def test_tiles_of_a_network_are_the_whole(network, tile):
   calls = []
 
   def predict(images):
     calls.append(images.shape[1:-1])
     return network(images)
 
-  whole = predict(images)
-  result = tiles.predict_in_tiles(predict, images, tile)
-  assert set(calls[1:]) == {tile} and len(calls) > 2
+  result = tiles.predict_in_tiles(predict, noise(96, 45), tile)
+  assert set(calls) == {tile} and len(calls) > 1
   # Two convolutions, two at half the size and two more see 8 pixels; 8 of 64 and 4 of 32 are cut.
-  difference = np.abs(result - whole)
+  difference = np.abs(result - network(noise(96, 45)))
   assert difference[:, :8].max() < 1e-5 and difference[:, -8:].max() < 1e-5
   assert difference.max() < 1e-5 if tile[0] == 64 else 1e-5 < difference.max() < 1e-2
 
 
-def test_tiles_smaller_than_the_stride_of_a_network_pass():
-  images, predict = make_network((7, 5), levels=2)
-  result = tiles.predict_in_tiles(predict, images, (3, 3))
+@pytest.mark.xdist_group('test_tiles')
+def test_tiles_smaller_than_the_stride_of_a_network_pass(network):
+  result = tiles.predict_in_tiles(network, noise(7, 5), (1, 1))
   assert result.shape == (1, 7, 5, 2) and np.isfinite(result).all()
-  np.testing.assert_array_equal(tiles.predict_in_tiles(predict, images, (7, 5)), predict(images))
+  np.testing.assert_array_equal(
+      tiles.predict_in_tiles(network, noise(7, 5), (7, 5)), network(noise(7, 5)))

@@ -185,10 +185,10 @@ def make_sources(cases: Sequence[tuple[str, str, str, str]], read: Callable[[int
 
 def _convert(record: Record, config: Config) -> Record:
   """The record with the channels and the classes of the config."""
-  label_map, label = _label_map(config), record.label
+  label_map, label = np.asarray(_label_map(config), np.uint8), record.label
   return dataclasses.replace(
       record, image=images.set_channels(record.image, config['channels']),
-      label=np.asarray(label_map, np.uint8)[label] if label_map else label)
+      label=label_map[label] if len(label_map) else label)
 
 
 def load_folder(config: Config) -> Dataset:
@@ -231,10 +231,9 @@ def load_built(config: Config) -> Dataset:
   try:
     metadata = json.loads((directory / METADATA_FILE).read_text(encoding='utf-8'))
     classes = tuple(metadata['classes'])
-    places = [(split, i) for split, members in metadata['cases'].items()
-              for i in range(len(members))]
-    cases = [(case['name'], case['patient'], split, case['digest'])
-             for split, members in metadata['cases'].items() for case in members]
+    places = [(split, i, case) for split, members in metadata['cases'].items()
+              for i, case in enumerate(members)]
+    cases = [(case['name'], case['patient'], split, case['digest']) for split, _, case in places]
     built = tfds.builder_from_directory(directory)
     are_volumes = built.info.features['spacing'].shape == (3,)
     stored = {split: built.as_data_source(split) for split in metadata['cases']}
@@ -250,14 +249,13 @@ def load_built(config: Config) -> Dataset:
                      f'{len(classes)} entries.')
 
   def read(index: int) -> Record:
-    split, i = places[index]
-    name, patient, *_ = cases[index]
+    split, i, case = places[index]
     try:
-      fields = stored[split][i]
+      fields = {**stored[split][i], 'name': case['name'], 'patient': case['patient']}
     except Exception:
-      raise ValueError(f'{directory}: the {split} set is damaged at {name}; build it '
+      raise ValueError(f'{directory}: the {split} set is damaged at {case["name"]}; build it '
                        'again.') from None
-    return _convert(Record(**{**fields, 'name': name, 'patient': patient}), config)
+    return _convert(Record(**fields), config)
 
   return make_sources(cases, read, config)
 

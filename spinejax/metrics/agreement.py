@@ -53,7 +53,7 @@ def agree(reference: Values, other: Values, *, limit: float = LIMIT_DEG,
             'within': num_within / len(finite) if len(finite) else None}
   undefined = {key: _why_undefined(key, finite) for key, value in values.items() if value is None}
   return Agreement(
-      **values, undefined=undefined | percentage.undefined, pairs=len(finite),
+      **values, undefined={**undefined, **percentage.undefined}, pairs=len(finite),
       left_out=len(pairs) - len(finite), limit=float(limit), num_within=num_within,
       smape=percentage.smape, smape_cases=percentage.smape_cases,
       bands=rate_bands(*finite.T, limits=bands), confidence=confidence)

@@ -77,9 +77,8 @@ def inner_contours(label: np.ndarray, width: int = 1) -> np.ndarray:
 def interlace(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
   """The image in even rows and its mask in odd rows, uint8 [H,W,3].
 
-  Classes have their colors; background rows of the mask repeat the image at half its brightness.
-  The X-ray U-Net (Selvia, section II.E) interlaces X-ray and trimap in this way; its trimaps are
-  almost black.
+  The background of the mask repeats the image at half its brightness. The X-ray U-Net (Selvia,
+  section II.E) interlaces X-ray and trimap in this way; its trimaps are almost black.
   """
   rgb = _to_rgb(colors.to_bytes(image))
   colored = np.where(mask[..., None] > 0, _class_colors(mask), rgb // 2)
@@ -91,8 +90,7 @@ def overlay(image: np.ndarray, prediction: np.ndarray, classes: Sequence[str] = 
   """The image with each predicted class filled and outlined, uint8 [H,W,3].
 
   A pixel inside a predicted region is 0.65 image + 0.35 class color. The contour is the outermost
-  pixels of the region, in the class color; it is 1 px wide, and wider on images whose shorter side
-  exceeds 480 px.
+  pixels of the region; it is wider than 1 px where the image's shorter side exceeds 480 px.
 
   Raises:
     ValueError: the sizes differ, or an index has no class.

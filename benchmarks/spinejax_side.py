@@ -16,7 +16,7 @@ from benchmarks.programs import Ops
 from spinejax import devices
 from spinejax import optimizers
 from spinejax import steps
-from spinejax.losses import pixel
+from spinejax.losses import cross_entropy
 from spinejax.models import DTYPES
 from spinejax.models import attention
 from spinejax.models import cost
@@ -75,9 +75,9 @@ def objective(outputs: Mapping[str, jax.Array], batch: Mapping[str, jax.Array]
       square = jnp.square(logits.astype(jnp.float32))
       value = jnp.mean(square, axis=tuple(range(1, square.ndim))) / 2
     elif logits.shape[-1] == 1:
-      value = pixel.binary_cross_entropy(logits[..., 0], target.astype(jnp.float32))
+      value = cross_entropy.binary_cross_entropy(logits[..., 0], target.astype(jnp.float32))
     else:
-      value = pixel.softmax_cross_entropy(logits, target)
+      value = cross_entropy.softmax_cross_entropy(logits, target)
     total += (1.0 if name in ('logits', 'features') else systems.REST_WEIGHT) * value
   return total, {}
 

@@ -4,34 +4,28 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_origin
 
-from spinejax.losses import bce_tv, centroid, cross_entropy, dice, seam, wave_ct
+from spinejax.losses import centroid, cross_entropy, dice, seam, total_variation, wave_ct
 from spinejax.losses.objective import Arrays, Objective, check_choice
 
 LossFn = Callable[[Arrays, Arrays], Objective]
 
 LOSSES: dict[str, Callable[..., Objective]] = {
-    'bce_tv': bce_tv.bce_tv,
+    'bce_tv': total_variation.bce_tv,
     'weighted_bce': cross_entropy.weighted_bce,
     'centroid': centroid.centroid_loss,
     'cross_entropy': cross_entropy.cross_entropy,
     'dice': dice.dice_loss,
     'squared_dice': dice.squared_dice_loss,
     'cross_entropy_dice': dice.cross_entropy_dice,
-    'cross_entropy_tv': bce_tv.cross_entropy_tv,
+    'cross_entropy_tv': total_variation.cross_entropy_tv,
     'seam': seam.seam_loss,
     'wave_ct': wave_ct.wave_ct_loss,
 }
 # Some networks return further logits in training, of auxiliary heads and of the branches of dual
 # attention. These fields of `config.loss` weight the loss of each.
-HEADS = {
-    'aux_logits': 'auxiliary_weight',
-    'position_logits': 'branch_weight',
-    'channel_logits': 'branch_weight',
-}
-HEAD_WEIGHTS = {
-    'auxiliary_weight': 0.4,  # as in MMSegmentation
-    'branch_weight': 1.0,     # as in DANet
-}
+HEADS = {'aux_logits': 'auxiliary_weight', 'position_logits': 'branch_weight',
+         'channel_logits': 'branch_weight'}
+HEAD_WEIGHTS = {'auxiliary_weight': 0.4, 'branch_weight': 1.0}  # as in MMSegmentation and DANet
 # Losses of one network, which has no further heads: called directly unless heads are weighted.
 _WITHOUT_HEADS = ('seam', 'wave_ct')
 
@@ -39,13 +33,10 @@ _WITHOUT_HEADS = ('seam', 'wave_ct')
 def create_loss(config: Mapping[str, Any]) -> LossFn:
   """`loss_fn(outputs, batch) -> (loss [N], parts)` of `config.loss`.
 
-  Args:
-    config: `name`, the keyword arguments of that loss, and optionally `auxiliary_weight` and
-      `branch_weight`. The latter add the same loss of the outputs in `HEADS`, where a network
-      returns any.
+  `config` has `name`, the keyword arguments of that loss, and optionally `auxiliary_weight` and
+  `branch_weight`, which add the same loss of the outputs in `HEADS` where a network returns any.
 
-  Raises:
-    ValueError: on an unknown name, argument or choice, or if a required argument is missing.
+  Raises ValueError on an unknown name, argument or choice, or if a required argument is missing.
   """
   name, weights = _read(config)
   head_weights = {field: weights.pop(field) for field in HEAD_WEIGHTS}

@@ -1,10 +1,12 @@
 """Centroid loss: distances between the centroids of predicted and true components."""
 import functools
+import math
 from typing import Literal
 
 import jax
 from jax import lax
 import jax.numpy as jnp
+import optax
 
 from spinejax.losses import components, dice, objective
 from spinejax.losses.components import Connectivity
@@ -47,19 +49,8 @@ def centroid_dice(
   overlap. 'straight_through' keeps the value and gives d the gradient of a soft centroid. The
   paper's loss vanishes with the distance even if Dice is not 0; `distance_floor` prevents this.
 
-  Args:
-    probs: float [N, D, H, W], probabilities. The axes are superior-inferior, left-right and
-      anterior-posterior.
-    target: float or bool [N, D, H, W], 0 or 1.
-    gradient: 'straight_through' or 'published'.
-    distance_floor: added to L_d, in pixels; 0 in the paper.
-    connectivity: of components, 'face' or 'full'.
-
-  Returns:
-    float [N] and its parts [N]: dice, coronal_distance, sagittal_distance, count_difference.
-
-  Raises:
-    ValueError: on another `gradient` or `connectivity`.
+  Takes probabilities and a target of 0 and 1, [N, D, H, W] with the axes superior-inferior,
+  left-right and anterior-posterior. Raises ValueError on another `gradient` or `connectivity`.
   """
   objective.check_choice('gradient', gradient, Gradient)
   distance = jax.vmap(functools.partial(
@@ -91,15 +82,11 @@ def projected_distance(
   x^2 / 2 below one pixel and x - 1/2 above, so that the gradient fades near the truth. The matching
   and R are constants.
 
-  Args:
-    probs: float32 [H, W].
-    target: bool [H, W].
-    gradient: 'published' gives a gradient of 0.
-    connectivity: of components, 'face' or 'full'.
+  With `gradient='published'` the gradient is 0.
 
-  Returns:
-    d in pixels, and the number of true minus that of predicted components. d is the diagonal of
-    the projection without predicted components, and 1 without true ones; both are constants.
+  Takes probs float32 [H, W] and target bool [H, W]. Returns d in pixels, and the number of true
+  minus that of predicted components. d is the diagonal of the projection without predicted
+  components, and 1 without true ones; both are constants.
   """
   true, is_true = components.centroids(
       components.label_components(target, connectivity=connectivity))
@@ -112,25 +99,20 @@ def projected_distance(
     mass = components.sums_by_root(probs, regions)
     soft = components.sums_by_root(probs[..., None] * components.grid(probs.shape), regions)
     soft = soft / jnp.where(is_hard, mass, 1.0)[:, None]
-    pull = _huber(_norm(true - soft[nearest]))
+    pull = optax.huber_loss(optax.safe_norm(true - soft[nearest], 0.0, axis=-1))
     distance += pull - lax.stop_gradient(pull)
   num_true, num_hard = (jnp.sum(x, dtype=jnp.float32) for x in (is_true, is_hard))
   mean = jnp.sum(jnp.where(is_true, distance, 0.0)) / jnp.maximum(num_true, 1)
   d = jnp.where(num_true == 0, 1.0, jnp.where(
-      num_hard == 0, components.diagonal(probs.shape), mean))
+      num_hard == 0, math.hypot(*probs.shape), mean))
   return d, num_true - num_hard
 
 
 def _match(true: Array, is_true: Array, hard: Array, is_hard: Array) -> tuple[Array, Array]:
-  """The row of the nearest predicted centroid and its distance, for every true centroid.
+  """Row and distance [P] of the predicted centroid nearest to each true one, 0 in other rows.
 
-  Args:
-    true, hard: true and predicted centroids, float [P, d].
-    is_true, is_hard: bool [P], True in rows that hold a centroid.
-
-  Returns:
-    int32 [P] and float32 [P], 0 in rows without a true centroid. The work is linear in the number
-    of true centroids, not in P.
+  Centroids are [P, d]; `is_true` and `is_hard` [P] say which rows hold one. The work is linear in
+  the number of true centroids, not in P.
   """
   size = len(is_true)
   rows, = jnp.nonzero(is_true, size=size, fill_value=size)
@@ -147,14 +129,3 @@ def _match(true: Array, is_true: Array, hard: Array, is_hard: Array) -> tuple[Ar
 
   start = jnp.zeros(size, jnp.int32), jnp.zeros(size, jnp.float32)
   return lax.fori_loop(0, jnp.sum(is_true), match, start)
-
-
-def _norm(x: Array) -> Array:
-  """Norm over the last axis, with gradient 0 at 0."""
-  square = jnp.sum(jnp.square(x), -1)
-  positive = square > 0
-  return jnp.where(positive, jnp.sqrt(jnp.where(positive, square, 1.0)), 0.0)
-
-
-def _huber(x: Array) -> Array:
-  return jnp.where(x < 1, 0.5 * jnp.square(x), x - 0.5)

@@ -1,7 +1,6 @@
 """Connected components on the device, with fixed shapes and for any number of components."""
 import functools
 import itertools
-import math
 from typing import Literal
 
 import jax
@@ -22,16 +21,9 @@ def label_components(mask: Array, *, connectivity: Connectivity = 'face') -> Arr
   this pixel points to, and then follows all pointers twice. Iteration stops when no pointer
   changes, after about log(path length) iterations: 8 for a spiral of 128x128 pixels.
 
-  Args:
-    mask: bool [*S], any number of axes.
-    connectivity: 'face' (4 neighbors in two dimensions, 6 in three) or 'full' (8, 26).
-
-  Returns:
-    int32 [*S]; background is mask.size. Two pixels have the same root if and only if
-    `scipy.ndimage.label` gives them the same label.
-
-  Raises:
-    ValueError: on another `connectivity`.
+  Takes bool [*S] and returns int32 [*S]; background is mask.size. Two pixels have the same root if
+  and only if `scipy.ndimage.label` gives them the same label. `connectivity` is 'face' (4 neighbors
+  in two dimensions, 6 in three) or 'full' (8, 26); ValueError on another one.
   """
   objective.check_choice('connectivity', connectivity, Connectivity)
   size = mask.size
@@ -64,16 +56,12 @@ def shift(x: Array, offset: tuple[int, ...], fill) -> Array:
 def grow_components(roots: Array, radius: int) -> Array:
   """Extends every component to the background pixels within `radius` of it.
 
-  A pixel goes to the nearest component (Euclidean), at equal distances to the smallest root.
-
-  Args:
-    roots: int32 [*S] of `label_components`.
-    radius: in pixels; 0 changes nothing.
+  Takes and returns roots of `label_components`. A pixel goes to the nearest component (Euclidean),
+  at equal distances to the smallest root.
   """
   size = roots.size
-  steps = range(-radius, radius + 1)
-  shells: dict[int, list[tuple[int, ...]]] = {}
-  for offset in itertools.product(steps, repeat=roots.ndim):
+  shells: dict[int, list[tuple[int, ...]]] = {}  # offsets by squared distance
+  for offset in itertools.product(range(-radius, radius + 1), repeat=roots.ndim):
     square = sum(step * step for step in offset)
     if 0 < square <= radius * radius:
       shells.setdefault(square, []).append(offset)
@@ -92,13 +80,9 @@ def sums_by_root(values: Array, roots: Array) -> Array:
 
 
 def centroids(roots: Array) -> tuple[Array, Array]:
-  """Centroids of all components: float32 [size, d] in pixels, and bool [size].
-
-  Row r is the centroid of the component with root r. It is valid where the second array is True.
-  """
-  places = grid(roots.shape)
+  """Centroids [size, d] in pixels, with row r for root r, and bool [size]: where there is one."""
   counts = sums_by_root(jnp.ones(roots.shape, jnp.float32), roots)
-  totals = sums_by_root(places, roots)
+  totals = sums_by_root(grid(roots.shape), roots)
   return totals / jnp.maximum(counts, 1)[:, None], counts > 0
 
 
@@ -106,8 +90,3 @@ def grid(shape: tuple[int, ...]) -> Array:
   """Coordinates of every pixel, float32 [*shape, d]."""
   return jnp.stack(jnp.meshgrid(*(jnp.arange(n, dtype=jnp.float32) for n in shape),
                                 indexing='ij'), -1)
-
-
-def diagonal(shape: tuple[int, ...]) -> float:
-  """Length of the diagonal of a grid in pixels."""
-  return math.sqrt(sum(n * n for n in shape))

@@ -4,8 +4,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from spinejax.losses import objective
-from spinejax.losses.objective import Arrays, Objective
+from spinejax.losses.cross_entropy import class_cross_entropy
+from spinejax.losses.objective import Arrays, Objective, check_choice, probabilities
 
 EPSILON = 1e-7  # added to denominators, which are 0 without any probability and target
 Reduction = Literal['class', 'global']
@@ -14,18 +14,12 @@ Reduction = Literal['class', 'global']
 def dice(probs: jax.Array, target: jax.Array, *, smoothing: float = 0.0) -> jax.Array:
   """`1 - (2 sum(p t) + s) / (sum p + sum t + s)` of each class, averaged over classes.
 
-  C-U-net (Wong et al., 2021, eq. 1) has one class and s = 0.
+  [N, *S, K] in [0, 1] -> [N]. C-U-net (Wong et al., 2021, eq. 1) has one class and s = 0.
 
-  Args:
-    probs: float [N, *S, K] in [0, 1].
-    target: float [N, *S, K] in [0, 1].
-    smoothing: s. With 0 a class without target has loss 1 and no gradient. Use a positive value
-      for patches that may hold no target: an empty prediction then has loss 0.
-
-  Returns:
-    float [N].
+  s is `smoothing`. With 0 a class without target has loss 1 and no gradient. Use a positive value
+  for patches that may hold no target: an empty prediction then has loss 0.
   """
-  axes = _pixel_axes(probs)
+  axes = tuple(range(1, probs.ndim - 1))
   overlap = jnp.sum(probs * target, axis=axes)
   total = jnp.sum(probs, axis=axes) + jnp.sum(target, axis=axes)
   return jnp.mean(_ratio_loss(overlap, total, smoothing), axis=-1)
@@ -35,21 +29,12 @@ def squared_dice(probs: jax.Array, target: jax.Array, *, reduction: Reduction = 
                  smoothing: float = 0.0) -> jax.Array:
   """`1 - (2 sum(p t) + s) / (sum p^2 + sum t^2 + s)`: SADANet (Xie et al., 2023, eq. 6), s = 0.
 
-  Args:
-    probs: float [N, *S, K] in [0, 1].
-    target: float [N, *S, K] in [0, 1].
-    reduction: 'class' averages the ratios of the classes, so that small classes count as much as
-      the background. 'global' sums over pixels and classes first, as the paper prints.
-    smoothing: s, see `dice`.
-
-  Returns:
-    float [N].
-
-  Raises:
-    ValueError: on another `reduction`.
+  [N, *S, K] in [0, 1] -> [N]. s is `smoothing`, see `dice`. The `reduction` 'class' averages the
+  ratios of the classes, so that small classes count as much as the background. 'global' sums over
+  pixels and classes first, as the paper prints. Raises ValueError on another `reduction`.
   """
-  objective.check_choice('reduction', reduction, Reduction)
-  axes = _pixel_axes(probs)
+  check_choice('reduction', reduction, Reduction)
+  axes = tuple(range(1, probs.ndim - 1))
   overlap = jnp.sum(probs * target, axis=axes)
   total = jnp.sum(jnp.square(probs), axis=axes) + jnp.sum(jnp.square(target), axis=axes)
   if reduction == 'global':
@@ -62,15 +47,14 @@ def dice_loss(outputs: Arrays, batch: Arrays, *, smoothing: float = 0.0) -> Obje
 
   With several logits the mean over classes includes the background.
   """
-  loss = dice(*objective.probabilities(outputs, batch), smoothing=smoothing)
+  loss = dice(*probabilities(outputs, batch), smoothing=smoothing)
   return loss, {'dice': loss}
 
 
 def squared_dice_loss(outputs: Arrays, batch: Arrays, *, reduction: Reduction = 'class',
                       smoothing: float = 0.0) -> Objective:
   """`squared_dice` of `objective.probabilities`: SADANet (Xie et al., 2023, eq. 6)."""
-  loss = squared_dice(*objective.probabilities(outputs, batch), reduction=reduction,
-                      smoothing=smoothing)
+  loss = squared_dice(*probabilities(outputs, batch), reduction=reduction, smoothing=smoothing)
   return loss, {'squared_dice': loss}
 
 
@@ -79,17 +63,13 @@ def cross_entropy_dice(
     smoothing: float = 0.0, divide_by_classes: bool = False) -> Objective:
   """`CE + lambda squared Dice`: SADANet (Xie et al., 2023, eq. 7), lambda = `dice_weight`.
 
-  The other options are explained in `squared_dice` and `pixel.softmax_cross_entropy`.
+  The other options are explained in `squared_dice` and `softmax_cross_entropy`.
   """
   _, parts = squared_dice_loss(outputs, batch, reduction=reduction, smoothing=smoothing)
-  parts = {'cross_entropy': objective.class_cross_entropy(
+  parts = {'cross_entropy': class_cross_entropy(
       outputs, batch, 'cross_entropy_dice', divide_by_classes=divide_by_classes), **parts}
   return parts['cross_entropy'] + dice_weight * parts['squared_dice'], parts
 
 
 def _ratio_loss(overlap: jax.Array, total: jax.Array, smoothing: float) -> jax.Array:
   return 1 - (2 * overlap + smoothing) / (total + smoothing + EPSILON)
-
-
-def _pixel_axes(array: jax.Array) -> tuple[int, ...]:
-  return tuple(range(1, array.ndim - 1))

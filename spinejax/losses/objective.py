@@ -9,8 +9,6 @@ from typing import Any, get_args
 
 import jax
 
-from spinejax.losses import pixel
-
 Arrays = Mapping[str, jax.Array]
 Objective = tuple[jax.Array, dict[str, jax.Array]]
 
@@ -25,8 +23,7 @@ def check_choice(name: str, value: Any, choices: Any) -> None:
 def binary_logits(outputs: Arrays, batch: Arrays, name: str) -> tuple[jax.Array, jax.Array]:
   """Logits [N, *S] of a network with one logit per pixel, and their target `label > 0`.
 
-  Raises:
-    ValueError: if the network has more than one logit per pixel; `name` is the loss.
+  Raises ValueError if the network has several logits per pixel; `name` is the loss.
   """
   logits = outputs['logits']
   if logits.shape[-1] != 1:
@@ -34,21 +31,6 @@ def binary_logits(outputs: Arrays, batch: Arrays, name: str) -> tuple[jax.Array,
         f'loss {name!r} expects one logit per pixel, got {logits.shape[-1]}. Set '
         "config.model.num_classes to 1 or choose a softmax loss such as 'cross_entropy'.")
   return logits[..., 0], (batch['label'] > 0).astype(logits.dtype)
-
-
-def class_cross_entropy(
-    outputs: Arrays, batch: Arrays, name: str, *, divide_by_classes: bool = False) -> jax.Array:
-  """`pixel.softmax_cross_entropy` of a network with a logit for every class, background included.
-
-  Raises:
-    ValueError: if the network has a single logit, whose softmax is always 1; `name` is the loss.
-  """
-  logits = outputs['logits']
-  if logits.shape[-1] == 1:
-    raise ValueError(
-        f'loss {name!r} expects a logit for every class, background included, got 1. Set '
-        "config.model.num_classes to 2 or more or choose the loss 'bce_tv'.")
-  return pixel.softmax_cross_entropy(logits, batch['label'], divide_by_classes=divide_by_classes)
 
 
 def probabilities(outputs: Arrays, batch: Arrays) -> tuple[jax.Array, jax.Array]:

@@ -1,7 +1,8 @@
 """Objective of WaveCT: segmentation and reconstruction by a wavelet autoencoder."""
 import jax.numpy as jnp
 
-from spinejax.losses.objective import Arrays, Objective, class_cross_entropy
+from spinejax.losses.cross_entropy import class_cross_entropy
+from spinejax.losses.objective import Arrays, Objective
 
 
 def wave_ct_loss(outputs: Arrays, batch: Arrays, *, reconstruction_weight: float = 1.0
@@ -9,8 +10,7 @@ def wave_ct_loss(outputs: Arrays, batch: Arrays, *, reconstruction_weight: float
   """`CE + lambda mean((autoencoder(x) - x)^2)`: both halves of `models.wave_ct`.
 
   The halves share no parameters, so lambda (`reconstruction_weight`) only scales the gradient of
-  the autoencoder. The second term needs `outputs['reconstruction_residual']`, float [N, H, W, C],
-  which the network returns in training only.
+  the autoencoder. The network returns `reconstruction_residual` [N, H, W, C] in training only.
   """
   loss = class_cross_entropy(outputs, batch, 'wave_ct')
   parts = {'cross_entropy': loss}

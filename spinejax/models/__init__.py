@@ -8,28 +8,17 @@ import jax.numpy as jnp
 
 from spinejax.models.dilated import CCNet, EMANet, NonLocalNet, PSANet
 from spinejax.models.fpn import FPN
-from spinejax.models.ppmu import PPMU
 from spinejax.models.sadanet import DANet, SADANet
 from spinejax.models.seam import SEAM
-from spinejax.models.unet import UNet
+from spinejax.models.unet import PPMU, UNet
 from spinejax.models.unet_s5d16 import UNetS5D16
 from spinejax.models.wave_ct import WaveCT
 from spinejax.models.xception_unet import XceptionUNet
 
 MODELS = {
-    'ccnet': CCNet,
-    'danet': DANet,
-    'emanet': EMANet,
-    'fpn': FPN,
-    'nonlocal': NonLocalNet,
-    'ppmu': PPMU,
-    'psanet': PSANet,
-    'sadanet': SADANet,
-    'seam': SEAM,
-    'unet': UNet,
-    'unet_s5d16': UNetS5D16,
-    'wave_ct': WaveCT,
-    'xception_unet': XceptionUNet,
+    'ccnet': CCNet, 'danet': DANet, 'emanet': EMANet, 'fpn': FPN, 'nonlocal': NonLocalNet,
+    'ppmu': PPMU, 'psanet': PSANet, 'sadanet': SADANet, 'seam': SEAM, 'unet': UNet,
+    'unet_s5d16': UNetS5D16, 'wave_ct': WaveCT, 'xception_unet': XceptionUNet,
 }
 # Modules without a gradient. Their parameters stay as initialized; optimizers do not decay them.
 FROZEN = ('ema_mid_conv',)
@@ -41,13 +30,8 @@ def create_model(config: Mapping[str, Any]) -> nn.Module:
 
   `init({'params': key, 'dropout': key}, image, train=True)` creates all parameters.
   `apply(variables, image, train=False)` uses the running statistics. Both take images [N,H,W,C] of
-  any size.
-
-  Args:
-    config: name, num_classes, dtype ('float32' or 'bfloat16') and the fields of the module.
-
-  Raises:
-    ValueError: the name, a field or the dtype is unknown.
+  any size. Raises ValueError if the name, a field, `dtype` ('float32' or 'bfloat16') or
+  `num_classes` is wrong.
   """
   fields = dict(config)
   name = fields.pop('name', None)

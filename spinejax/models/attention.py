@@ -1,10 +1,10 @@
-"""Attention modules of SADANet, SEAM and their baselines, on maps [N,H,W,C].
+"""Attention modules of SADANet, SEAM and their baselines.
 
-Maps may have any size, also a single row, column or pixel. Parameters have the names of
-MMSegmentation's modules. Energies, softmaxes and the products with them are float32; `dtype` is
-that of the convolutions. Results have the dtype of the input.
+They take and return maps [N,H,W,C] of any size, also a single row, column or pixel. Parameters have
+the names of MMSegmentation's modules. Energies, softmaxes and the products with them are float32;
+`dtype` is that of the convolutions. Results have the dtype of the input.
 """
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import functools
 from typing import Any
 
@@ -29,17 +29,11 @@ def attend(query: Array, key: Array, value: Array, *, scale: float = 1.0,
            chunk: int | None = None) -> Array:
   """Dot-product attention y_p = sum_q softmax_q(scale query_p . key_q) value_q.
 
-  Args:
-    query: [N,P,C].
-    key: [N,Q,C].
-    value: [N,Q,D].
-    scale: of the energies.
-    chunk: number of queries to process at a time. The backward pass computes their weights again,
-      so the P x Q weights are not stored. None chooses 512 if P Q > 2^24, on CPU 2^21, and
-      otherwise P. Values and gradients are the same for any chunk.
+  Takes queries [N,P,C], keys [N,Q,C] and values [N,Q,D]; returns float32 [N,P,D].
 
-  Returns:
-    float32 [N,P,D].
+  `chunk` is the number of queries to process at a time. The backward pass computes their weights
+  again, so the P x Q weights are not stored. None chooses 512 if P Q > 2^24, on CPU 2^21, and
+  otherwise P. Values and gradients are the same for any chunk.
   """
   query, key, value = (x.astype(jnp.float32) for x in (query, key, value))
   n, positions, channels = query.shape
@@ -71,8 +65,10 @@ def _flat(x: Array) -> Array:
   return x.reshape(x.shape[0], -1, x.shape[-1]).astype(jnp.float32)
 
 
-def _add(x: Array, gamma: Array, y: Array) -> Array:
-  """x + gamma y, summed in float32: x [N,H,W,C], gamma [], y float32 [N,H,W,C] or [N,HW,C]."""
+def _add(module: nn.Module, x: Array, y: Array, init: Callable[..., Array] = nn.initializers.zeros
+         ) -> Array:
+  """x + gamma y in float32 with a parameter gamma: x [N,H,W,C], y float32 [N,H,W,C] or [N,HW,C]."""
+  gamma = module.param('gamma', init, (), jnp.float32)
   return (x.astype(jnp.float32) + gamma * y.reshape(x.shape)).astype(x.dtype)
 
 
@@ -84,8 +80,6 @@ class CrissCrossAttention(nn.Module):
   over the H + W - 1 pixels u in the column and the row of p, with 1x1 convolutions q, k and v of x
   and a learned gamma, initially 0. The pixel p is in both the column and the row, so its energy in
   the column is -inf. Applied twice, every pixel attends to every other.
-
-  Takes and returns [N,H,W,C].
 
   Deviations: eq. 4 prints the energies of column and row as a sum. Its text concatenates them, as
   here. The papers have no gamma; it is from the code of CCNet.
@@ -101,7 +95,6 @@ class CrissCrossAttention(nn.Module):
     query = project(self.query_features, 'query_conv')
     key = project(self.query_features, 'key_conv')
     value = project(x.shape[-1], 'value_conv')
-    gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
     height = x.shape[1]
     rows = jnp.arange(height)
     itself = (rows[:, None] == rows[None])[None, :, None, :]
@@ -110,16 +103,14 @@ class CrissCrossAttention(nn.Module):
     weights = nn.softmax(jnp.concatenate([column, row], -1))
     y = (jnp.einsum('nhwi,niwc->nhwc', weights[..., :height], value)
          + jnp.einsum('nhwj,nhjc->nhwc', weights[..., height:], value))
-    return _add(x, gamma, y)
+    return _add(self, x, y)
 
 
 class PositionAttention(nn.Module):
   """Position attention of DANet (Fu et al., 2019): y = x + gamma softmax(q k^T) v.
 
   The softmax is over all pixels of k. q, k and v are 1x1 convolutions of x, and gamma is learned,
-  initially 0.
-
-  Takes and returns [N,H,W,C]. `attend` limits the memory on large maps.
+  initially 0. `attend` limits the memory on large maps.
   """
   query_features: int
   dtype: Dtype = jnp.float32
@@ -132,8 +123,7 @@ class PositionAttention(nn.Module):
     y = attend(project(self.query_features, 'query_project'),
                project(self.query_features, 'key_project'),
                project(x.shape[-1], 'value_project'))
-    gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
-    return _add(x, gamma, y)
+    return _add(self, x, y)
 
 
 class ChannelAttention(nn.Module):
@@ -144,16 +134,13 @@ class ChannelAttention(nn.Module):
   over the channels i, j and all pixels p. gamma is learned, initially 0. The least similar channels
   get the largest weights. The authors' code and MMSegmentation compute this; the paper prints a
   plain softmax, as SADANet does (`GlobalChannelAttention`).
-
-  Takes and returns [N,H,W,C].
   """
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     energy = _channel_energy(x)
     weights = nn.softmax(jnp.max(energy, -1, keepdims=True) - energy)
-    gamma = self.param('gamma', nn.initializers.zeros, (), jnp.float32)
-    return _add(x, gamma, _mix_channels(weights, x))
+    return _add(self, x, _mix_channels(weights, x))
 
 
 class GlobalChannelAttention(nn.Module):
@@ -162,16 +149,13 @@ class GlobalChannelAttention(nn.Module):
   f f^T [C,C] sums over all pixels and the softmax is over its rows. On large maps it is close to
   selecting one channel.
 
-  Takes and returns f [N,H,W,C].
-
   Deviation: the paper adds the two terms without gamma. Here gamma is learned, initially 1.
   """
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     weights = nn.softmax(_channel_energy(x))
-    gamma = self.param('gamma', nn.initializers.ones, (), jnp.float32)
-    return _add(x, gamma, _mix_channels(weights, x))
+    return _add(self, x, _mix_channels(weights, x), nn.initializers.ones)
 
 
 def _channel_energy(x: Array) -> Array:
@@ -238,8 +222,6 @@ class ExpectationMaximization(nn.Module):
   The running bases [1,C,K] are in `batch_stats`. In training they become (1 - momentum) times
   themselves plus `momentum` times the bases of the batch, averaged over its examples (of all
   devices along `axis_name`) and scaled to length 1.
-
-  Takes and returns [N,H,W,C].
   """
   num_bases: int = 64
   stages: int = 3
@@ -277,8 +259,7 @@ class NonLocal(nn.Module):
   theta, phi and g are 1x1 convolutions of x to C / `reduction` channels. s is the square root of
   their number, which mmcv adds to the paper's embedded Gaussian. W, `conv_out`, is a 1x1
   convolution to C channels, with `norm` followed by batch norm. Its result is initially zero.
-
-  Takes and returns [N,H,W,C]. `attend` limits the memory on large maps.
+  `attend` limits the memory on large maps.
   """
   reduction: int = 2
   norm: bool = True
@@ -308,19 +289,12 @@ class NonLocal(nn.Module):
 def psa_attend(mask: Array, x: Array, mask_size: Sequence[int], direction: str) -> Array:
   """Point-wise spatial attention y_t = sum_p softmax_p(a_tp) x_p, PSANet (Zhao et al., 2018).
 
-  Pixels collect by a_tp = mask_t[p - t] or distribute by a_tp = mask_p[t - p]. Pixels outside a
-  window have energy 0, as in the authors' code. One row of targets is computed at a time, and again
-  in the backward pass, so the (HW)^2 weights are not stored.
-
-  Args:
-    mask: [N,H,W,mh*mw], for each pixel its affinities with the pixels of a window around it,
-      row-major. Offset 0 is entry ((mh - 1) // 2, (mw - 1) // 2).
-    x: [N,H,W,C].
-    mask_size: (mh, mw), smaller or larger than the map.
-    direction: 'collect' or 'distribute'.
-
-  Returns:
-    float32 [N,H,W,C].
+  The `direction` is 'collect' by a_tp = mask_t[p - t] or 'distribute' by a_tp = mask_p[t - p]. The
+  mask [N,H,W,mh*mw] holds for each pixel its affinities with the pixels of a window around it,
+  row-major. Offset 0 is entry ((mh - 1) // 2, (mw - 1) // 2). The window (mh, mw) may be smaller or
+  larger than the map x [N,H,W,C]. Pixels outside of it have energy 0, as in the authors' code. One
+  row of targets is computed at a time, and again in the backward pass, so the (HW)^2 weights are
+  not stored. Returns float32 [N,H,W,C].
   """
   collect = {'collect': True, 'distribute': False}[direction]
   windows = mask.astype(jnp.float32).reshape(*x.shape[:-1], *mask_size)
@@ -335,10 +309,7 @@ def psa_attend(mask: Array, x: Array, mask_size: Sequence[int], direction: str) 
 
 
 def affinity_of_row(windows: Array, row: Array, collect: bool) -> Array:
-  """Affinities [N,W,HW] of the targets in one row with all sources: windows [N,H,W,mh,mw].
-
-  They are 0 where the source is outside the window.
-  """
+  """Affinities [N,W,HW] of the targets in one row with all sources, of windows [N,H,W,mh,mw]."""
   n, height, width, window, _ = windows.shape
   rows, here = jnp.arange(height), jnp.full(height, row)
   owner, other = (here, rows) if collect else (rows, here)  # the owner has the window

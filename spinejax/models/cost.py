@@ -1,13 +1,11 @@
 """Counts of a network's parameters, operations and activations, without running it."""
-import contextlib
 import dataclasses
-import functools
 import math
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
+from flax import traverse_util
 import jax
 from jax.extend import core
 import jax.numpy as jnp
@@ -25,10 +23,6 @@ _MISLABELED = (
     'The printed rows are mislabeled: 199.35 G is the count of DANet, and 200.67 G the count with '
     'criss-cross attention in place of its position attention. By this count criss-cross attention '
     'is not cheaper; by matrix products it is (CCNet 201.14 G, DANet 211.01 G).')
-
-# What a value in a program depends on, as bits. A value with neither bit is constant.
-_EXAMPLE, _VARIABLES = 1, 2
-_LAYER = 'counted_layer'  # scope of the operations within a layer
 _LAYERS = (layers.Conv, layers.DepthwiseConv, layers.ConvTranspose, layers.BatchNorm)
 
 
@@ -98,17 +92,14 @@ class Cost:
 
 def measure_cost(model: nn.Module, inputs: Mapping[str, Sequence[int]]) -> Cost:
   """Counts of a network of `create_model` at inputs [*S, C], given by name; at least one."""
-  counts, by_input, sentences = {}, [], []
-  for name, shape in inputs.items():
-    by_part, operations = parameters(model, shape), flops(model, shape)
-    memory = activation_bytes(model, shape)
-    by_input.append(by_part)
-    counts[name] = InputCost(
-        tuple(shape), by_part.total, operations.modules, operations.products, operations.attention,
-        memory.saved, memory.largest, memory.largest_shape)
-    if tuple(shape) == PAPER_INPUT:
-      sentences = printed_rows(operations.modules, by_part.total)
-  return Cost(by_input[0], counts, tuple(sentences))
+  by_input = {name: parameters(model, shape) for name, shape in inputs.items()}
+  counts = {name: InputCost(tuple(shape), by_input[name].total,
+                            *dataclasses.astuple(flops(model, shape)),
+                            *dataclasses.astuple(activation_bytes(model, shape)))
+            for name, shape in inputs.items()}
+  rows = [row for count in counts.values() if count.shape == PAPER_INPUT
+          for row in printed_rows(count.flops_modules, count.parameters)]
+  return Cost(next(iter(by_input.values())), counts, tuple(rows))
 
 
 def count_parameters(params: Any) -> int:
@@ -121,8 +112,7 @@ def parameters(model: nn.Module, shape: Sequence[int]) -> Parameters:
 
   The classifiers of DANet's branches count under `prediction`, since their part, the head, does.
   """
-  params = _init(model, shape, train=True)['params']
-  used = _init(model, shape, train=False)['params']
+  params, used = (_init(model, shape, train=train)['params'] for train in (True, False))
   sizes = {part: count_parameters(tree) for part, tree in sorted(params.items())}
   return Parameters({part: size for part, size in sizes.items() if part in used},
                     {part: size for part, size in sizes.items() if part not in used})
@@ -147,29 +137,30 @@ def flops(model: nn.Module, shape: Sequence[int]) -> Flops:
   Raises:
     ValueError: if a product is in a loop or branch that depends on data, or a layer is in a loop.
   """
-  with _record_layers() as training_calls:
-    variables = _init(model, shape, train=True)
-  with _record_layers() as calls:
-    program, known = _trace(
-        lambda variables, image, key: model.apply(variables, image, train=False), variables, shape)
-  paths = {call.path for call in calls}
-  parts = {path[:1] for path in paths}
-  branches = [call for call in training_calls if call.path not in paths and call.path[:1] in parts]
-  modules = sum(call.products + call.bias + call.norm for call in [*calls, *branches])
-  attention = 0
-  for step in _equations(program, known):
-    name, work = step.equation.params.get('name'), _multiply_adds(step.equation)
-    if name in ('relu', 'leaky_relu') and step.scope[-1:] != ('decode_head',):
-      modules += _size(step.equation.outvars[0])
+  calls, training_calls = (_layer_calls(model, shape, train=train) for train in (False, True))
+  parts = {path[0] for path in calls}
+  branches = [sum(call) for path, call in training_calls.items()
+              if path not in calls and path[0] in parts]
+  modules, attention = sum(sum(call) for call in calls.values()) + sum(branches), 0
+  variables = _init(model, shape, train=True)
+  program = _trace(lambda variables, image, key: model.apply(variables, image, train=False),
+                   variables, shape)
+  for equation, times, scope, depends_on in _equations(program, set(program.invars)):
+    kind, name = equation.primitive.name, equation.params.get('name')
+    if name in ('relu', 'leaky_relu') and scope[-1:] != ('decode_head',):
+      modules += _size(equation.outvars[0])
     elif name == 'max_pool':
-      modules += _size(step.equation.invars[0])
-    in_layer = _LAYER in step.scope
-    if work and (step.times is None or (in_layer and step.times > 1)):
+      modules += _size(equation.invars[0])
+    is_layer, is_product = kind == 'conv_general_dilated', kind == 'dot_general'
+    if (is_layer and times != 1) or (is_product and times is None):
       raise ValueError('a product in a loop or branch that depends on data, or a layer in a loop, '
                        'cannot be counted.')
-    if not in_layer and all(step.depends_on):
-      attention += (step.times or 0) * work
-  return Flops(modules, sum(call.products + call.norm for call in calls) + attention, attention)
+    if is_product and all(depends_on):
+      (contracted, _), _ = equation.params['dimension_numbers']
+      taps = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
+      attention += times * taps * _size(equation.outvars[0])
+  products = sum(multiply_adds + norm for multiply_adds, _, norm in calls.values()) + attention
+  return Flops(modules, products, attention)
 
 
 def activation_bytes(model: nn.Module, shape: Sequence[int]) -> ActivationBytes:
@@ -196,13 +187,14 @@ def activation_bytes(model: nn.Module, shape: Sequence[int]) -> ActivationBytes:
     return model.apply(variables, image, train=False)
 
   variables = _init(model, shape, train=True)
-  program, known = _trace(residuals, variables, shape)
-  for _ in _equations(program, known):
+  program = _trace(residuals, variables, shape)
+  of_example = set(program.invars[-2:])
+  for _ in _equations(program, of_example):
     pass
-  saved = {var for var in program.outvars if _look_up(known, var) & _EXAMPLE}  # each array once
-  arrays = [var for step in _equations(*_trace(predict, variables, shape))
-            if any(depends & _EXAMPLE for depends in step.depends_on)
-            for var in step.equation.outvars]
+  saved = {var for var in program.outvars if _is_in(of_example, var)}  # each array once
+  program = _trace(predict, variables, shape)
+  arrays = [var for equation, *_, depends_on in _equations(program, set(program.invars[-2:]))
+            if any(depends_on) for var in equation.outvars]
   largest = max(arrays, key=_bytes)
   return ActivationBytes(sum(map(_bytes, saved)), _bytes(largest), tuple(largest.aval.shape))
 
@@ -210,9 +202,7 @@ def activation_bytes(model: nn.Module, shape: Sequence[int]) -> ActivationBytes:
 def printed_rows(modules: int, num_parameters: int) -> list[str]:
   """Sentences that name the rows of table III with these counts, equal to two decimals.
 
-  Args:
-    modules: `Flops.modules` at `PAPER_INPUT`.
-    num_parameters: of the whole network.
+  Takes `Flops.modules` at `PAPER_INPUT` and the parameters of the whole network.
   """
   counts = ((modules / 1e9, 'G'), (num_parameters / 1e6, 'M parameters'))
   rows = [f'{value:.2f} {unit} at this input: table III of SADANet prints it in the row "{row}".'
@@ -253,98 +243,59 @@ def inputs_of(data: Mapping[str, Any], size: str | None = None,
   return {name: shape for name, shape in inputs.items() if names[shape] == name}
 
 
-@dataclasses.dataclass(frozen=True)
-class _Call:
-  """A call of a layer: its path in the network and its operations."""
-  path: tuple[str, ...]
-  products: int = 0
-  bias: int = 0
-  norm: int = 0
-
-
-@dataclasses.dataclass(frozen=True)
-class _Step:
-  """An equation of a program.
-
-  Attributes:
-    equation: of the jaxpr.
-    times: how often it runs; None if this depends on data.
-    scope: names of the modules and scopes that it is in.
-    depends_on: for each operand, what it depends on.
-  """
-  equation: Any
-  times: int | None
-  scope: tuple[str, ...]
-  depends_on: list[int]
-
-
-def _image(shape: Sequence[int]) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-
-
-def _init(model: nn.Module, shape: Sequence[int], *, train: bool) -> dict[str, Any]:
+def _init(model: nn.Module, shape: Sequence[int], *, train: bool, **options: Any) -> dict[str, Any]:
   """Shapes of the variables of a network."""
   keys = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
-  return dict(jax.eval_shape(lambda image: model.init(keys, image, train=train), _image(shape)))
+  image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  return dict(jax.eval_shape(lambda image: model.init(keys, image, train=train, **options), image))
 
 
-def _trace(function: Callable, variables: Any, shape: Sequence[int]
-           ) -> tuple[core.Jaxpr, dict[Any, int]]:
-  """The program of function(variables, image, key), and what each of its arguments depends on."""
+def _layer_calls(model: nn.Module, shape: Sequence[int], *, train: bool
+                 ) -> dict[tuple, tuple[int, int, int]]:
+  """Multiply-adds, outputs with a bias and operations of a norm, by path and number of the call."""
+  variables = _init(model, shape, train=train, mutable=True,
+                    capture_intermediates=lambda module, _: isinstance(module, _LAYERS))
+  params = traverse_util.flatten_dict(variables.get('params', {}))
+  calls = {}
+  for (*path, _), outputs in traverse_util.flatten_dict(
+      variables.get('intermediates', {})).items():
+    own = {leaf: params[*path, leaf] for leaf in ('kernel', 'bias', 'scale')
+           if (*path, leaf) in params}
+    for number, y in enumerate(outputs):
+      if 'scale' in own:
+        calls[*path, number] = 0, 0, 2 * y.size
+        continue
+      kernel = own['kernel']
+      pixels = y.size // y.shape[-1]
+      if kernel.shape[0] % 2 == 0:  # transposed: kernels at stride 2 do not overlap
+        pixels //= math.prod(kernel.shape[:-2])
+      calls[*path, number] = pixels * kernel.size, y.size * ('bias' in own), 0
+  return calls
+
+
+def _trace(function: Callable, variables: Any, shape: Sequence[int]) -> core.Jaxpr:
+  """The program of function(variables, image, key)."""
   key = jax.eval_shape(lambda: jax.random.key(0))
-  program = jax.make_jaxpr(function)(variables, _image(shape), key).jaxpr
-  arguments = dict.fromkeys(program.invars, _VARIABLES)
-  return program, arguments | dict.fromkeys(program.invars[-2:], _EXAMPLE)
+  image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+  return jax.make_jaxpr(function)(variables, image, key).jaxpr
 
 
-@contextlib.contextmanager
-def _record_layers() -> Iterator[list[_Call]]:
-  """Lists the layers that are called within the block and puts their equations in scope `_LAYER`.
-  """
-  calls: list[_Call] = []
-
-  def intercept(method, args, kwargs, context):
-    module = context.module
-    if not isinstance(module, _LAYERS) or context.method_name != '__call__':
-      return method(*args, **kwargs)
-    with jax.named_scope(_LAYER):
-      y = method(*args, **kwargs)
-    channels, rank = args[0].shape[-1], y.ndim - 2
-    if isinstance(module, layers.BatchNorm):
-      call = _Call(module.path, norm=2 * y.size)
-    elif isinstance(module, layers.ConvTranspose):  # kernels at stride 2 do not overlap
-      call = _Call(module.path, products=channels * y.size, bias=y.size)
-    elif isinstance(module, layers.DepthwiseConv):
-      call = _Call(module.path, products=module.kernel_size ** rank * y.size)
-    else:
-      call = _Call(module.path, products=module.kernel_size ** rank * channels * y.size,
-                   bias=y.size * module.use_bias)
-    calls.append(call)
-    return y
-
-  with nn.intercept_methods(intercept):
-    yield calls
-
-
-def _equations(program: core.Jaxpr, known: dict[Any, int], times: int | None = 1,
-               scope: tuple[str, ...] = ()) -> Iterator[_Step]:
+def _equations(program: core.Jaxpr, dependent: set[Any], times: int | None = 1,
+               scope: tuple[str, ...] = ()
+               ) -> Iterator[tuple[Any, int | None, tuple[str, ...], list[bool]]]:
   """The equations of a program, each followed by those of the programs in it.
 
-  Of a choice by platform, only the branch for accelerators is followed.
-
-  Args:
-    program: what to list.
-    known: what the arguments of the program depend on; all its variables are added.
-    times: how often the program runs.
-    scope: where it runs.
+  `dependent` starts with the arguments of interest; all variables that depend on them are added.
+  With each equation comes how often it runs (None if this depends on data), the names of the
+  modules and scopes that it is in, and which of its operands are dependent. Of a choice by
+  platform, only the branch for accelerators is followed.
   """
   for equation in program.eqns:
     kind, params = equation.primitive.name, equation.params
     inner_scope = scope + tuple(filter(None, str(equation.source_info.name_stack).split('/')))
-    depends_on = [_look_up(known, var) for var in equation.invars]
-    everything = functools.reduce(operator.or_, depends_on, 0)
-    yield _Step(equation, times, inner_scope, depends_on)
-    results = [everything] * len(equation.outvars)
+    depends_on = [_is_in(dependent, var) for var in equation.invars]
+    yield equation, times, inner_scope, depends_on
+    results = [any(depends_on)] * len(equation.outvars)
     inner_programs = [getattr(inner, 'jaxpr', inner) for inner in core.jaxprs_in_params(params)]
     operands = depends_on
     if params.get('branches_platforms') is not None:
@@ -352,32 +303,19 @@ def _equations(program: core.Jaxpr, known: dict[Any, int], times: int | None = 1
     elif kind in ('scan', 'while', 'cond'):
       turns = None if times is None or kind != 'scan' else times * params['length']
       for inner in inner_programs:
-        known.update(dict.fromkeys(inner.invars, everything))
-        yield from _equations(inner, known, turns, inner_scope)
+        dependent.update(inner.invars if any(depends_on) else ())
+        yield from _equations(inner, dependent, turns, inner_scope)
       inner_programs = []
     for inner in inner_programs:
       if (len(inner.invars), len(inner.outvars)) == (len(operands), len(results)):
-        known.update(zip(inner.invars, operands))
-        yield from _equations(inner, known, times, inner_scope)
-        results = [_look_up(known, var) for var in inner.outvars]
-    known.update(zip(equation.outvars, results))
+        dependent.update(var for var, depends in zip(inner.invars, operands) if depends)
+        yield from _equations(inner, dependent, times, inner_scope)
+        results = [_is_in(dependent, var) for var in inner.outvars]
+    dependent.update(var for var, depends in zip(equation.outvars, results) if depends)
 
 
-def _look_up(known: Mapping[Any, int], var: Any) -> int:
-  return 0 if isinstance(var, core.Literal) else known.get(var, 0)
-
-
-def _multiply_adds(equation: Any) -> int:
-  """Multiply-adds of a matrix product or convolution; 0 for any other equation."""
-  if equation.primitive.name == 'dot_general':
-    (contracted, _), _ = equation.params['dimension_numbers']
-    taps = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
-  elif equation.primitive.name == 'conv_general_dilated':
-    kernel = equation.invars[1].aval.shape
-    taps = math.prod(kernel) // kernel[equation.params['dimension_numbers'].rhs_spec[0]]
-  else:
-    return 0
-  return taps * _size(equation.outvars[0])
+def _is_in(variables: set[Any], var: Any) -> bool:
+  return not isinstance(var, core.Literal) and var in variables
 
 
 def _size(var: Any) -> int:

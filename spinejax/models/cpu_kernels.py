@@ -22,44 +22,31 @@ Form = Callable[..., Array]
 def dispatch(*, cpu: Form, default: Form) -> Form:
   """Returns a function that is `cpu` when compiled for a CPU and `default` elsewhere.
 
-  The choice is made when a program is lowered for a platform, separately for the forward and the
-  backward pass. So an export made on a CPU holds the form of every platform that it is made for.
-
-  The backward pass differentiates the chosen form at the saved arguments. XLA merges what it
-  computes again with the forward pass.
-
-  Args:
-    cpu: a function of arrays.
-    default: a function with the same values and gradients.
+  Both have the same values and gradients. The choice is made when a program is lowered for a
+  platform, separately for the forward and the backward pass. So an export made on a CPU holds the
+  form of every platform that it is made for. The backward pass differentiates the chosen form at
+  the saved arguments. XLA merges what it computes again with the forward pass.
   """
   def apply(*args: Any) -> Array:
     return lax.platform_dependent(*args, cpu=cpu, default=default)
 
-  def forward(*args: Any) -> tuple[Array, tuple]:
-    return apply(*args), args
+  def pullback(form: Form) -> Callable[[tuple, Array], tuple]:
+    return lambda args, dy: jax.vjp(form, *args)[1](dy)
 
   def backward(args: tuple, dy: Array) -> tuple:
-    return lax.platform_dependent(args, dy, cpu=_pullback(cpu), default=_pullback(default))
+    return lax.platform_dependent(args, dy, cpu=pullback(cpu), default=pullback(default))
 
   function = jax.custom_vjp(apply)
-  function.defvjp(forward, backward)
+  function.defvjp(lambda *args: (apply(*args), args), backward)
   return function
 
 
-def _pullback(form: Form) -> Callable[[tuple, Array], tuple]:
-  """The gradient of a form: maps its arguments and the gradient of its result to theirs."""
-  return lambda args, dy: jax.vjp(form, *args)[1](dy)
-
-
-# The kernel gradient by matrix products is slower than XLA's with fewer channels than this.
-_MIN_CHANNELS = 8
+_MIN_CHANNELS = 8  # with fewer, the kernel gradient by matrix products is slower than XLA's
 # A kernel this many times as large as the gradient of the output is not transposed, but multiplied
 # as it is.
 _LARGE_KERNEL = 2
-# Pixels in a block of the sum over pixels, so that a block stays in the cache.
-_BLOCK_PIXELS = 256
-# Examples with fewer numbers than this are summed in one block.
-_LARGE_EXAMPLE = 2 ** 19
+_BLOCK_PIXELS = 256  # in a block of the sum over pixels, so that a block stays in the cache
+_LARGE_EXAMPLE = 2 ** 19  # examples with fewer numbers are summed in one block
 # Batches larger than this are the planes of a volume. They are summed over all planes at once.
 _MAX_EXAMPLES = 32
 
@@ -67,12 +54,7 @@ _MAX_EXAMPLES = 32
 def convolve(x: Array, kernel: Array, *, native: Form, stride: int, dilation: int) -> Array:
   """Convolution of x [N,*S,C] with an odd kernel [*kernel_size,C,F], padded symmetrically.
 
-  Args:
-    x: the input.
-    kernel: the kernel.
-    native: XLA's convolution, for the cases without a faster form.
-    stride: stride along each axis.
-    dilation: dilation along each axis.
+  `native` is XLA's convolution, for the cases without a faster form.
   """
   rank = x.ndim - 2
   if kernel.shape[0] == 1:
@@ -155,8 +137,7 @@ def _convolve_wide(x: Array, kernel: Array, dilation: int) -> Array:
   return _native_2d(x, kernel, dilation)
 
 
-def _convolve_wide_backward(
-    dilation: int, saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+def _convolve_wide_backward(dilation: int, saved: tuple, dy: Array) -> tuple[Array, Array]:
   x, kernel = saved
   return (_input_gradient(x.shape, kernel, dy, dilation),
           _kernel_gradient(x, dy, kernel.shape[0], dilation))
@@ -264,7 +245,7 @@ def convolve_depthwise(x: Array, kernel: Array) -> Array:
                                     for place, tap in zip(places, taps, strict=True)])
 
 
-def _depthwise_backward(saved: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+def _depthwise_backward(saved: tuple, dy: Array) -> tuple[Array, Array]:
   x, kernel = saved
   flipped = jnp.flip(kernel, range(x.ndim - 2))
   return (convolve_depthwise(dy, flipped),
@@ -331,15 +312,13 @@ def _maximum(a: Array, b: Array) -> Array:
 
 
 @_maximum.defjvp
-def _maximum_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]
-                 ) -> tuple[Array, Array]:
+def _maximum_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
   """The first of two equal values gets the whole gradient, as in XLA's pooling."""
   (a, b), (da, db) = primals, tangents
   return lax.max(a, b), jnp.where(a >= b, da, db)
 
 
-def max_pool(x: Array, *, kernel_size: int, stride: int,
-             pads: Sequence[tuple[int, int]]) -> Array:
+def max_pool(x: Array, *, kernel_size: int, stride: int, pads: Sequence[tuple[int, int]]) -> Array:
   """Max-pooling of [N,*S,C], padded with -inf: axis by axis the maximum of strided slices."""
   if any(map(any, pads)):
     lowest = jnp.array(-jnp.inf, x.dtype)

@@ -1,7 +1,6 @@
 """Weights of PyTorch networks: reading their files and mapping them to our variables."""
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import contextlib
-import inspect
 import math
 import os
 import pathlib
@@ -10,9 +9,7 @@ import re
 from typing import Any
 import warnings
 
-import flax.linen as nn
 from flax import traverse_util
-import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
@@ -32,9 +29,8 @@ Path = tuple[str, ...]  # of a variable: collection, modules, leaf
 Named = tuple[str, Any]  # an array and its name in the state dict
 
 
-def from_torch(state_dict: Mapping[str, Any], model: nn.Module,
-               input_shape: Sequence[int]) -> dict[str, Any]:
-  """Variables of `model` from a PyTorch state dict that has exactly its arrays.
+def to_variables(state_dict: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
+  """Variables of a network from a PyTorch state dict that has exactly its arrays.
 
   Names are mapped by rule. `layer1_0/conv1/kernel` is `layer1.0.conv1.weight`. The `scale`, `bias`,
   `mean` and `var` of a norm are its `weight`, `bias`, `running_mean` and `running_var`. `gamma` is
@@ -53,30 +49,15 @@ def from_torch(state_dict: Mapping[str, Any], model: nn.Module,
 
   Args:
     state_dict: names to arrays of NumPy, JAX or PyTorch, of any floating dtype.
-    model: the network; nothing is computed with it.
-    input_shape: of its image, [N, H, W, C], [H, W, C] or [N, D, H, W, C]; only C and the rank
-      matter.
+    template: variables of `model.init(..., train=True)`, or their shapes.
 
   Returns:
-    {'params', 'batch_stats'} of float32 NumPy arrays, structured as `model.init(..., train=True)`.
+    The variables as float32 NumPy arrays.
 
   Raises:
     ValueError: lists all missing, unexpected and mis-shaped arrays, and names the network that the
       weights belong to if it is known.
   """
-  shape = (1, *input_shape) if len(input_shape) == 3 else tuple(input_shape)
-  has_mode = 'train' in inspect.signature(model.__call__).parameters
-  mode: dict[str, Any] = {'train': True} if has_mode else {}
-
-  def init():
-    key = jax.random.key(0)
-    return model.init({'params': key, 'dropout': key}, jnp.zeros(shape, jnp.float32), **mode)
-
-  return to_variables(state_dict, jax.eval_shape(init))
-
-
-def to_variables(state_dict: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
-  """Like `from_torch`, for a template of variables or of their shapes."""
   return _import(state_dict, traverse_util.flatten_dict(template), ('',))
 
 
@@ -87,18 +68,8 @@ def initialize(variables: Mapping[str, Any], state_dict: Mapping[str, Any],
   Weights of a backbone fill the part `backbone`, weights of a whole network fill everything. With
   `parts` only these parts are filled, each completely. For example ('backbone', 'neck') starts from
   a network of other classes. A part is a top-level name of the variables, or deeper with dots:
-  'decode_head.convs'.
-
-  Args:
-    variables: {'params', 'batch_stats'} of the network.
-    state_dict: as in `from_torch`.
-    parts: parts to fill.
-
-  Returns:
-    Variables of the same structure. Imported ones are float32 NumPy arrays.
-
-  Raises:
-    ValueError: as `from_torch`, for the parts to fill; or on an unknown part.
+  'decode_head.convs'. Raises ValueError as `to_variables`, for the parts to fill, or on an unknown
+  part.
   """
   flat = traverse_util.flatten_dict(variables)
   for part in parts:
@@ -111,13 +82,9 @@ def initialize(variables: Mapping[str, Any], state_dict: Mapping[str, Any],
 
 def _import(state_dict: Mapping[str, Any], flat: Mapping[Path, Any], parts: Sequence[str]
             ) -> dict[str, Any]:
-  """The variables `flat`, with all arrays in `parts` taken from the state dict.
+  """The variables or shapes `flat`, with all arrays in `parts` taken from the state dict.
 
-  Args:
-    state_dict: as in `from_torch`.
-    flat: variables or shapes by path.
-    parts: dotted names. '' stands for everything. Without any part, weights of a backbone fill the
-      backbone and others everything.
+  The part '' stands for everything.
   """
   names = _torch_names(flat)
   keys = {_key(name): path for path, name in names.items()}
@@ -193,9 +160,8 @@ def _torch_shape(path: Path, flat: Mapping[Path, Any]) -> tuple[int, ...]:
   return tuple(shape[axis] for axis in np.argsort(_axes(shape)))
 
 
-def _torch_names(paths: Iterable[Path]) -> dict[Path, str]:
-  """The name of every variable in PyTorch, without the `conv` of ConvModules."""
-  paths = list(paths)
+def _torch_names(paths: Collection[Path]) -> dict[Path, str]:
+  """The name of every variable in PyTorch."""
   is_segmentor = any(path[1] == 'decode_head' for path in paths)
   names = {}
   for path in paths:
@@ -298,9 +264,8 @@ def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:
   Other content of a checkpoint (configs, logs, optimizers) becomes inert placeholders; the weights
   are those under `state_dict` or `model`.
 
-  Raises:
-    FileNotFoundError: if there is no such file.
-    ValueError: if the file has another format, is damaged, or holds something other than arrays.
+  Raises FileNotFoundError if there is no such file, and ValueError if it has another format, is
+  damaged, or holds something other than arrays.
   """
   path = pathlib.Path(path)
   if path.is_dir():

@@ -1,7 +1,4 @@
-"""Operations that change the size of an image: pooling, upsampling, resizing, padding, cropping.
-
-Arrays are channels-last, [N,*S,C] with any number of spatial axes S.
-"""
+"""Operations that change the size of an image [N,*S,C] with any number of spatial axes S."""
 from collections.abc import Sequence
 import functools
 

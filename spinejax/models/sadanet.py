@@ -1,53 +1,39 @@
 """SADANet and DANet: spatial and channel attention side by side on a dilated ResNet."""
-from typing import Any
+import functools
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from spinejax.models import attention
 from spinejax.models import dilated
-from spinejax.models import layers
 
 
-class DAHead(nn.Module):
+class DAHead(dilated.Head):
   """Two branches, one of spatial and one of channel attention, and a classifier on their sum.
 
-  Each is 3x3 convolution, attention, 3x3 convolution. Takes [N,h,w,C]; returns {'logits': float32
-  [N,h,w,K]} and, in training with `branch_losses` or `wide`, the same of each branch under
-  'position_logits' and 'channel_logits'. The fields are those of `SADANet`.
+  Each is 3x3 convolution, attention, 3x3 convolution. With `branch_losses` or `wide` the logits of
+  each branch are returned in training under 'position_logits' and 'channel_logits'. The fields are
+  those of `SADANet`.
   """
-  num_classes: int
-  features: int = 512
   query_features: int = 64
   spatial: str = 'criss_cross'
   channel: str = 'global'
   wide: bool = False
   branch_losses: bool = False
-  dropout: float = 0.1
-  axis_name: str | None = None
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> dilated.Outputs:
-    def conv(x, name):
-      return layers.ConvNorm(self.features, axis_name=self.axis_name, dtype=self.dtype, name=name)(
-          x, train=train)
-
-    def classify(x, name):
-      return layers.classify(x, self.num_classes, self.dropout, train=train, name=name)
-
-    position = self._attend_to_positions(conv(x, 'pam_in_conv'))
-    position = conv(position, 'pam_out_conv')
+    position = self._attend_to_positions(self.conv(x, 'pam_in_conv', train=train))
+    position = self.conv(position, 'pam_out_conv', train=train)
     if self.wide:
-      position = conv(jnp.concatenate([x, position], -1), 'pam_conv_cat')
-      position = conv(position, 'pam_last_conv')
-    channel = self._attend_to_channels(conv(x, 'cam_in_conv'))
-    channel = conv(channel, 'cam_out_conv')
-    outputs = {'logits': classify(position + channel, 'conv_seg')}
+      position = self.join(x, position, 'pam_conv_cat', train=train)
+      position = self.conv(position, 'pam_last_conv', train=train)
+    channel = self._attend_to_channels(self.conv(x, 'cam_in_conv', train=train))
+    channel = self.conv(channel, 'cam_out_conv', train=train)
+    outputs = {'logits': self.classify(position + channel, train=train)}
     if train and (self.branch_losses or self.wide):
-      outputs['position_logits'] = classify(position, 'pam_conv_seg')
-      outputs['channel_logits'] = classify(channel, 'cam_conv_seg')
+      outputs['position_logits'] = self.classify(position, 'pam_conv_seg', train=train)
+      outputs['channel_logits'] = self.classify(channel, 'cam_conv_seg', train=train)
     return outputs
 
   def _attend_to_positions(self, x: jax.Array) -> jax.Array:
@@ -67,28 +53,21 @@ class DAHead(nn.Module):
     raise ValueError(f"config.model.channel must be 'global' or 'danet', not {self.channel!r}.")
 
 
-class SAAHead(nn.Module):
+class SAAHead(dilated.Head):
   """Structure-affinity attention as an auxiliary head (SADANet, section III.B, eq. 1 and 2).
 
-  A 3x3 convolution with batch norm and ReLU, `StructureAffinity` and a classifier. Takes [N,h,w,C];
-  returns {'logits': float32 [N,h,w,K]}. The key map is supervised through these alone.
+  A 3x3 convolution, `StructureAffinity` and a classifier. The key map is supervised through the
+  logits alone.
   """
-  num_classes: int
-  features: int = 256
   query_features: int = 64
   attention_scale: str = 'sum'
-  dropout: float = 0.1
-  axis_name: str | None = None
-  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> dilated.Outputs:
-    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
-    x = layers.ConvNorm(self.features, **shared, name='reduce')(x, train=train)
-    x, _ = attention.StructureAffinity(self.num_classes, self.query_features, self.attention_scale,
-                                       **shared, name='affinity')(x, train=train)
-    return {'logits': layers.classify(x, self.num_classes, self.dropout, train=train,
-                                      name='conv_seg')}
+    x, _ = attention.StructureAffinity(
+        self.num_classes, self.query_features, self.attention_scale, self.axis_name, self.dtype,
+        name='affinity')(self.conv(x, 'reduce', train=train), train=train)
+    return {'logits': self.classify(x, train=train)}
 
 
 class SADANet(dilated.DilatedNetwork):
@@ -98,8 +77,7 @@ class SADANet(dilated.DilatedNetwork):
   parameters (eq. 4 and 5) beside global channel attention (eq. 3), summed and classified. On the
   stage before, in training, structure-affinity attention (eq. 1 and 2) as an auxiliary head.
 
-  Takes image [N,H,W,C], normalized; returns {'logits': float32 [N,H,W,K]} and in training, of the
-  same shape, 'aux_logits' and with `branch_losses` or `wide` 'position_logits' and
+  Returns in training also 'aux_logits' and, with `branch_losses` or `wide`, 'position_logits' and
   'channel_logits'; see `dilated.DilatedNetwork`.
 
   Fields that name the rows of table II and III:
@@ -126,14 +104,12 @@ class SADANet(dilated.DilatedNetwork):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
-    auxiliary_head, auxiliary_fields = dilated.FCNHead, {}
-    if self.affinity:
-      auxiliary_head, auxiliary_fields = SAAHead, dict(
-          query_features=self.query_features, attention_scale=self.attention_scale)
-    return self.segment(
-        image, DAHead, auxiliary_head, train=train, auxiliary_fields=auxiliary_fields,
-        query_features=self.query_features, spatial=self.spatial, channel=self.channel,
+    head = functools.partial(
+        DAHead, query_features=self.query_features, spatial=self.spatial, channel=self.channel,
         wide=self.wide, branch_losses=self.branch_losses)
+    auxiliary_head = functools.partial(
+        SAAHead, query_features=self.query_features, attention_scale=self.attention_scale)
+    return self.segment(image, head, auxiliary_head if self.affinity else None, train=train)
 
 
 class DANet(dilated.DilatedNetwork):
@@ -145,5 +121,6 @@ class DANet(dilated.DilatedNetwork):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
-    return self.segment(image, DAHead, train=train, query_features=self.query_features,
-                        spatial='position', channel='danet', branch_losses=True)
+    head = functools.partial(DAHead, query_features=self.query_features, spatial='position',
+                             channel='danet', branch_losses=True)
+    return self.segment(image, head, train=train)

@@ -1,4 +1,4 @@
-"""U-Net in two or three dimensions; the rank of the image decides."""
+"""U-Nets in two or three dimensions; the rank of the image decides."""
 import math
 from typing import Any
 
@@ -20,18 +20,11 @@ class UNet(nn.Module):
 
   Takes image [N,H,W,C] or [N,D,H,W,C], normalized; returns {'logits': float32 [N,(D,)H,W,K]}.
 
-  Attributes:
-    num_classes: K.
-    features: channels of the first stage.
-    levels: number of stages.
-    upsample: 'transpose', or 'nearest' to repeat pixels instead of the transposed convolution.
-    negative_slope: of leaky ReLUs; 0 is ReLU.
-    dropout: rate of dropout of single values, in training, after every pooling and upsampling.
-    prior: probability of the foreground before training, set by the classifier's bias; for one
-      class (Lin et al., Focal loss, 2017, section 4.1). With 0.4 % foreground, training from 0.5
-      spends hundreds of steps on learning the background.
-    axis_name: as in `layers.BatchNorm`.
-    dtype: of the computation.
+  `upsample` is 'transpose', or 'nearest' to repeat pixels instead of the transposed convolution.
+  `negative_slope` is that of leaky ReLUs. `dropout` of single values follows every pooling and
+  upsampling in training. `prior` is the probability of the foreground before training, set by the
+  classifier's bias; for one class (Lin et al., Focal loss, 2017, section 4.1). With 0.4 %
+  foreground, training from 0.5 spends hundreds of steps on learning the background.
 
   C-U-net is features 64, levels 3, 'nearest', dropout 0.125 and slope 0.01 on volumes. Every
   convolution has a bias, also before a batch norm.
@@ -62,7 +55,7 @@ class UNet(nn.Module):
     skips = []
     for level in range(self.levels):
       x = self._convolve(x, level, 'encoder', train)
-      skips.append(x)
+      skips.append(self.skip(x, level, train))
       x = drop(resizing.max_pool(x))
     x = self._convolve(x, self.levels, 'encoder', train)
     for level in reversed(range(self.levels)):
@@ -87,6 +80,11 @@ class UNet(nn.Module):
           name=f'{side}_{level}_{part}')(x, train=train)
     return x
 
+  def skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
+    """What the decoder reads of the encoder's features x at a level."""
+    del level, train
+    return x
+
   def _check_fields(self) -> None:
     if self.upsample not in ('transpose', 'nearest'):
       raise ValueError("config.model.upsample must be 'transpose' or 'nearest', "
@@ -94,3 +92,44 @@ class UNet(nn.Module):
     if not 0 < self.prior < 1 or (self.num_classes > 1 and self.prior != 0.5):
       raise ValueError('config.model.prior must be above 0 and below 1, and 0.5 with several '
                        f'classes, not {self.prior}.')
+
+
+class PPMU(UNet):
+  """PPMU-style network: `UNet` with `PyramidPooling` in its two deepest skip connections.
+
+  Named after the network of Shahin et al. (ISBI 2019) in SEAM (Zhao et al., 2021, table 1). Only
+  its abstract is public, which says pyramid pooling in the deep skip connections. The bins, the
+  widths and the choice of the 256- and 512-channel connections are ours, so its figures are not
+  those of the authors' network.
+  """
+
+  def skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
+    if level < self.levels - 2:
+      return x
+    return PyramidPooling(axis_name=self.axis_name, dtype=self.dtype,
+                          name=f'pyramid_{level}')(x, train=train)
+
+
+class PyramidPooling(nn.Module):
+  """Pyramid pooling (Zhao et al., 2017): means over b x b bins, b in `bins`, beside the input.
+
+  Each is reduced to C / 4 channels by a 1x1 convolution with batch norm and ReLU and resized
+  bilinearly. A 3x3 convolution with batch norm and ReLU brings them and x back to C channels. Takes
+  and returns [N,H,W,C] of any size.
+  """
+  bins: tuple[int, ...] = (1, 2, 3, 6)
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+
+  @nn.compact
+  def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def conv(x, features, kernel_size, name):
+      return layers.ConvNorm(features, kernel_size, kernel_init=layers.kaiming_fan_in,
+                             axis_name=self.axis_name, dtype=self.dtype, name=name)(x, train=train)
+
+    channels = x.shape[-1]
+    parts = [x]
+    for bins in self.bins:
+      y = conv(resizing.adaptive_average_pool(x, bins), max(channels // 4, 1), 1, f'pool_{bins}')
+      parts.append(resizing.resize_bilinear(y, x.shape[1:-1]))
+    return conv(jnp.concatenate(parts, -1), channels, 3, 'fuse')

@@ -44,24 +44,22 @@ class UpConvBlock(nn.Module):
   @nn.compact
   def __call__(self, skip: jax.Array, x: jax.Array, *, train: bool) -> jax.Array:
     fields = (skip.shape[-1], self.axis_name, self.dtype)
-    x = InterpConv(*fields, name='upsample')(x, train=train)
-    x = jnp.concatenate([skip, x], -1)
+    x = jnp.concatenate([skip, InterpConv(*fields, name='upsample')(x, train=train)], -1)
     return ConvBlock(*fields, name='conv_block')(x, train=train)
 
 
 class UNetS5D16Backbone(nn.Module):
   """Five stages down to stride 16 and four up; no convolution has a bias.
 
-  Takes image [N,H,W,C] with H and W multiples of 16; returns the features of the bottleneck and of
-  the decoder's stages, at strides 16, 8, 4, 2 and 1, with 16, 8, 4, 2 and 1 times `features`
-  channels.
+  Takes image [N,H,W,C] with H and W multiples of 16; returns the features of the decoder's last two
+  stages, at strides 2 and 1, with 2 and 1 times `features` channels.
   """
   features: int = 64
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
   @nn.compact
-  def __call__(self, image: jax.Array, *, train: bool) -> list[jax.Array]:
+  def __call__(self, image: jax.Array, *, train: bool) -> tuple[jax.Array, jax.Array]:
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
     x = ConvBlock(self.features, **shared, name='encoder_0_0')(image, train=train)
     skips = []
@@ -69,11 +67,9 @@ class UNetS5D16Backbone(nn.Module):
       skips.append(x)
       x = ConvBlock(self.features * 2 ** stage, **shared, name=f'encoder_{stage}_1')(
           resizing.max_pool(x), train=train)
-    stages = [x]
     for stage in reversed(range(4)):
-      x = UpConvBlock(**shared, name=f'decoder_{stage}')(skips[stage], x, train=train)
-      stages.append(x)
-    return stages
+      half, x = x, UpConvBlock(**shared, name=f'decoder_{stage}')(skips[stage], x, train=train)
+    return half, x
 
 
 class UNetS5D16(nn.Module):
@@ -98,10 +94,9 @@ class UNetS5D16(nn.Module):
   def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
     padded = resizing.pad_to_multiple(image, self.size_multiple)
-    *_, half, full = UNetS5D16Backbone(self.features, **shared, name='backbone')(
-        padded, train=train)
-    head = functools.partial(dilated.FCNHead, self.num_classes, self.features, self.dropout,
-                             **shared)
+    half, full = UNetS5D16Backbone(self.features, **shared, name='backbone')(padded, train=train)
+    head = functools.partial(
+        dilated.FCNHead, self.num_classes, self.features, self.dropout, **shared)
     maps = head(name='decode_head')(full, train=train)
     if train and self.auxiliary:
       maps['aux_logits'] = head(name='auxiliary_head')(half, train=train)['logits']

@@ -1,6 +1,5 @@
 """Panoptic FPN behind a style transfer in a wavelet autoencoder."""
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +17,7 @@ _EPSILON = 1e-5  # added to variances
 _CONSTANT = 1e-6  # statistics with a smaller deviation over the styles count as constant
 
 
-class WaveCT(nn.Module):
+class WaveCT(fpn.FPN):
   """WaveCT-style network: a wavelet autoencoder brings an image to a known style, an FPN segments.
 
   Named after the network of Liu et al. (ISBI 2020) in SEAM (Zhao et al., 2021, table 1), which
@@ -37,22 +36,11 @@ class WaveCT(nn.Module):
   {'reconstruction_residual': float32 [N,H,W,C]}, the reconstruction minus the image.
 
   `style_transfer` says whether a trained network is tested and used with the transfer; the network
-  itself transfers only where it is given a style. The fields from `backbone` to `dropout` are those
-  of `FPN`.
+  itself transfers only where it is given a style. The other fields are those of `FPN`.
   """
-  num_classes: int
-  backbone: str = 'resnet50_v1c'
-  backbone_width: int = 64
-  output_stride: int = 32
-  neck_features: int = 256
-  head_features: int = 128
-  dropout: float = 0.1
   autoencoder_features: int = 32
   levels: int = 3
   style_transfer: bool = True
-  axis_name: str | None = None
-  dtype: Any = jnp.float32
-  size_multiple: ClassVar[int] = 32
 
   def setup(self):
     if self.levels < 1:
@@ -163,12 +151,9 @@ def nearest_style(styles: Style, own: Style) -> Array:
   deviation over `styles`. Statistics that are constant there are ignored. Of equal distances the
   first one counts.
   """
-  styles, own = _flatten(styles), _flatten(own)
+  styles, own = (jnp.concatenate([x.reshape(x.shape[0], -1) for x in style], -1)
+                 for style in (styles, own))
   spread = jnp.std(styles, 0)
   weight = jnp.where(spread > _CONSTANT, 1 / jnp.maximum(spread, _CONSTANT), 0.0)
   steps = (own[:, None] - styles[None]) * weight[None, None]
   return jnp.argmin(jnp.sum(jnp.square(steps), -1), -1).astype(jnp.int32)
-
-
-def _flatten(styles: Sequence[Array]) -> Array:
-  return jnp.concatenate([x.reshape(x.shape[0], -1) for x in styles], -1)

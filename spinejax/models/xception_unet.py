@@ -55,8 +55,7 @@ class XceptionUNet(nn.Module):
     x = nn.relu(self._norm(self.features, 2, False, 'entry')(x, train=train))
     for level in range(1, self.levels + 1):
       block = self._block(x, level, 'encoder', train)
-      x = (resizing.max_pool(block, 3, 2, padding='same')
-           + self._project(x, level, 'encoder', 2))
+      x = resizing.max_pool(block, 3, 2, padding='same') + self._project(x, level, 'encoder', 2)
     for level in reversed(range(self.levels + 1)):
       x = self._block(x, level, 'decoder', train) + self._project(x, level, 'decoder', 1)
       x = resizing.upsample_nearest(x) if level else x

@@ -36,13 +36,15 @@ def masks():
   yield np.indices((6, 5, 4)).sum(0) % 2 == 0
 
 
+label_components = jax.jit(components.label_components, static_argnames='connectivity')
+
+
 @pytest.mark.parametrize('connectivity', ['face', 'full'])
 @pytest.mark.parametrize('mask', list(masks()), ids=lambda mask: str(mask.shape))
 def test_the_partition_is_that_of_scipy(mask, connectivity):
   structure = np.ones((3,) * mask.ndim) if connectivity == 'full' else None
   expected, count = ndimage.label(mask, structure)
-  roots = np.asarray(jax.jit(components.label_components, static_argnames='connectivity')(
-      mask, connectivity=connectivity))
+  roots = np.asarray(label_components(mask, connectivity=connectivity))
   assert roots.dtype == np.int32 and (roots[~mask] == mask.size).all()
   pairs = set(zip(roots[mask].tolist(), expected[mask].tolist()))
   assert len(pairs) == count == len({root for root, _ in pairs})
@@ -52,9 +54,9 @@ def test_the_partition_is_that_of_scipy(mask, connectivity):
 
 def test_labels_under_vmap_are_those_of_each():
   random = np.random.default_rng(1).random((4, 12, 11)) < 0.55
-  together = jax.vmap(components.label_components)(random)
+  together = jax.jit(jax.vmap(components.label_components))(random)
   for mask, roots in zip(random, together):
-    np.testing.assert_array_equal(roots, components.label_components(mask))
+    np.testing.assert_array_equal(roots, label_components(mask))
 
 
 def test_another_connectivity_is_refused():
@@ -65,8 +67,8 @@ def test_another_connectivity_is_refused():
 @pytest.mark.parametrize('radius', [0, 1, 3])
 def test_regions_grow_to_the_nearest_component(radius):
   mask = np.random.default_rng(2).random((15, 14)) < 0.06
-  roots = np.asarray(components.label_components(mask))
-  grown = np.asarray(components.grow_components(roots, radius))
+  roots = np.asarray(label_components(mask))
+  grown = np.asarray(jax.jit(components.grow_components, static_argnums=1)(roots, radius))
   places = np.argwhere(mask)
   for place in np.ndindex(mask.shape):
     squares = ((places - place) ** 2).sum(1)
@@ -80,10 +82,11 @@ def test_regions_grow_to_the_nearest_component(radius):
 def test_centroids_stand_at_their_roots():
   mask = np.zeros((5, 6), bool)
   mask[0, 0:2] = mask[3:5, 3:6] = True
-  centers, present = components.centroids(components.label_components(mask))
+  centroids = jax.jit(lambda mask: components.centroids(components.label_components(mask)))
+  centers, present = centroids(mask)
   assert np.flatnonzero(present).tolist() == [0, 3 * 6 + 3]
   np.testing.assert_allclose(centers[0], [0, 0.5])
   np.testing.assert_allclose(centers[21], [3.5, 4])
   assert np.isfinite(centers).all()
-  assert not components.centroids(components.label_components(np.zeros((2, 2), bool)))[1].any()
+  assert not centroids(np.zeros_like(mask))[1].any()
   assert components.label_components(jnp.zeros((0, 3), bool)).shape == (0, 3)

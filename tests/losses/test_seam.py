@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from spinejax.losses import center
-from spinejax.losses import pixel
+from spinejax.losses import cross_entropy
+from spinejax.losses import seam
 
-center_regression = jax.jit(center.center_regression, static_argnames=('center',))
+center_regression = jax.jit(seam.center_regression, static_argnames=('center',))
 
 
 def components(label, index):
@@ -81,21 +81,21 @@ def test_class_supervision_reads_every_fourth_label():
   key = jnp.asarray(random.normal(size=(2, 4, 3, 4)), jnp.float32)
   label = jnp.asarray(random.integers(0, 4, (2, 16, 12)), jnp.int32)
   np.testing.assert_allclose(
-      center.class_supervision(key, label),
-      pixel.softmax_cross_entropy(key, label[:, 2::4, 2::4]), rtol=1e-6)
+      seam.class_supervision(key, label),
+      cross_entropy.softmax_cross_entropy(key, label[:, 2::4, 2::4]), rtol=1e-6)
 
 
 def test_class_supervision_by_hand():
   key = jnp.asarray([[[[0.0, np.log(3.0)]]]], jnp.float32)
   label = jnp.zeros((1, 4, 4), jnp.int32).at[0, 2, 2].set(1)
-  np.testing.assert_allclose(center.class_supervision(key, label), [np.log(4 / 3)], rtol=1e-6)
+  np.testing.assert_allclose(seam.class_supervision(key, label), [np.log(4 / 3)], rtol=1e-6)
 
 
 @pytest.mark.parametrize('size, rows', [
     (8, [2, 6]), (6, [1, 4]), (2, [0, 1]), (7, [1, 5]), (1, [0, 0]), (5, [1, 3])])
 def test_resize_nearest(size, rows):
   array = jnp.arange(size, dtype=jnp.int32)[None, :, None]
-  np.testing.assert_array_equal(center.resize_nearest(array, (2, 1))[0, :, 0], rows)
+  np.testing.assert_array_equal(seam.resize_nearest(array, (2, 1))[0, :, 0], rows)
 
 
 def test_center_regression_by_hand():
@@ -116,7 +116,7 @@ def test_bones_weigh_by_their_area():
       center_regression(key, label, cells), [(1 / 8) ** 2 / 2 * 1 / 4], rtol=1e-5)
 
 
-@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('seed', range(2))
 def test_equals_explicit_loops(seed):
   """Random ragged masks at full size, one class absent, read at stride 4."""
   random = np.random.default_rng(seed)
@@ -142,9 +142,9 @@ def test_gradient(check_gradient):
   label = np.stack([blob_label(), np.roll(blob_label(), 2, axis=1)])
   cells = jnp.asarray(np.stack([nearest_cells(one, 3) for one in label]))
   key = random.normal(size=(2, 4, 4, 3))
-  check_gradient(lambda k: center.center_regression(k, jnp.asarray(label), cells), key)
-  check_gradient(lambda k: center.center_regression(k, jnp.asarray(label), center='class'), key)
-  check_gradient(lambda k: center.class_supervision(k, jnp.asarray(label)), key)
+  check_gradient(lambda k: seam.center_regression(k, jnp.asarray(label), cells), key)
+  check_gradient(lambda k: seam.center_regression(k, jnp.asarray(label), center='class'), key)
+  check_gradient(lambda k: seam.class_supervision(k, jnp.asarray(label)), key)
 
 
 @pytest.mark.parametrize('mode', ['component', 'class'])
@@ -188,7 +188,7 @@ def test_descent_moves_the_centers():
   def descend(_, key):
     """Polyak's step, for a loss whose minimum is 0."""
     value, gradient = jax.value_and_grad(
-        lambda k: center.center_regression(k, *rest)[0])(key)
+        lambda k: seam.center_regression(k, *rest)[0])(key)
     return key - value / jnp.maximum(jnp.sum(jnp.square(gradient)), 1e-12) * gradient
 
   moved = jax.jit(lambda key: jax.lax.fori_loop(0, 20, descend, key))(key)
@@ -216,7 +216,7 @@ def test_two_devices_agree_with_one():
   key = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype(np.float32)
   mesh = jax.sharding.Mesh(jax.devices()[:2], ('data',))
   batch = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec('data'))
-  sharded = jax.jit(center.center_regression, in_shardings=(batch,) * 3, out_shardings=batch)
+  sharded = jax.jit(seam.center_regression, in_shardings=(batch,) * 3, out_shardings=batch)
   arrays = [jax.device_put(array, batch) for array in (key, label, cells)]
   assert len(arrays[0].sharding.device_set) == 2
   assert 'all-gather' not in sharded.lower(*arrays).compile().as_text()
@@ -224,17 +224,9 @@ def test_two_devices_agree_with_one():
       sharded(*arrays), center_regression(*map(jnp.asarray, (key, label, cells))), rtol=1e-6)
 
 
-@pytest.mark.parametrize('name, beta', [('smooth_l1_b1', 1.0), ('smooth_l1_b19', 1 / 9)])
-def test_smooth_l1_reference(golden, name, beta):
-  """The reference's two arrays are the first two channels of its logits."""
-  difference = jnp.asarray(golden['logits'][:, 0] - golden['logits'][:, 1])
-  np.testing.assert_allclose(
-      jnp.mean(center.smooth_l1(difference, beta)), golden[name], rtol=1e-5)
-
-
 def test_errors():
   key, label = jnp.zeros((1, 4, 4, 3)), jnp.zeros((1, 4, 4), jnp.int32)
   with pytest.raises(ValueError, match="center must be 'component' or 'class', got 'bone'"):
-    center.center_regression(key, label, center='bone')
+    seam.center_regression(key, label, center='bone')
   with pytest.raises(ValueError, match='needs cells, got None'):
-    center.center_regression(key, label)
+    seam.center_regression(key, label)

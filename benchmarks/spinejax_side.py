@@ -130,7 +130,7 @@ def load_variables(model: nn.Module, shape: Sequence[int], weights: str | None) 
   """Variables of a network as NumPy arrays, from a file of PyTorch weights or at random."""
   template = steps.variable_shapes(model, (1, *shape[1:]))
   if weights is not None:
-    return pretrained.to_variables(pretrained.load_state_dict(weights), template)
+    return pretrained.initialize(template, pretrained.load_state_dict(weights), ('',))
   rng = np.random.default_rng(0)
 
   def draw(path, leaf):

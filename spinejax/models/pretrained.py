@@ -29,8 +29,9 @@ Path = tuple[str, ...]  # of a variable: collection, modules, leaf
 Named = tuple[str, Any]  # an array and its name in the state dict
 
 
-def to_variables(state_dict: Mapping[str, Any], template: Mapping[str, Any]) -> dict[str, Any]:
-  """Variables of a network from a PyTorch state dict that has exactly its arrays.
+def initialize(variables: Mapping[str, Any], state_dict: Mapping[str, Any],
+               parts: Sequence[str] = ()) -> dict[str, Any]:
+  """Replaces variables of a network by PyTorch weights, which have exactly its arrays.
 
   Names are mapped by rule. `layer1_0/conv1/kernel` is `layer1.0.conv1.weight`. The `scale`, `bias`,
   `mean` and `var` of a norm are its `weight`, `bias`, `running_mean` and `running_var`. `gamma` is
@@ -48,28 +49,18 @@ def to_variables(state_dict: Mapping[str, Any], template: Mapping[str, Any]) -> 
   kernel is summed over its input channels, which equals repeating the gray image three times.
 
   Args:
+    variables: of `model.init(..., train=True)`, or their shapes.
     state_dict: names to arrays of NumPy, JAX or PyTorch, of any floating dtype.
-    template: variables of `model.init(..., train=True)`, or their shapes.
+    parts: dotted names of what to fill, each completely, such as ('backbone', 'decode_head.convs');
+      '' is everything. So one can start from a network of other classes. Without any, weights of a
+      backbone fill the part `backbone`, and weights of a whole network fill everything.
 
   Returns:
-    The variables as float32 NumPy arrays.
+    Variables of the same structure. Imported ones are float32 NumPy arrays.
 
   Raises:
-    ValueError: lists all missing, unexpected and mis-shaped arrays, and names the network that the
-      weights belong to if it is known.
-  """
-  return _import(state_dict, traverse_util.flatten_dict(template), ('',))
-
-
-def initialize(variables: Mapping[str, Any], state_dict: Mapping[str, Any],
-               parts: Sequence[str] = ()) -> dict[str, Any]:
-  """Replaces initial variables of a network by PyTorch weights.
-
-  Weights of a backbone fill the part `backbone`, weights of a whole network fill everything. With
-  `parts` only these parts are filled, each completely. For example ('backbone', 'neck') starts from
-  a network of other classes. A part is a top-level name of the variables, or deeper with dots:
-  'decode_head.convs'. Raises ValueError as `to_variables`, for the parts to fill, or on an unknown
-  part.
+    ValueError: on an unknown part, or with a list of all missing, unexpected and mis-shaped arrays
+      that names the network which the weights belong to if it is known.
   """
   flat = traverse_util.flatten_dict(variables)
   for part in parts:
@@ -77,21 +68,11 @@ def initialize(variables: Mapping[str, Any], state_dict: Mapping[str, Any],
       names = sorted({path[1] for path in flat})
       raise ValueError(f'config.init_parts: the network has no part {part!r}; it has '
                        f'{", ".join(names)}.')
-  return _import(state_dict, flat, parts)
-
-
-def _import(state_dict: Mapping[str, Any], flat: Mapping[Path, Any], parts: Sequence[str]
-            ) -> dict[str, Any]:
-  """The variables or shapes `flat`, with all arrays in `parts` taken from the state dict.
-
-  The part '' stands for everything.
-  """
   names = _torch_names(flat)
   keys = {_key(name): path for path, name in names.items()}
   arrays = _by_key(state_dict, keys)
   if not parts:
-    is_backbone = all(key.startswith('backbone.') for key in arrays)
-    parts = ('backbone',) if is_backbone else ('',)
+    parts = ('backbone',) if all(key.startswith('backbone.') for key in arrays) else ('',)
   taken, missing, faults = {}, [], []
   for key, path in keys.items():
     if not any(_is_within(_dotted(path[1:]), part) for part in parts):
@@ -158,6 +139,10 @@ def _torch_shape(path: Path, flat: Mapping[Path, Any]) -> tuple[int, ...]:
   if path[-1] != 'kernel':
     return shape
   return tuple(shape[axis] for axis in np.argsort(_axes(shape)))
+
+
+def _list(shape: Sequence[int]) -> str:
+  return f'[{",".join(map(str, shape))}]'
 
 
 def _torch_names(paths: Collection[Path]) -> dict[Path, str]:
@@ -251,10 +236,6 @@ def _backbone_of(names: Collection[str]) -> str | None:
                  for stage in range(1, 5))
   found = (counts, any(name.startswith('stem.') for name in names))
   return next((name for name, kind in resnet.BACKBONES.items() if kind == found), None)
-
-
-def _list(shape: Sequence[int]) -> str:
-  return f'[{",".join(map(str, shape))}]'
 
 
 def load_state_dict(path: str | os.PathLike) -> dict[str, np.ndarray]:

@@ -1,4 +1,5 @@
 """ResNet backbones as MMSegmentation and torchvision build them."""
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +24,15 @@ _STAGES = {
 }
 
 
+def _conv_norm(x: jax.Array, features: int, kernel_size: int, names: tuple[str, str],
+               stride: int = 1, dilation: int = 1, *, train: bool, **shared: Any) -> jax.Array:
+  """Convolution and batch norm under two names."""
+  conv, norm = names
+  x = layers.Conv(features, kernel_size, stride, dilation, use_bias=False, dtype=shared['dtype'],
+                  name=conv)(x)
+  return layers.BatchNorm(**shared, name=norm)(x, train=train)
+
+
 class Bottleneck(nn.Module):
   """relu(x + conv1x1(conv3x3(conv1x1(x)))) with the stride in the 3x3, as in PyTorch.
 
@@ -37,16 +47,13 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    def conv_norm(y, features, kernel_size, stride, dilation, conv_name, norm_name):
-      y = layers.Conv(features, kernel_size, stride, dilation, use_bias=False, dtype=self.dtype,
-                      name=conv_name)(y)
-      return layers.BatchNorm(self.axis_name, dtype=self.dtype, name=norm_name)(y, train=train)
-
-    y = nn.relu(conv_norm(x, self.width, 1, 1, 1, 'conv1', 'bn1'))
-    y = nn.relu(conv_norm(y, self.width, 3, self.stride, self.dilation, 'conv2', 'bn2'))
-    y = conv_norm(y, 4 * self.width, 1, 1, 1, 'conv3', 'bn3')
+    conv_norm = functools.partial(
+        _conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
+    y = nn.relu(conv_norm(x, self.width, 1, ('conv1', 'bn1')))
+    y = nn.relu(conv_norm(y, self.width, 3, ('conv2', 'bn2'), self.stride, self.dilation))
+    y = conv_norm(y, 4 * self.width, 1, ('conv3', 'bn3'))
     if self.stride > 1 or x.shape[-1] != y.shape[-1]:
-      x = conv_norm(x, 4 * self.width, 1, self.stride, 1, 'downsample_0', 'downsample_1')
+      x = conv_norm(x, 4 * self.width, 1, ('downsample_0', 'downsample_1'), self.stride)
     return nn.relu(x + y)
 
 
@@ -77,26 +84,19 @@ class ResNet(nn.Module):
                        f'not {self.output_stride}.')
     blocks, deep_stem = BACKBONES[self.backbone]
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
-
-    def stem(x, features, kernel_size, stride, conv_name, norm_name):
-      x = layers.Conv(features, kernel_size, stride, use_bias=False, dtype=self.dtype,
-                      name=conv_name)(x)
-      return nn.relu(layers.BatchNorm(**shared, name=norm_name)(x, train=train))
-
+    stem = functools.partial(_conv_norm, train=train, **shared)
     if deep_stem:
-      x = stem(image, self.width // 2, 3, 2, 'stem_0', 'stem_1')
-      x = stem(x, self.width // 2, 3, 1, 'stem_3', 'stem_4')
-      x = stem(x, self.width, 3, 1, 'stem_6', 'stem_7')
+      x = nn.relu(stem(image, self.width // 2, 3, ('stem_0', 'stem_1'), 2))
+      x = nn.relu(stem(x, self.width // 2, 3, ('stem_3', 'stem_4')))
+      x = nn.relu(stem(x, self.width, 3, ('stem_6', 'stem_7')))
     else:
-      x = stem(image, self.width, 7, 2, 'conv1', 'bn1')
+      x = nn.relu(stem(image, self.width, 7, ('conv1', 'bn1'), 2))
     x = resizing.max_pool(x, kernel_size=3, stride=2, padding=1)
     features = []
     for stage, (count, stride, dilation) in enumerate(zip(blocks, *_STAGES[self.output_stride])):
       for block in range(count):
-        first = block == 0
-        x = Bottleneck(
-            self.width * 2 ** stage, stride if first else 1,
-            max(dilation // 2, 1) if first else dilation, **shared,
-            name=f'layer{stage + 1}_{block}')(x, train=train)
+        strides = (stride, max(dilation // 2, 1)) if block == 0 else (1, dilation)
+        x = Bottleneck(self.width * 2 ** stage, *strides, **shared,
+                       name=f'layer{stage + 1}_{block}')(x, train=train)
       features.append(x)
     return features

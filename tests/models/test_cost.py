@@ -36,31 +36,18 @@ def command(*arguments):
   return processes.call('-m', 'spinejax', 'cost', *arguments)
 
 
-def test_a_strided_convolution_with_bias():
-  counts = flops(lambda x, train: layers.Conv(8, stride=2)(x), 6, 5, 3)
-  assert counts == (3 * 3 * 8 * 27 + 3 * 3 * 8, 3 * 3 * 8 * 27, 0)
-
-
-@pytest.mark.parametrize('kernel_size', [1, 3])
-def test_a_convolution_of_volumes(kernel_size):
-  counts = flops(lambda x, train: layers.Conv(4, kernel_size, use_bias=False)(x), 5, 4, 6, 2)
-  assert counts == (5 * 4 * 6 * 4 * 2 * kernel_size ** 3,) * 2 + (0,)
-
-
-def test_a_convolution_of_upsampled_pixels_counts_as_one_of_them():
-  assert flops(lambda x, train: layers.UpsampleConv(8)(x), 6, 5, 3) == (
-      120 * 8 * (27 + 1), 120 * 8 * 27, 0)
-
-
-def test_a_separable_convolution():
-  counts = flops(lambda x, train: layers.SeparableConv(8)(x), 6, 5, 4)
-  assert counts == (30 * (4 * 9 + 4 * 8 + 8), 30 * (4 * 9 + 4 * 8), 0)
-  assert flops(lambda x, train: layers.DepthwiseConv()(x), 6, 5, 3, 4) == (90 * 4 * 27,) * 2 + (0,)
-
-
-def test_a_transposed_convolution():
-  counts = flops(lambda x, train: layers.ConvTranspose(3)(x), 4, 6, 5)
-  assert counts == (4 * 6 * 5 * 4 * 3 + 8 * 12 * 3, 4 * 6 * 5 * 4 * 3, 0)
+@pytest.mark.parametrize('layer, shape, modules, products', [
+    (layers.Conv(8, stride=2), (6, 5, 3), 3 * 3 * 8 * 27 + 3 * 3 * 8, 3 * 3 * 8 * 27),
+    (layers.Conv(4, 1, use_bias=False), (5, 4, 6, 2), 120 * 4 * 2, 120 * 4 * 2),
+    (layers.Conv(4, use_bias=False), (5, 4, 6, 2), 120 * 4 * 2 * 27, 120 * 4 * 2 * 27),
+    # Of upsampled pixels, a kernel counts as one of them.
+    (layers.UpsampleConv(8), (6, 5, 3), 120 * 8 * (27 + 1), 120 * 8 * 27),
+    (layers.SeparableConv(8), (6, 5, 4), 30 * (4 * 9 + 4 * 8 + 8), 30 * (4 * 9 + 4 * 8)),
+    (layers.DepthwiseConv(), (6, 5, 3, 4), 90 * 4 * 27, 90 * 4 * 27),
+    (layers.ConvTranspose(3), (4, 6, 5), 24 * 5 * 4 * 3 + 8 * 12 * 3, 24 * 5 * 4 * 3),
+])
+def test_convolutions(layer, shape, modules, products):
+  assert flops(lambda x, train: layer.clone()(x), *shape) == (modules, products, 0)
 
 
 @pytest.mark.parametrize('slope, activations', [(0.0, 1), (0.01, 1), (1.0, 0)])
@@ -196,47 +183,35 @@ def test_chunks_save_memory():
   assert chunked.saved < whole.saved and whole.largest == 64 * 64 * 4
 
 
-TABLE = {
-    'danet': ({}, '199.346', '211.0', 49_819_634),
-    'ccnet': ({}, '200.668', '201.1', 49_814_505),
-    'psanet': ({}, '200.078', '201.0', 59_127_144),
-    'emanet': ({}, '168.714', '169.5', 42_342_248),
-    'nonlocal': ({}, '200.133', '208.6', 50_012_264),
-    'fpn': ({}, '45.444', '45.4', 28_495_972),
-    'seam': ({}, '50.427', '50.4', 28_800_008),
-    'unet_s5d16': ({}, '202.945', '202.7', 29_060_936),
-    'sadanet': ({'wide': True}, '258.685', '261.3', 65_191_734),
-}
-
-
-@pytest.mark.parametrize('name', TABLE)
-def test_published_counts(name):
-  fields, modules, products, num_parameters = TABLE[name]
-  model = models.create_model({'name': name, 'num_classes': 4, **fields})
+@pytest.mark.parametrize('fields, modules, products, num_parameters, rows', [
+    ({'name': 'danet'}, '199.346', '211.0', 49_819_634, ['199.35 G .* "~ w/o SAA"']),
+    ({'name': 'ccnet'}, '200.668', '201.1', 49_814_505,
+     ['200.67 G .* "DANet"', '49.81 M parameters .* "~ w/o SAA"']),
+    ({'name': 'psanet'}, '200.078', '201.0', 59_127_144, []),
+    ({'name': 'emanet'}, '168.714', '169.5', 42_342_248, []),
+    ({'name': 'nonlocal'}, '200.133', '208.6', 50_012_264, []),
+    ({'name': 'fpn'}, '45.444', '45.4', 28_495_972, []),
+    ({'name': 'seam'}, '50.427', '50.4', 28_800_008, []),
+    ({'name': 'unet_s5d16'}, '202.945', '202.7', 29_060_936, []),
+    ({'name': 'sadanet', 'wide': True}, '258.685', '261.3', 65_191_734,
+     ['258.69 G .* "SADANet .Ours."', '65.19 M parameters .* "SADANet .Ours."']),
+])
+def test_published_counts_and_the_printed_rows(fields, modules, products, num_parameters, rows):
+  model = models.create_model({'num_classes': 4, **fields})
   counts = cost.flops(model, cost.PAPER_INPUT)
   assert abs(counts.modules / 1e9 - float(modules)) < 6e-4
   assert f'{counts.products / 1e9:.1f}' == products
   assert cost.parameters(model, cost.PAPER_INPUT).total == num_parameters
-
-
-@pytest.mark.parametrize('fields, rows', [
-    ({'name': 'danet'}, ['199.35 G .* "~ w/o SAA"']),
-    ({'name': 'ccnet'}, ['200.67 G .* "DANet"', '49.81 M parameters .* "~ w/o SAA"']),
-    ({'name': 'sadanet'}, ['200.67 G .* "DANet"', '51.03 M parameters .* "DANet"']),
-    ({'name': 'sadanet', 'wide': True},
-     ['258.69 G .* "SADANet .Ours."', '65.19 M parameters .* "SADANet .Ours."']),
-])
-def test_printed_rows_are_named(fields, rows):
-  model = models.create_model({**fields, 'num_classes': 4})
-  *sentences, last = cost.printed_rows(cost.flops(model, cost.PAPER_INPUT).modules,
-                                       cost.parameters(model, cost.PAPER_INPUT).total)
-  assert 'mislabeled' in last and len(sentences) == len(rows)
-  for sentence, row in zip(sentences, rows):
+  sentences = cost.printed_rows(counts.modules, num_parameters)
+  assert len(sentences) == (len(rows) + 1 if rows else 0)
+  for sentence, row in zip(sentences, [*rows, 'mislabeled']):
     assert re.search(row, sentence), sentence
 
 
-def test_other_counts_name_no_row():
-  assert cost.printed_rows(45_443_900_000, 28_495_972) == []
+def test_the_count_of_sadanet_is_printed_in_the_row_of_danet():
+  model = models.create_model({'name': 'sadanet', 'num_classes': 4})
+  assert f'{cost.flops(model, cost.PAPER_INPUT).modules / 1e9:.2f}' == '200.67'
+  assert re.search('51.03 M parameters .* "DANet"', cost.printed_rows(0, 51_029_806)[0])
 
 
 DATA = {'image_size': (64, 32), 'patch_size': (32, 32), 'channels': 1}
@@ -253,13 +228,10 @@ def test_inputs():
   assert cost.inputs_of(volumes, '8,8,8') == {'image': (8, 8, 8, 1)}
 
 
-@pytest.mark.parametrize('size', ['', '5', '5,0', '-5,5', '5,5,5', 'a,b', '5.0,5', '5,,5', '²,2'])
-def test_bad_sizes(size):
-  with pytest.raises(ValueError, match='--size must be 2 positive whole numbers'):
-    cost.inputs_of(DATA, size)
-
-
-def test_bad_channels():
+def test_bad_sizes_and_channels():
+  for size in ('', '5', '5,0', '-5,5', '5,5,5', 'a,b', '5.0,5', '5,,5', '²,2'):
+    with pytest.raises(ValueError, match='--size must be 2 positive whole numbers'):
+      cost.inputs_of(DATA, size)
   with pytest.raises(ValueError, match='--channels must be at least 1, not 0'):
     cost.inputs_of(DATA, channels=0)
 

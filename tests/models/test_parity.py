@@ -1,6 +1,4 @@
 """Values and gradients of PyTorch reference modules (evaluation mode, float32)."""
-import pathlib
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,36 +12,13 @@ from spinejax.models import layers
 from spinejax.models import pretrained
 from spinejax.models import resizing
 from spinejax.models import resnet
-from tests.models.arrays import psa_affinity
-
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
-
-
-@pytest.fixture(autouse=True)
-def highest_precision():
-  with jax.default_matmul_precision('highest'):
-    yield
-
+from tests.models.arrays import GOLDEN, assert_within, nchw, nhwc, psa_affinity
 
 def load(name, folder=GOLDEN):
   path = folder / f'{name}.npz'
   if not path.is_file():
     pytest.skip(f'{path} is absent')
   return dict(np.load(path))
-
-
-def nhwc(array):
-  return jnp.asarray(np.moveaxis(array, 1, -1))
-
-
-def nchw(array):
-  return np.moveaxis(np.asarray(array), -1, 1)
-
-
-def assert_within(actual, expected, tolerance):
-  """Largest difference at most `tolerance` of the largest magnitude."""
-  assert actual.shape == expected.shape
-  assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
 
 
 def numbered(reference, prefix):
@@ -71,7 +46,7 @@ def check(reference, model, call=lambda model, *inputs: (model(*inputs),)):
   weights = {name[2:]: array for name, array in reference.items() if name.startswith('w/')}
   template = jax.eval_shape(lambda: model.init(
       jax.random.key(0), *numbered(reference, 'x'), method=call))
-  variables = pretrained.to_variables(weights, template)
+  variables = pretrained.initialize(template, weights, ('',))
   compare(reference, lambda *inputs: model.apply(variables, *inputs, method=call))
 
 

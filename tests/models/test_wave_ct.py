@@ -12,28 +12,18 @@ from spinejax import losses
 from spinejax import models
 from spinejax.data import resize
 from spinejax.phantoms import vpi
-from spinejax.models import resnet
 from spinejax.models import wave_ct
+from tests.models.arrays import init, random
 
 pytestmark = pytest.mark.xdist_group('test_wave_ct')  # its runs are made once, by one worker
 
 SMALL = dict(num_classes=3, backbone='shallow', backbone_width=4, neck_features=8, head_features=8)
 FIELDS = dict(SMALL, name='wave_ct', autoencoder_features=4)
-KEYS = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
 
 
-@pytest.fixture(autouse=True)
-def shallow_backbone(monkeypatch):
-  monkeypatch.setitem(resnet.BACKBONES, 'shallow', ((1, 1, 1, 1), True))
-
-
-def random(*shape, seed=0):
-  return jax.random.normal(jax.random.key(seed), shape)
-
-
-def init(fields):
+def create(fields):
   model = models.create_model(fields)
-  return model, jax.jit(lambda: model.init(KEYS, jnp.zeros((1, 32, 32, 1)), train=True))()
+  return model, init(model, (1, 32, 32, 1))
 
 
 def compiled(model, variables, method='__call__'):
@@ -117,7 +107,7 @@ def test_adapt_by_hand():
 
 
 def test_the_own_style_is_the_identity_of_the_autoencoder():
-  model, variables = init(FIELDS)
+  model, variables = create(FIELDS)
   image = random(2, 27, 30, 1)
   style = compiled(model, variables, 'style_statistics')(image)
   assert [x.shape for x in style] == [(2, 2, 4), (2, 2, 8), (2, 2, 16)]
@@ -176,8 +166,8 @@ def test_the_nearest_style_is_measured_in_deviations_of_the_bank():
 
 
 def test_the_segmenter_is_trained_as_an_fpn():
-  model, variables = init(FIELDS)
-  plain, plain_variables = init({**SMALL, 'name': 'fpn'})
+  model, variables = create(FIELDS)
+  plain, plain_variables = create({**SMALL, 'name': 'fpn'})
   params = dict(variables['params'])
   autoencoder = {'autoencoder': params.pop('autoencoder')}
   jax.tree.map(np.testing.assert_array_equal, params, plain_variables['params'])
@@ -220,21 +210,8 @@ def test_any_size_and_constant_images_are_finite(size):
       assert styled.shape == image.shape and np.isfinite(styled).all()
 
 
-def test_outputs_of_training_and_of_prediction():
-  for dtype in ('float32', 'bfloat16'):
-    model = models.create_model({**FIELDS, 'dtype': dtype})
-    image = jnp.zeros((2, 33, 20, 3))
-    trained, variables = jax.eval_shape(lambda: model.init_with_output(KEYS, image, train=True))
-    shapes = {name: (x.shape, str(x.dtype)) for name, x in trained.items()}
-    assert shapes == {'logits': ((2, 33, 20, 3), 'float32'),
-                      'reconstruction_residual': ((2, 33, 20, 3), 'float32')}
-    predicted, used = jax.eval_shape(lambda: model.init_with_output(KEYS, image, train=False))
-    assert predicted.keys() == {'logits'}
-    assert variables['params'].keys() - used['params'].keys() == {'autoencoder'}
-
-
 def test_a_style_changes_what_is_segmented():
-  model, variables = init(FIELDS)
+  model, variables = create(FIELDS)
   image, style_image = random(1, 33, 1, 1), 2 * random(1, 33, 1, 1, seed=3) + 1
   run = compiled(model, variables)
   style = compiled(model, variables, 'style_statistics')(style_image)
@@ -243,16 +220,3 @@ def test_a_style_changes_what_is_segmented():
   assert with_style.shape == (1, 33, 1, 3)
   np.testing.assert_allclose(with_style, run(styled, train=False)['logits'], atol=1e-5)
   assert np.abs(with_style - run(image, train=False)['logits']).max() > 1e-3
-
-
-@pytest.mark.parametrize('channels, expected', [(1, 28_495_396 + 185_217),
-                                                (3, 28_495_972 + 186_371)])
-def test_parameter_counts(channels, expected):
-  model = models.create_model({'name': 'wave_ct', 'num_classes': 4})
-  variables = jax.eval_shape(lambda: model.init(KEYS, jnp.zeros((1, 16, 16, channels)), train=True))
-  assert sum(x.size for x in jax.tree.leaves(variables['params'])) == expected
-
-
-def test_no_level_is_refused():
-  with pytest.raises(ValueError, match='config.model.levels must be at least 1, not 0'):
-    init({**FIELDS, 'levels': 0})

@@ -1,6 +1,4 @@
 """Keras' Xception-style U-Net: counts, a PyTorch reference padded as TensorFlow, learning."""
-import pathlib
-
 from flax import traverse_util
 import jax
 from jax import lax
@@ -12,17 +10,9 @@ from spinejax import models
 from spinejax import optimizers
 from spinejax.models import pretrained
 from spinejax.models import xception_unet
+from tests.models.arrays import GOLDEN, assert_within, init, random
 
-GOLDEN = pathlib.Path(__file__).parents[1] / 'golden'
 SMALL = dict(name='xception_unet', num_classes=3, features=4, levels=1)
-
-
-def random(*shape, seed=0):
-  return jax.random.normal(jax.random.key(seed), shape)
-
-
-def init(model, shape, seed=0):
-  return jax.jit(lambda key: model.init(key, jnp.zeros(shape), train=True))(jax.random.key(seed))
 
 
 @pytest.fixture(scope='module')
@@ -61,22 +51,18 @@ def test_evaluation_training_statistics_and_gradients_of_the_reference():
       {name[2:]: x for name, x in reference.items() if name.startswith(prefix)})
   x, y, t, r, gx = (np.moveaxis(reference[name], 1, -1) for name in ('x0', 'y0', 't0', 'r0', 'gx0'))
   model = xception_unet.XceptionUNet(4, features=3, levels=2)
-  variables = pretrained.to_variables(named('w/'), jax.eval_shape(
-      lambda: model.init(jax.random.key(0), x, train=True)))
+  template = jax.eval_shape(lambda: model.init(jax.random.key(0), x, train=True))
+  variables = pretrained.initialize(template, named('w/'), ('',))
 
-  def assert_within(actual, expected, tolerance):
-    assert actual.shape == expected.shape
-    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()
-
-  with jax.default_matmul_precision('highest'):
-    evaluated = jax.jit(lambda x: apply(model, variables, x)[0])(x)
-    trained, gradient, statistics = jax.jit(lambda x, r: (
-        lambda y, pullback, statistics: (y, pullback(r)[0], statistics))(
-            *jax.vjp(lambda x: apply(model, variables, x, True), x, has_aux=True)))(x, r)
+  evaluated = jax.jit(lambda x: apply(model, variables, x)[0])(x)
+  trained, gradient, statistics = jax.jit(lambda x, r: (
+      lambda y, pullback, statistics: (y, pullback(r)[0], statistics))(
+          *jax.vjp(lambda x: apply(model, variables, x, True), x, has_aux=True)))(x, r)
   assert_within(evaluated, y, 1e-5)
   assert_within(trained, t, 1e-4)
   assert_within(gradient, gx, 1e-3)
-  expected = pretrained.to_variables(named('s/'), {'batch_stats': variables['batch_stats']})
+  expected = pretrained.initialize(
+      {'batch_stats': template['batch_stats']}, named('s/'), ('',))
   jax.tree.map(lambda actual, expected: assert_within(actual, expected, 1e-5), statistics,
                expected['batch_stats'])
 
@@ -108,42 +94,6 @@ def test_initialization_is_glorot_uniform():
     assert 0.95 * limit < largest <= limit
     assert abs(np.std(params[name]) / limit - 3 ** -0.5) < 0.06
   assert not any(np.any(x) for name, x in params.items() if name.endswith('bias'))
-
-
-@pytest.mark.parametrize('size', [(16, 8), (33, 1), (1, 1), (150, 150)])
-def test_any_size_and_channels(size):
-  for channels in (1, 3):
-    model = models.create_model({**SMALL, 'levels': 3, 'dtype': 'bfloat16'})
-    outputs, variables = jax.eval_shape(lambda: model.init_with_output(
-        jax.random.key(0), jnp.zeros((2, *size, channels)), train=True))
-    assert outputs.keys() == {'logits'}
-    assert outputs['logits'].shape == (2, *size, 3)
-    assert {x.dtype for x in jax.tree.leaves((outputs, variables))} == {jnp.dtype('float32')}
-
-
-def test_padding_does_not_shift_the_image(small):
-  model, variables = small
-  image = random(1, 5, 7, 1)
-  extended = jnp.pad(image, ((0, 0), (0, 3), (0, 1), (0, 0)), mode='edge')
-  own, whole = jax.jit(lambda *images: [apply(model, variables, x)[0] for x in images])(
-      image, extended)
-  np.testing.assert_allclose(own, whole[:, :5, :7], rtol=1e-5, atol=1e-6)
-
-
-def test_gradients_are_finite_and_reach_every_parameter(small):
-  model, variables = small
-
-  @jax.jit
-  def gradients(image):
-    return jax.grad(lambda params: jnp.mean(jnp.square(
-        apply(model, {**variables, 'params': params}, image, True)[0])))(variables['params'])
-
-  for image in (jnp.zeros((2, 16, 16, 1)), jnp.full((2, 16, 16, 1), 255.0)):
-    assert all(np.isfinite(x).all() for x in jax.tree.leaves(gradients(image)))
-  found = traverse_util.flatten_dict(gradients(random(2, 16, 16, 1)), sep='/')
-  zero = {name for name, x in found.items() if not np.any(x)}
-  # Batch norm takes a bias before it away again: its gradient is zero, and exactly so.
-  assert zero == {name for name in found if name.endswith('bias') and 'conv/' in name}
 
 
 def test_mapped_devices_are_the_whole_batch(small):

@@ -13,35 +13,37 @@ from tests.models.arrays import RNGS, SMALL, init, random, shapes
 @pytest.mark.parametrize('fields, expected, auxiliary, first', [
     (dict(name='fpn'), 28_495_972, 0, 576),
     (dict(name='fpn', backbone='resnet50'), 28_476_740, 0, 6_272),
-    (dict(name='fpn', backbone='resnet101_v1c'), 47_488_100, 0, 576),
-    (dict(name='seam'), 28_800_008, 0, 576),
-    (dict(name='seam', attention=False), 28_495_972 + 128 * 4 + 4, 0, 576),
-    (dict(name='unet'), 31_043_716, 0, 1152),
+    (dict(name='fpn', backbone='resnet101_v1c'), 47_488_100, 0, None),
+    (dict(name='seam'), 28_800_008, 0, None),
+    (dict(name='seam', attention=False), 28_495_972 + 128 * 4 + 4, 0, None),
+    (dict(name='unet'), 31_043_716, 0, None),
     (dict(name='ppmu'), 37_272_708, 0, 1152),
-    (dict(name='ccnet'), 49_814_505, 49_814_505 - 47_453_669, 576),
+    (dict(name='ccnet'), 49_814_505, 49_814_505 - 47_453_669, None),
     (dict(name='danet'), 49_819_634, 49_819_634 - 47_458_798, 576),
-    (dict(name='emanet'), 42_342_248, 42_342_248 - 39_981_412, 576),
-    (dict(name='nonlocal'), 50_012_264, 50_012_264 - 47_651_428, 576),
-    (dict(name='psanet'), 59_127_144, 59_127_144 - 56_766_308, 576),
-    (dict(name='sadanet'), 51_029_806, 3_575_112, 576),
-    (dict(name='sadanet', wide=True), 65_191_734, 3_575_112, 576),
+    (dict(name='emanet'), 42_342_248, 42_342_248 - 39_981_412, None),
+    (dict(name='nonlocal'), 50_012_264, 50_012_264 - 47_651_428, None),
+    (dict(name='psanet'), 59_127_144, 59_127_144 - 56_766_308, None),
+    (dict(name='sadanet'), 51_029_806, 3_575_112, None),
+    (dict(name='sadanet', wide=True), 65_191_734, 3_575_112, None),
     (dict(name='sadanet', spatial='position', channel='danet', branch_losses=True), 51_033_910,
-     3_575_112, 576),
-    (dict(name='sadanet', affinity=False), 49_815_530, 49_815_530 - 47_454_694, 576),
-    (dict(name='sadanet', affinity=False, branch_losses=True), 49_819_634, 2_360_836, 576),
+     3_575_112, None),
+    (dict(name='sadanet', affinity=False), 49_815_530, 49_815_530 - 47_454_694, None),
+    (dict(name='sadanet', affinity=False, branch_losses=True), 49_819_634, 2_360_836, None),
     (dict(name='unet_s5d16'), 29_060_936, 29_060_936 - 28_986_820, 1152),
     (dict(name='wave_ct'), 28_495_972 + 186_371, 0, 576 + 186_371 - 185_217),
 ])
 def test_parameter_counts(fields, expected, auxiliary, first):
   """Of 3 channels, of the auxiliary head, and how many fewer there are with 1 channel."""
   model = models.create_model({'num_classes': 4, **fields})
-  of = {channels: shapes(model, (1, 16, 16, channels))[1]['params'] for channels in (1, 3)}
+  params_of = lambda channels: shapes(model, (1, 16, 16, channels))[1]['params']
   count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-  assert count(of[3]) == expected
-  assert count(of[3].get('auxiliary_head', {})) == auxiliary
-  assert count(of[3]) - count(of[1]) == first
+  params = params_of(3)
+  assert count(params) == expected
+  assert count(params.get('auxiliary_head', {})) == auxiliary
+  if first is not None:
+    assert expected - count(params_of(1)) == first
   if fields['name'] == 'emanet':
-    assert count(of[3]['decode_head']['ema_mid_conv']) == 262_656
+    assert count(params['decode_head']['ema_mid_conv']) == 262_656
 
 
 @pytest.mark.parametrize('shape, fields, expected', [
@@ -68,24 +70,25 @@ TRAINING_ONLY = {
 
 
 @pytest.mark.parametrize('name', SMALL)
-@pytest.mark.parametrize('size', [(33, 1), (16, 16), (1, 1), (50, 47)])
-def test_any_size_gives_logits_of_that_size(name, size):
+def test_any_size_gives_logits_of_that_size(name):
   model = models.create_model(SMALL[name])
-  trained, variables = shapes(model, (2, *size, 1))
-  predicted, used = shapes(model, (2, *size, 1), train=False)
+  trained, variables = shapes(model, (2, 33, 1, 1))
+  predicted, used = shapes(model, (2, 33, 1, 1), train=False)
   assert trained.keys() - predicted.keys() == TRAINING_ONLY.get(name, set())
   assert predicted.keys() == {'logits'} | ({'key_logits'} if name in ('seam', 'wo_al') else set())
-  for key, x in {**trained, **predicted}.items():
-    expected = {'key_logits': (2, -(-size[0] // 4), -(-size[1] // 4), 4),
-                'reconstruction_residual': (2, *size, 1)}.get(key, (2, *size, 4))
-    assert x.shape == expected and x.dtype == jnp.float32
-  if size == (16, 16):
-    of_prediction = {
-        kind: {path: x for path, x in traverse_util.flatten_dict(tree).items()
-               if path[0] not in ('auxiliary_head', 'autoencoder')
-               and path[1] not in ('pam_conv_seg', 'cam_conv_seg')}
-        for kind, tree in variables.items()}
-    assert of_prediction == {kind: traverse_util.flatten_dict(tree) for kind, tree in used.items()}
+  of_prediction = {
+      kind: {path: x for path, x in traverse_util.flatten_dict(tree).items()
+             if path[0] not in ('auxiliary_head', 'autoencoder')
+             and path[1] not in ('pam_conv_seg', 'cam_conv_seg')}
+      for kind, tree in variables.items()}
+  assert of_prediction == {kind: traverse_util.flatten_dict(tree) for kind, tree in used.items()}
+  for size in ((33, 1), (1, 1), (50, 47)):
+    if size != (33, 1):
+      trained, predicted = {}, shapes(model, (2, *size, 1), train=False)[0]
+    for key, x in {**trained, **predicted}.items():
+      expected = {'key_logits': (2, -(-size[0] // 4), -(-size[1] // 4), 4),
+                  'reconstruction_residual': (2, *size, 1)}.get(key, (2, *size, 4))
+      assert x.shape == expected and x.dtype == jnp.float32
 
 
 def test_without_an_auxiliary_head():
@@ -121,7 +124,7 @@ def test_a_prior_is_what_a_network_answers_before_training():
   np.testing.assert_allclose(jax.nn.sigmoid(outputs['logits']), 0.01, rtol=1e-5)
 
 
-@pytest.mark.parametrize('name, size', [('unet', (10, 13)), ('xception_unet', (5, 7))])
+@pytest.mark.parametrize('name, size', [('unet', (14, 13)), ('xception_unet', (5, 7))])
 def test_padding_does_not_shift_the_image(name, size):
   model = models.create_model(SMALL[name])
   variables = init(model, (1, 16, 16, 1))

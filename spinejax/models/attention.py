@@ -258,31 +258,26 @@ class NonLocal(nn.Module):
 
   theta, phi and g are 1x1 convolutions of x to C / `reduction` channels. s is the square root of
   their number, which mmcv adds to the paper's embedded Gaussian. W, `conv_out`, is a 1x1
-  convolution to C channels, with `norm` followed by batch norm. Its result is initially zero.
-  `attend` limits the memory on large maps.
+  convolution to C channels and a batch norm, initially zero. `attend` limits the memory on large
+  maps.
   """
   reduction: int = 2
-  norm: bool = True
   axis_name: str | None = None
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    channels, features = x.shape[-1], max(x.shape[-1] // self.reduction, 1)
-    zeros = nn.initializers.zeros
+    features = max(x.shape[-1] // self.reduction, 1)
 
     def project(name: str) -> Array:
       return _flat(layers.Conv(features, 1, kernel_init=nn.initializers.normal(0.01),
                                dtype=self.dtype, name=name)(x))
 
     y = attend(project('theta'), project('phi'), project('g'), scale=features ** -0.5)
-    y = y.reshape(*x.shape[:-1], features)
-    if self.norm:
-      y = layers.ConvNorm(channels, 1, negative_slope=1.0, scale_init=zeros,
-                          axis_name=self.axis_name, dtype=self.dtype, name='conv_out')(
-                              y, train=train)
-    else:
-      y = layers.Conv(channels, 1, kernel_init=zeros, dtype=self.dtype, name='conv_out')(y)
+    y = layers.ConvNorm(
+        x.shape[-1], 1, negative_slope=1.0, scale_init=nn.initializers.zeros,
+        axis_name=self.axis_name, dtype=self.dtype, name='conv_out')(
+            y.reshape(*x.shape[:-1], features), train=train)
     return x + y.astype(x.dtype)
 
 

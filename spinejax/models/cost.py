@@ -2,7 +2,7 @@
 import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 from flax import traverse_util
@@ -42,16 +42,14 @@ class Parameters:
     return sum(self.prediction.values()) + sum(self.training.values())
 
 
-@dataclasses.dataclass(frozen=True)
-class Flops:
+class Flops(NamedTuple):
   """Operations of one prediction. A multiply-add counts as one. See `flops`."""
   modules: int
   products: int
   attention: int
 
 
-@dataclasses.dataclass(frozen=True)
-class ActivationBytes:
+class ActivationBytes(NamedTuple):
   """Memory of the activations of one example in bytes. See `activation_bytes`."""
   saved: int
   largest: int
@@ -93,9 +91,8 @@ class Cost:
 def measure_cost(model: nn.Module, inputs: Mapping[str, Sequence[int]]) -> Cost:
   """Counts of a network of `create_model` at inputs [*S, C], given by name; at least one."""
   by_input = {name: parameters(model, shape) for name, shape in inputs.items()}
-  counts = {name: InputCost(tuple(shape), by_input[name].total,
-                            *dataclasses.astuple(flops(model, shape)),
-                            *dataclasses.astuple(activation_bytes(model, shape)))
+  counts = {name: InputCost(tuple(shape), by_input[name].total, *flops(model, shape),
+                            *activation_bytes(model, shape))
             for name, shape in inputs.items()}
   rows = [row for count in counts.values() if count.shape == PAPER_INPUT
           for row in printed_rows(count.flops_modules, count.parameters)]
@@ -127,21 +124,18 @@ def flops(model: nn.Module, shape: Sequence[int]) -> Flops:
   products of attention, resizing, and the two ReLUs in EMANet's head, and it counts the classifiers
   of DANet's branches. Adaptive pooling is left out, which deviates for the PPMU-style network only.
 
-  `products` counts the multiplications of a prediction as fvcore does: multiply-adds of
-  convolutions and attention, and 2 per element of a batch norm. Biases, ReLUs and pooling are not
-  counted. fvcore also counts resizing and adaptive pooling.
+  `products` counts the multiplications of a prediction as fvcore does, but without resizing and
+  adaptive pooling: multiply-adds of convolutions and attention, and 2 per element of a batch norm.
 
   `attention` is the part of `products` outside of layers: all products of two arrays that are not
   constant, unlike the weights of an interpolation. Loops count as often as they run.
 
-  Raises:
-    ValueError: if a product is in a loop or branch that depends on data, or a layer is in a loop.
+  Raises ValueError if a product is in a loop or branch that depends on data, or a layer in a loop.
   """
   calls, training_calls = (_layer_calls(model, shape, train=train) for train in (False, True))
   parts = {path[0] for path in calls}
-  branches = [sum(call) for path, call in training_calls.items()
-              if path not in calls and path[0] in parts]
-  modules, attention = sum(sum(call) for call in calls.values()) + sum(branches), 0
+  branches = {path: call for path, call in training_calls.items() if path[0] in parts}
+  modules, attention = sum(map(sum, (calls | branches).values())), 0
   variables = _init(model, shape, train=True)
   program = _trace(lambda variables, image, key: model.apply(variables, image, train=False),
                    variables, shape)
@@ -151,11 +145,10 @@ def flops(model: nn.Module, shape: Sequence[int]) -> Flops:
       modules += _size(equation.outvars[0])
     elif name == 'max_pool':
       modules += _size(equation.invars[0])
-    is_layer, is_product = kind == 'conv_general_dilated', kind == 'dot_general'
-    if (is_layer and times != 1) or (is_product and times is None):
+    if (times != 1 and kind == 'conv_general_dilated') or (times is None and kind == 'dot_general'):
       raise ValueError('a product in a loop or branch that depends on data, or a layer in a loop, '
                        'cannot be counted.')
-    if is_product and all(depends_on):
+    if kind == 'dot_general' and all(depends_on):
       (contracted, _), _ = equation.params['dimension_numbers']
       taps = math.prod(equation.invars[0].aval.shape[axis] for axis in contracted)
       attention += times * taps * _size(equation.outvars[0])
@@ -215,14 +208,8 @@ def inputs_of(data: Mapping[str, Any], size: str | None = None,
               channels: int | None = None) -> dict[str, tuple[int, ...]]:
   """Inputs [*S, C] to count at, by name: image and patch, or `size`, and that of table III.
 
-  Args:
-    data: config.data.
-    size: 'height,width', or 'depth,height,width' for volumes.
-    channels: instead of those of the config.
-
-  Raises:
-    ValueError: on sizes or channels that are not positive whole numbers, or a wrong number of
-      sizes.
+  `data` is config.data. `size`, 'height,width' or 'depth,height,width', and `channels` replace what
+  it says. Raises ValueError unless they are positive whole numbers, as many as the image has axes.
   """
   channels = data['channels'] if channels is None else channels
   if channels < 1:

@@ -57,20 +57,15 @@ def convolve(x: Array, kernel: Array, *, native: Form, stride: int, dilation: in
   `native` is XLA's convolution, for the cases without a faster form.
   """
   rank = x.ndim - 2
-  if kernel.shape[0] == 1:
-    return _convolve_1x1(x, kernel, stride)
+  if kernel.shape[0] == 1:  # a slice and a matrix product
+    x = x[(slice(None),) + (slice(None, None, stride),) * rank]
+    y = _product(x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[-2:]))
+    return y.reshape(*x.shape[:-1], -1)
   if stride == 1 and rank == 3:
     return _convolve_by_depth(x, kernel, dilation)
   if stride == 1 and rank == 2:
     return _convolve_2d(x, kernel, dilation)
   return native(x, kernel)
-
-
-def _convolve_1x1(x: Array, kernel: Array, stride: int) -> Array:
-  """1x1 convolution as a slice and a matrix product."""
-  x = x[(slice(None),) + (slice(None, None, stride),) * (x.ndim - 2)]
-  y = _product(x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[-2:]))
-  return y.reshape(*x.shape[:-1], -1)
 
 
 @jax.custom_vjp

@@ -121,14 +121,13 @@ class UpsampleConv(Conv):
 
 
 class DepthwiseConv(nn.Module):
-  """Convolution of each channel by itself at stride 1, without a bias: [N,*S,C] -> [N,*S,C]."""
-  kernel_size: int = 3
+  """3x3(x3) convolution of each channel by itself, without a bias: [N,*S,C] -> [N,*S,C]."""
   kernel_init: Initializer = kaiming_fan_out
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    shape = (self.kernel_size,) * (x.ndim - 2) + (1, x.shape[-1])
+    shape = (3,) * (x.ndim - 2) + (1, x.shape[-1])
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
     return convolve_depthwise(x.astype(self.dtype), kernel.astype(self.dtype))
 
@@ -136,16 +135,14 @@ class DepthwiseConv(nn.Module):
 class SeparableConv(nn.Module):
   """`DepthwiseConv` followed by a 1x1 `Conv`: [N,*S,C] -> [N,*S,features]."""
   features: int
-  kernel_size: int = 3
-  use_bias: bool = True
   kernel_init: Initializer = kaiming_fan_out
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
-    x = DepthwiseConv(self.kernel_size, self.kernel_init, self.dtype, name='depthwise')(x)
-    return Conv(self.features, 1, use_bias=self.use_bias, kernel_init=self.kernel_init,
-                dtype=self.dtype, name='pointwise')(x)
+    shared = dict(kernel_init=self.kernel_init, dtype=self.dtype)
+    x = DepthwiseConv(**shared, name='depthwise')(x)
+    return Conv(self.features, 1, **shared, name='pointwise')(x)
 
 
 class ConvTranspose(nn.Module):
@@ -154,13 +151,12 @@ class ConvTranspose(nn.Module):
   The kernel [2,...,2,C,features] is PyTorch's, and that of `nn.ConvTranspose` flipped.
   """
   features: int
-  kernel_init: Initializer = kaiming_fan_in
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, x: Array) -> Array:
     shape = (2,) * (x.ndim - 2) + (x.shape[-1], self.features)
-    kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
+    kernel = self.param('kernel', kaiming_fan_in, shape, jnp.float32)
     y = convolve_transposed(x.astype(self.dtype), kernel.astype(self.dtype))
     return _add_bias(self, y)
 
@@ -236,14 +232,12 @@ def normalize_conv(module: type[nn.Module], norm: BatchNorm, x: Array, *, train:
 
 
 class ConvNorm(nn.Module):
-  """Convolution, batch norm and leaky ReLU max(x, slope x): [N,*S,C] -> [N,*S',features].
+  """Convolution, batch norm and leaky ReLU max(x, slope x): [N,*S,C] -> [N,*S,features].
 
   `negative_slope` 0 is ReLU and 1 leaves the activation out.
   """
   features: int
   kernel_size: int = 3
-  stride: int = 1
-  dilation: int = 1
   use_bias: bool = False
   negative_slope: float = 0.0
   kernel_init: Initializer = kaiming_fan_out
@@ -253,8 +247,8 @@ class ConvNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x: Array, *, train: bool) -> Array:
-    fields = dict(features=self.features, kernel_size=self.kernel_size, stride=self.stride,
-                  dilation=self.dilation, kernel_init=self.kernel_init, dtype=self.dtype)
+    fields = dict(features=self.features, kernel_size=self.kernel_size,
+                  kernel_init=self.kernel_init, dtype=self.dtype)
     norm = BatchNorm(self.axis_name, scale_init=self.scale_init, dtype=self.dtype, name='bn')
     if self.use_bias:
       x = normalize_conv(Conv, norm, x, train=train, **fields)

@@ -75,11 +75,6 @@ def test_attention(name, model):
   check(load(name), model)
 
 
-def test_non_local():
-  check(load('nonlocal2d'), attention.NonLocal(norm=False),
-        lambda model, x: (model(x, train=False),))
-
-
 def test_expectation_maximization_and_that_it_has_no_gradient():
   check(load('emamodule'), attention.ExpectationMaximization(num_bases=8),
         lambda model, x: (model(x, train=False),))

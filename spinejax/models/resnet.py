@@ -25,12 +25,12 @@ _STAGES = {
 
 
 def _conv_norm(x: jax.Array, features: int, kernel_size: int, names: tuple[str, str],
-               stride: int = 1, dilation: int = 1, *, train: bool, **shared: Any) -> jax.Array:
-  """Convolution and batch norm under two names."""
+               stride: int = 1, dilation: int = 1, *, train: bool, module: Any) -> jax.Array:
+  """Convolution and batch norm under two names, with the fields of a module."""
   conv, norm = names
-  x = layers.Conv(features, kernel_size, stride, dilation, use_bias=False, dtype=shared['dtype'],
+  x = layers.Conv(features, kernel_size, stride, dilation, use_bias=False, dtype=module.dtype,
                   name=conv)(x)
-  return layers.BatchNorm(**shared, name=norm)(x, train=train)
+  return layers.BatchNorm(module.axis_name, dtype=module.dtype, name=norm)(x, train=train)
 
 
 class Bottleneck(nn.Module):
@@ -47,8 +47,7 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-    conv_norm = functools.partial(
-        _conv_norm, train=train, axis_name=self.axis_name, dtype=self.dtype)
+    conv_norm = functools.partial(_conv_norm, train=train, module=self)
     y = nn.relu(conv_norm(x, self.width, 1, ('conv1', 'bn1')))
     y = nn.relu(conv_norm(y, self.width, 3, ('conv2', 'bn2'), self.stride, self.dilation))
     y = conv_norm(y, 4 * self.width, 1, ('conv3', 'bn3'))
@@ -83,8 +82,7 @@ class ResNet(nn.Module):
       raise ValueError(f'config.model.output_stride must be one of {tuple(_STAGES)}, '
                        f'not {self.output_stride}.')
     blocks, deep_stem = BACKBONES[self.backbone]
-    shared = dict(axis_name=self.axis_name, dtype=self.dtype)
-    stem = functools.partial(_conv_norm, train=train, **shared)
+    stem = functools.partial(_conv_norm, train=train, module=self)
     if deep_stem:
       x = nn.relu(stem(image, self.width // 2, 3, ('stem_0', 'stem_1'), 2))
       x = nn.relu(stem(x, self.width // 2, 3, ('stem_3', 'stem_4')))
@@ -96,7 +94,7 @@ class ResNet(nn.Module):
     for stage, (count, stride, dilation) in enumerate(zip(blocks, *_STAGES[self.output_stride])):
       for block in range(count):
         strides = (stride, max(dilation // 2, 1)) if block == 0 else (1, dilation)
-        x = Bottleneck(self.width * 2 ** stage, *strides, **shared,
+        x = Bottleneck(self.width * 2 ** stage, *strides, self.axis_name, self.dtype,
                        name=f'layer{stage + 1}_{block}')(x, train=train)
       features.append(x)
     return features

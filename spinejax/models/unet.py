@@ -49,7 +49,12 @@ class UNet(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-    self._check_fields()
+    if self.upsample not in ('transpose', 'nearest'):
+      raise ValueError("config.model.upsample must be 'transpose' or 'nearest', "
+                       f'not {self.upsample!r}.')
+    if not 0 < self.prior < 1 or (self.num_classes > 1 and self.prior != 0.5):
+      raise ValueError('config.model.prior must be above 0 and below 1, and 0.5 with several '
+                       f'classes, not {self.prior}.')
     drop = nn.Dropout(self.dropout, deterministic=not train)
     x = resizing.pad_to_multiple(image, self.size_multiple)
     skips = []
@@ -84,14 +89,6 @@ class UNet(nn.Module):
     """What the decoder reads of the encoder's features x at a level."""
     del level, train
     return x
-
-  def _check_fields(self) -> None:
-    if self.upsample not in ('transpose', 'nearest'):
-      raise ValueError("config.model.upsample must be 'transpose' or 'nearest', "
-                       f'not {self.upsample!r}.')
-    if not 0 < self.prior < 1 or (self.num_classes > 1 and self.prior != 0.5):
-      raise ValueError('config.model.prior must be above 0 and below 1, and 0.5 with several '
-                       f'classes, not {self.prior}.')
 
 
 class PPMU(UNet):

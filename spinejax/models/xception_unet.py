@@ -1,4 +1,5 @@
 """The Xception-style U-Net of Keras' segmentation example."""
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -51,31 +52,30 @@ class XceptionUNet(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    conv_norm = functools.partial(
+        ConvNorm, momentum=self.momentum, axis_name=self.axis_name, dtype=self.dtype)
+    project = functools.partial(
+        layers.Conv, kernel_size=1, kernel_init=_glorot, dtype=self.dtype)
+
+    def block(x, features, name):
+      """Twice ReLU, convolution and batch norm; the convolutions of the encoder are separable."""
+      for part in (1, 2):
+        x = conv_norm(features, separable=name.startswith('encoder'), name=f'{name}_{part}')(
+            nn.relu(x), train=train)
+      return x
+
     x = resizing.pad_to_multiple(image, self.size_multiple)
-    x = nn.relu(self._norm(self.features, 2, False, 'entry')(x, train=train))
+    x = nn.relu(conv_norm(self.features, stride=2, name='entry')(x, train=train))
     for level in range(1, self.levels + 1):
-      block = self._block(x, level, 'encoder', train)
-      x = resizing.max_pool(block, 3, 2, padding='same') + self._project(x, level, 'encoder', 2)
+      name, features = f'encoder_{level}', self.features * 2 ** level
+      x = (resizing.max_pool(block(x, features, name), 3, 2, padding='same')
+           + project(features, stride=2, name=f'{name}_residual')(x))
     for level in reversed(range(self.levels + 1)):
-      x = self._block(x, level, 'decoder', train) + self._project(x, level, 'decoder', 1)
+      name, features = f'decoder_{level}', self.features * 2 ** level
+      x = block(x, features, name) + project(features, name=f'{name}_residual')(x)
       x = resizing.upsample_nearest(x) if level else x
     logits = layers.UpsampleConv(self.num_classes, kernel_init=_glorot, name='classifier')(x)
     return {'logits': resizing.crop(logits, image.shape[1:-1])}
-
-  def _block(self, x: jax.Array, level: int, side: str, train: bool) -> jax.Array:
-    """Twice ReLU, convolution and batch norm: [N,h,w,C] -> [N,h,w,2^level features]."""
-    for part in (1, 2):
-      x = self._norm(self.features * 2 ** level, 1, side == 'encoder', f'{side}_{level}_{part}')(
-          nn.relu(x), train=train)
-    return x
-
-  def _norm(self, features: int, stride: int, separable: bool, name: str) -> 'ConvNorm':
-    return ConvNorm(features, stride, separable, self.momentum, self.axis_name, self.dtype,
-                    name=name)
-
-  def _project(self, x: jax.Array, level: int, side: str, stride: int) -> jax.Array:
-    return layers.Conv(self.features * 2 ** level, 1, stride, kernel_init=_glorot,
-                       dtype=self.dtype, name=f'{side}_{level}_residual')(x)
 
 
 class ConvNorm(nn.Module):
@@ -84,11 +84,11 @@ class ConvNorm(nn.Module):
   [N,h,w,C] -> [N,ceil(h/stride),ceil(w/stride),features]. A separable one has stride 1.
   """
   features: int
-  stride: int
-  separable: bool
-  momentum: float
-  axis_name: str | None
-  dtype: Any
+  stride: int = 1
+  separable: bool = False
+  momentum: float = 0.99
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:

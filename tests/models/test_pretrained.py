@@ -23,7 +23,6 @@ from spinejax.models import layers
 from spinejax.models import pretrained
 from spinejax.models import resnet
 from spinejax.models import sadanet
-from spinejax.models import unet
 from spinejax.models import unet_s5d16
 from tests.models.arrays import GOLDEN, RNGS, assert_within, nchw, nhwc, random
 
@@ -203,46 +202,25 @@ def test_segmentors_under_the_names_of_mmsegmentation(name):
                              sorted(x.sum() for x in imported), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize('name', sorted(models.MODELS))
-def test_every_network_takes_its_own_parameters_under_pytorch_names(name):
+@pytest.mark.parametrize(
+    'name, rank', [*((name, 2) for name in sorted(models.MODELS)), ('unet', 3)])
+def test_every_network_takes_its_own_parameters_under_pytorch_names(name, rank):
   model = create(name)
-  template = template_of(model)
+  template = template_of(model, 3, rank)
   generator = np.random.default_rng(0)
   variables = jax.tree.map(lambda x: np.float32(generator.standard_normal(x.shape)), template)
   weights = {}
   for tree in variables.values():
     for (*modules, kind), array in traverse_util.flatten_dict(tree).items():
-      if kind == 'kernel' and array.ndim == 4:
-        array = np.einsum('hwio->oihw' if array.shape[0] % 2 else 'hwio->iohw', array)
+      if kind == 'kernel':
+        array = np.moveaxis(array, (-1, -2) if array.shape[0] % 2 else (-2, -1), (0, 1))
       kind = {'kernel': 'weight', 'scale': 'weight', 'mean': 'running_mean',
               'var': 'running_var', 'gamma': 'gamma.scale'}.get(kind, kind)
-      parts = [re.sub(r'_(\d)', r'.\1', part) for part in modules] + [kind]
-      key = '.'.join(parts)
+      key = '.'.join([*(re.sub(r'_(\d)', r'.\1', part) for part in modules), kind])
       if 'decode_head' in template['params']:
         key = key.replace('classifier.', 'decode_head.conv_seg.')
       weights[key] = array
-  jax.tree.map(np.testing.assert_array_equal, from_torch(weights, model), variables)
-
-
-def test_transposed_and_volumetric_kernels():
-  model = unet.UNet(num_classes=1, features=2, levels=1)
-  weights = {}
-  for name, features, channels in (('encoder.0.1', 2, 1), ('encoder.0.2', 2, 2),
-                                   ('encoder.1.1', 4, 2), ('encoder.1.2', 4, 4),
-                                   ('decoder.0.1', 2, 4), ('decoder.0.2', 2, 2)):
-    weights |= {f'{name}.conv.weight': (features, channels, 3, 3, 3),
-                f'{name}.conv.bias': (features,)}
-    weights |= norm(f'{name}.bn', features)
-  weights |= {'upsample.0.weight': (4, 2, 2, 2, 2), 'upsample.0.bias': (2,),
-              'classifier.weight': (1, 2, 1, 1, 1), 'classifier.bias': (1,)}
-  weights = arrays_of(weights)
-  variables = from_torch(weights, model, 1, 3)
-  np.testing.assert_array_equal(
-      leaf_of(variables, 'params', 'encoder_1_1/conv/kernel'),
-      np.einsum('oidhw->dhwio', weights['encoder.1.1.conv.weight']))
-  np.testing.assert_array_equal(
-      leaf_of(variables, 'params', 'upsample_0/kernel'),
-      np.einsum('iodhw->dhwio', weights['upsample.0.weight']))
+  jax.tree.map(np.testing.assert_array_equal, from_torch(weights, model, 3, rank), variables)
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float64, ml_dtypes.bfloat16, 'jax'])

@@ -68,7 +68,7 @@ def test_evaluation_training_statistics_and_gradients_of_the_reference():
 
 
 def test_running_statistics_by_hand():
-  module = xception_unet.ConvNorm(1, 1, False, 0.99, None, jnp.float32)
+  module = xception_unet.ConvNorm(1)
   x = random(1, 2, 3, 1)
   variables = module.init(jax.random.key(0), x, train=True)
   kernel = jnp.zeros((3, 3, 1, 1)).at[1, 1].set(2.0)

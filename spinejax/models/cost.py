@@ -132,11 +132,11 @@ def flops(model: nn.Module, shape: Sequence[int]) -> Flops:
 
   Raises ValueError if a product is in a loop or branch that depends on data, or a layer in a loop.
   """
-  calls, training_calls = (_layer_calls(model, shape, train=train) for train in (False, True))
+  calls, _ = _layer_calls(model, shape, train=False)
+  training_calls, variables = _layer_calls(model, shape, train=True)
   parts = {path[0] for path in calls}
   branches = {path: call for path, call in training_calls.items() if path[0] in parts}
   modules, attention = sum(map(sum, (calls | branches).values())), 0
-  variables = _init(model, shape, train=True)
   program = _trace(lambda variables, image, key: model.apply(variables, image, train=False),
                    variables, shape)
   for equation, times, scope, depends_on in _equations(program, set(program.invars)):
@@ -238,14 +238,17 @@ def _init(model: nn.Module, shape: Sequence[int], *, train: bool, **options: Any
 
 
 def _layer_calls(model: nn.Module, shape: Sequence[int], *, train: bool
-                 ) -> dict[tuple, tuple[int, int, int]]:
-  """Multiply-adds, outputs with a bias and operations of a norm, by path and number of the call."""
+                 ) -> tuple[dict[tuple, tuple[int, int, int]], dict[str, Any]]:
+  """Operations of layers by path and number of the call, and the shapes of the variables.
+
+  The operations are multiply-adds, additions of a bias and those of a norm.
+  """
   variables = _init(model, shape, train=train, mutable=True,
                     capture_intermediates=lambda module, _: isinstance(module, _LAYERS))
   params = traverse_util.flatten_dict(variables.get('params', {}))
+  captured = traverse_util.flatten_dict(variables.pop('intermediates', {}))
   calls = {}
-  for (*path, _), outputs in traverse_util.flatten_dict(
-      variables.get('intermediates', {})).items():
+  for (*path, _), outputs in captured.items():
     own = {leaf: params[*path, leaf] for leaf in ('kernel', 'bias', 'scale')
            if (*path, leaf) in params}
     for number, y in enumerate(outputs):
@@ -257,7 +260,7 @@ def _layer_calls(model: nn.Module, shape: Sequence[int], *, train: bool
       if kernel.shape[0] % 2 == 0:  # transposed: kernels at stride 2 do not overlap
         pixels //= math.prod(kernel.shape[:-2])
       calls[*path, number] = pixels * kernel.size, y.size * ('bias' in own), 0
-  return calls
+  return calls, variables
 
 
 def _trace(function: Callable, variables: Any, shape: Sequence[int]) -> core.Jaxpr:

@@ -37,17 +37,17 @@ def command(*arguments):
 
 
 @pytest.mark.parametrize('layer, shape, modules, products', [
-    (layers.Conv(8, stride=2), (6, 5, 3), 3 * 3 * 8 * 27 + 3 * 3 * 8, 3 * 3 * 8 * 27),
-    (layers.Conv(4, 1, use_bias=False), (5, 4, 6, 2), 120 * 4 * 2, 120 * 4 * 2),
-    (layers.Conv(4, use_bias=False), (5, 4, 6, 2), 120 * 4 * 2 * 27, 120 * 4 * 2 * 27),
+    (lambda: layers.Conv(8, stride=2), (6, 5, 3), 3 * 3 * 8 * 27 + 3 * 3 * 8, 3 * 3 * 8 * 27),
+    (lambda: layers.Conv(4, 1, use_bias=False), (5, 4, 6, 2), 120 * 4 * 2, 120 * 4 * 2),
+    (lambda: layers.Conv(4, use_bias=False), (5, 4, 6, 2), 120 * 4 * 2 * 27, 120 * 4 * 2 * 27),
     # Of upsampled pixels, a kernel counts as one of them.
-    (layers.UpsampleConv(8), (6, 5, 3), 120 * 8 * (27 + 1), 120 * 8 * 27),
-    (layers.SeparableConv(8), (6, 5, 4), 30 * (4 * 9 + 4 * 8 + 8), 30 * (4 * 9 + 4 * 8)),
-    (layers.DepthwiseConv(), (6, 5, 3, 4), 90 * 4 * 27, 90 * 4 * 27),
-    (layers.ConvTranspose(3), (4, 6, 5), 24 * 5 * 4 * 3 + 8 * 12 * 3, 24 * 5 * 4 * 3),
+    (lambda: layers.UpsampleConv(8), (6, 5, 3), 120 * 8 * (27 + 1), 120 * 8 * 27),
+    (lambda: layers.SeparableConv(8), (6, 5, 4), 30 * (4 * 9 + 4 * 8 + 8), 30 * (4 * 9 + 4 * 8)),
+    (lambda: layers.DepthwiseConv(), (6, 5, 3, 4), 90 * 4 * 27, 90 * 4 * 27),
+    (lambda: layers.ConvTranspose(3), (4, 6, 5), 24 * 5 * 4 * 3 + 8 * 12 * 3, 24 * 5 * 4 * 3),
 ])
 def test_convolutions(layer, shape, modules, products):
-  assert flops(lambda x, train: layer.clone()(x), *shape) == (modules, products, 0)
+  assert flops(lambda x, train: layer()(x), *shape) == (modules, products, 0)
 
 
 @pytest.mark.parametrize('slope, activations', [(0.0, 1), (0.01, 1), (1.0, 0)])
@@ -187,6 +187,8 @@ def test_chunks_save_memory():
     ({'name': 'danet'}, '199.346', '211.0', 49_819_634, ['199.35 G .* "~ w/o SAA"']),
     ({'name': 'ccnet'}, '200.668', '201.1', 49_814_505,
      ['200.67 G .* "DANet"', '49.81 M parameters .* "~ w/o SAA"']),
+    ({'name': 'sadanet'}, '200.674', '203.3', 51_029_806,
+     ['200.67 G .* "DANet"', '51.03 M parameters .* "DANet"']),
     ({'name': 'psanet'}, '200.078', '201.0', 59_127_144, []),
     ({'name': 'emanet'}, '168.714', '169.5', 42_342_248, []),
     ({'name': 'nonlocal'}, '200.133', '208.6', 50_012_264, []),
@@ -201,17 +203,10 @@ def test_published_counts_and_the_printed_rows(fields, modules, products, num_pa
   counts = cost.flops(model, cost.PAPER_INPUT)
   assert abs(counts.modules / 1e9 - float(modules)) < 6e-4
   assert f'{counts.products / 1e9:.1f}' == products
-  assert cost.parameters(model, cost.PAPER_INPUT).total == num_parameters
   sentences = cost.printed_rows(counts.modules, num_parameters)
   assert len(sentences) == (len(rows) + 1 if rows else 0)
   for sentence, row in zip(sentences, [*rows, 'mislabeled']):
     assert re.search(row, sentence), sentence
-
-
-def test_the_count_of_sadanet_is_printed_in_the_row_of_danet():
-  model = models.create_model({'name': 'sadanet', 'num_classes': 4})
-  assert f'{cost.flops(model, cost.PAPER_INPUT).modules / 1e9:.2f}' == '200.67'
-  assert re.search('51.03 M parameters .* "DANet"', cost.printed_rows(0, 51_029_806)[0])
 
 
 DATA = {'image_size': (64, 32), 'patch_size': (32, 32), 'channels': 1}
@@ -238,7 +233,7 @@ def test_bad_sizes_and_channels():
 
 def test_the_command(tmp_path):
   file = tmp_path / 'new' / 'cost.json'
-  result = command('--config=configs/seam.py:quick', '--size=64,32', '--channels=2',
+  result = command('--config=configs/rsn_unet.py:quick', '--size=64,32', '--channels=2',
                    f'--json={file}')
   assert (result.returncode, result.stderr) == (0, '')
   report = json.loads(file.read_text())

@@ -1,6 +1,5 @@
 """Objectives by name: their sums, their options, and hostile inputs to each."""
 import functools
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -163,21 +162,6 @@ def test_seam_reads_cells_only_when_it_says_so(weights):
   value, parts = loss(outputs, {'label': batch['label']})
   np.testing.assert_array_equal(value, loss(outputs, batch)[0])
   assert ('center_regression' in parts) == ('center' in weights)
-
-
-def test_no_frame_lies_between_the_caller_and_the_loss_of_seam():
-  frames = []
-
-  class Batch(dict):
-    def __getitem__(self, key):
-      frame = sys._getframe(1)
-      frames.append((frame.f_code.co_name, frame.f_back.f_code.co_name))
-      return super().__getitem__(key)
-
-  outputs, batch = example()
-  losses.create_loss({'name': 'seam', 'structure_weight': 0.4})(outputs, Batch(batch))
-  here = 'test_no_frame_lies_between_the_caller_and_the_loss_of_seam'
-  assert frames[0] == ('seam_loss', here)
 
 
 def test_cross_entropy_dice_is_the_weighted_sum():

@@ -11,7 +11,6 @@ from tests.models.arrays import assert_same_function, random
 
 
 @pytest.mark.parametrize('module, plain, shape', [
-    (layers.Conv(4), nn.Conv(4, (3, 3), padding=((1, 1),) * 2), (2, 9, 8, 3)),
     (layers.Conv(4, 7, 2), nn.Conv(4, (7, 7), (2, 2), ((3, 3),) * 2), (2, 9, 8, 3)),
     (layers.Conv(4, dilation=4), nn.Conv(4, (3, 3), padding=((4, 4),) * 2, kernel_dilation=4),
      (2, 9, 8, 3)),

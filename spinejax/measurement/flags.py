@@ -1,11 +1,11 @@
 """Flags: from curves and flags to the result, with status, severity band and calibration."""
-import math
+import bisect
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from spinejax.measurement.results import BAND_LIMITS, BAND_NAMES, AngleResult, Curve, Options
+from spinejax.measurement.results import BAND_NAMES, AngleResult, Curve, Options
 from spinejax.measurement.spacing import Numbers
 
 MIN_LEVELS = 6  # fewer levels give no angle
@@ -25,11 +25,6 @@ def require(condition: bool | np.bool_, reason: str) -> None:
     raise NoAngle(reason)
 
 
-def band_of(angle: float, limits: Sequence[float] = BAND_LIMITS) -> str:
-  """The severity of an angle; an angle at a limit belongs to the band above it."""
-  return next(name for name, limit in zip(BAND_NAMES, (*limits, math.inf)) if angle < limit)
-
-
 def no_angle(method: str, spacing: Numbers | None, reason: str | NoAngle) -> AngleResult:
   """A failed result with its reason."""
   return AngleResult(method, 'fail', flags=(str(reason),), spacing=_steps(spacing))
@@ -46,7 +41,7 @@ def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = 
   worst = max(curves, key=lambda curve: curve.angle_deg, default=None)
   major = worst.angle_deg if worst else 0.0
   low, high = worst.ci95 if worst and worst.ci95 else (major, major)
-  first, last = (BAND_NAMES.index(band_of(angle, options.bands))
+  first, last = (bisect.bisect(options.bands, angle)  # an angle at a limit is in the band above it
                  for angle in (min(low, major), max(high, major)))
   calibration = options.get_calibration()
   return AngleResult(

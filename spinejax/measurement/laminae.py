@@ -66,7 +66,11 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
     flags.require(np.isfinite(points).all(), 'some laminae have no finite position')
     flags.require(len(points) <= find.MAX_BLOBS, f'{len(points)} laminae where 34 are expected')
     course = find_course(points * steps)
-    check_direction(course.places.down)
+    gaps, half = np.diff(course.places.down), (len(course.pairs) - 1) // 2
+    # Spacing grows down the spine. Narrow gaps are compared; missing levels make wide ones.
+    flags.require(np.quantile(gaps[:half], 0.25) <= 1.2 * np.quantile(gaps[-half:], 0.25),
+                  'the levels lie farther apart at the top than at the bottom: the volume seems to '
+                  'be upside down')
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   data = fit_data(course.places)
@@ -103,14 +107,6 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
       notes=[f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
       level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
       midline=fit.to_pixels(path, steps), naive_deg=round(naive, 2))
-
-
-def check_direction(y: np.ndarray) -> None:
-  """Raises NoAngle if the spacing of the levels y [n] shrinks down the spine instead of growing."""
-  gaps, half = np.diff(y), (len(y) - 1) // 2
-  flags.require(np.quantile(gaps[:half], 0.25) <= 1.2 * np.quantile(gaps[-half:], 0.25),
-                'the levels lie farther apart at the top than at the bottom: the volume seems to '
-                'be upside down')
 
 
 def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names, str]:

@@ -90,25 +90,17 @@ def challenge_angles(points: np.ndarray, height: float) -> tuple[float, float, f
   between = np.degrees(np.arccos((across @ across.T).clip(0, 1)))
   upper, lower = np.unravel_index(between.argmax(), between.shape)
   most = between[upper, lower]
-  if not _is_s_shaped(edges):
+  chord = edges[0] - edges[-1]
+  s_shaped = True  # the code of the challenge divides by 0 and continues with NaN
+  if chord.all():
+    # All products of two signed distances from the chord are positive without a crossing.
+    share = np.subtract(*((edges[:-2] - edges[-1]) / chord).T)
+    products = np.outer(share, share)
+    s_shaped = abs(products.sum() - np.abs(products).sum()) >= 1e-4
+  if not s_shaped:
     return float(between[0, upper]), float(most), float(between[16, lower])
   above = between[upper, :upper + 1]
   if edges[2 * upper, 0] + edges[2 * lower, 0] < height:
     return float(above.max()), float(most), float(between[lower, lower:].max())
   first = int(above.argmax())
   return float(above.max()), float(most), float(between[first, :first + 1].max())
-
-
-def _is_s_shaped(edges: np.ndarray) -> bool:
-  """Whether the middles of the edges [34,2] (row, column) cross the chord from first to last.
-
-  All products of two signed distances (y - y_last) / (y_first - y_last) - (x - x_last) / (x_first -
-  x_last) are positive without a crossing. Then the sum of the products and the sum of their
-  magnitudes differ by less than 1e-4.
-  """
-  chord = edges[0] - edges[-1]
-  if not chord.all():  # the code of the challenge divides by 0 and continues with NaN
-    return True
-  share = np.subtract(*((edges[:-2] - edges[-1]) / chord).T)
-  products = np.outer(share, share)
-  return bool(abs(products.sum() - np.abs(products).sum()) >= 1e-4)

@@ -75,7 +75,14 @@ def rough_midline(mask: np.ndarray, spacing: np.ndarray, window: int) -> Positio
   The mask [H,W] is not empty. `window` rows are seen together. The quartic is constant beyond the
   ends of the mask.
   """
-  gaps = _widest_gaps(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)) * spacing
+  middles = []  # of each row's widest gap between runs, or of its only run
+  for row, line in enumerate(ndimage.maximum_filter1d(mask.view(np.uint8), window, axis=0)):
+    columns = np.flatnonzero(line)
+    if len(columns):
+      gap = int(np.diff(columns, append=columns[-1]).argmax())
+      ends = columns[[gap, min(gap + 1, len(columns) - 1)]]
+      middles.append((row, (ends if ends[1] > ends[0] + 1 else columns[[0, -1]]).mean()))
+  gaps = np.array(middles, float) * spacing
   filled = np.flatnonzero(mask.any(1)) * spacing[0]
   top, height = filled[0], max(float(np.ptp(filled)), spacing[0])
   gaps = gaps[(gaps[:, 0] >= top) & (gaps[:, 0] <= top + height)]
@@ -88,15 +95,3 @@ def rough_midline(mask: np.ndarray, spacing: np.ndarray, window: int) -> Positio
     quartic = np.linalg.lstsq(rows * weights[:, None], gaps[:, 1] * weights, rcond=None)[0]
     weights = (spacing[1] + np.abs(gaps[:, 1] - rows @ quartic))**-0.5
   return lambda y: powers(y) @ quartic
-
-
-def _widest_gaps(mask: np.ndarray) -> np.ndarray:
-  """(row, column) of the middle of each row's widest gap between runs, or of its only run."""
-  found = []
-  for row, line in enumerate(mask):
-    columns = np.flatnonzero(line)
-    if len(columns):
-      gap = int(np.diff(columns, append=columns[-1]).argmax())
-      ends = columns[[gap, min(gap + 1, len(columns) - 1)]]
-      found.append((row, (ends if ends[1] > ends[0] + 1 else columns[[0, -1]]).mean()))
-  return np.reshape(found, (-1, 2)).astype(float)

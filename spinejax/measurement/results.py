@@ -18,6 +18,7 @@ _LEVEL_KEYS = {
     'center of lamina': ('name', 'row', 'column', 'depth', 'tilt_deg', 'line_deg', 'rotation_deg',
                          'right', 'left'),
     'landmark Cobb': ('name', 'row', 'column', 'tilt_deg')}
+_VOLUME_KEYS = ('rotation_deg', 'pmc_deg', 'pmc_angle_deg')  # of a curve; left out where None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,10 +89,6 @@ class Curve:
   pmc_deg: float | None = None  # plane of maximum curvature, degrees from the coronal plane
   pmc_angle_deg: float | None = None  # angle in that plane
 
-  def to_json(self) -> dict[str, Any]:
-    """The fields as JSON values; those of volumes are left out where they are None."""
-    return _to_json(self, ('rotation_deg', 'pmc_deg', 'pmc_angle_deg'))
-
 
 @dataclasses.dataclass(frozen=True)
 class Level:
@@ -106,11 +103,6 @@ class Level:
   rotation_deg: float | None = None  # axial rotation, of a pair in a volume
   left: tuple[float, ...] | None = None  # None if not found
   right: tuple[float, ...] | None = None
-
-  def to_json(self, method: str) -> dict[str, Any]:
-    """The fields that `method` gives, as JSON values."""
-    entries = _to_json(self)
-    return {key: entries[key] for key in _LEVEL_KEYS.get(method, entries)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,16 +154,17 @@ class AngleResult:
     return max(self.curves, key=lambda curve: curve.angle_deg, default=None)
 
   def to_json(self) -> dict[str, Any]:
-    """The result as JSON values.
-
-    Entries after `version`, which only some methods give, are left out if None or empty.
-    """
+    """The result as JSON values; what only some methods give is left out if None or empty."""
     names = [field.name for field in dataclasses.fields(self)]
     entries = _to_json(self, names[names.index('version') + 1:])
-    nested = {'curves': [curve.to_json() for curve in self.curves],
-              'levels': [level.to_json(self.method) for level in self.levels],
-              'calibration': dataclasses.asdict(self.calibration) if self.calibration else None}
-    return {'schema': SCHEMA} | {key: nested.get(key, value) for key, value in entries.items()}
+    entries['curves'] = [_to_json(curve, _VOLUME_KEYS) for curve in self.curves]
+    if self.levels:
+      keys = _LEVEL_KEYS.get(self.method, vars(self.levels[0]))
+      entries['levels'] = [{key: _to_list(getattr(level, key)) for key in keys}
+                           for level in self.levels]
+    if self.calibration:
+      entries['calibration'] = vars(self.calibration).copy()
+    return {'schema': SCHEMA} | entries
 
   @classmethod
   def from_json(cls, entries: Mapping[str, Any]) -> 'AngleResult':

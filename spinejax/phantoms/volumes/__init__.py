@@ -59,8 +59,8 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
   The labels are those of C-U-net (Wong et al., 2021): cubes of 3 x 3 x 3 voxels about the landmarks
   as an annotator would place them, N(0, 0.5 voxel) away along each axis and at most 1, rounded to
   the grid and clipped at its border. Two cubes that would touch move apart in the coronal plane, so
-  that a voxel stays between them. This happens at about a quarter of the full shape and below. A
-  grid of fewer than 4 x 17 rows has no room for that; there cubes merge.
+  that a voxel stays between them. In a grid of fewer than 4 x 17 rows, which has no room for that,
+  cubes merge. ValueError for arguments outside the ranges below.
 
     >>> from spinejax import phantoms
     >>> case = phantoms.volume(7, shape=(96, 24, 12))
@@ -68,15 +68,11 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
     ((96, 24, 12), (34, 3), 1)
 
   Args:
-    seed, family: as in `vpi`.
+    seed, family, speckle: as in `vpi`. The speckle replaces `envelope_speckle`; its amplitude is
+      float32 [D,H,W] before log compression.
     shape: (D, H, W) of the volume, at least 48 x 16 x 8.
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales speckle, gain, noise floor, missed
-      laminae, false plates and dropped frames. Anatomy, landmarks and label do not change.
-    speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `envelope_speckle`. The
-      amplitude is float32 [D,H,W] before log compression, the spacing mm per voxel and axis.
-
-  Raises:
-    ValueError: an argument outside the ranges above.
+      laminae, false plates and dropped frames, not anatomy, landmarks and label.
   """
   streams, shape, difficulty = drawing.check_arguments(seed, shape, difficulty, MIN_SHAPE, 5)
   anatomy_rng, tissue_rng, speckle_rng, sweep_rng, label_rng = streams

@@ -75,8 +75,7 @@ def attenuate(rng: np.random.Generator, amplitude: np.ndarray, anatomy: Anatomy,
   shade = (0.75 + 0.12 * wander(7)).clip(0.4, 0.95)[:, None]
   shade = shade * np.exp(-0.5 * ((grid[1] - column[:, None]) / width[:, None])**2)
   onset = 0.3 + 0.7 * expit((grid[2] - at(anatomy.depth)[:, None] + 7) / 1.2)
-  amplitude *= 1 - (shade.astype(np.float32)[:, :, None]
-                    * onset.astype(np.float32)[:, None, :])
+  amplitude *= 1 - shade.astype(np.float32)[:, :, None] * onset.astype(np.float32)[:, None, :]
   loss = np.interp(u, [0, 0.55, 0.75, 1], [0.045, 0.040, 0.065, 0.085])
   amplitude *= np.exp(-loss[:, None] * grid[2]).astype(np.float32)[:, None, :]
 

@@ -44,7 +44,7 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
   """Draws a VPI phantom: dark bones on bright muscle inside a swept strip.
 
   Gray levels are equalized inside the strip, image = 255 CDF(amplitude), because the histogram of
-  the scanner's own images is flat there.
+  the scanner's own images is flat there. ValueError for arguments outside the ranges below.
 
     >>> from spinejax import phantoms
     >>> case = phantoms.vpi(7, shape=(512, 128))
@@ -58,14 +58,10 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
       count: (7, 0, 0) is 7.
     shape: (H, W) of the image, at least 64 x 16.
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales speckle, gain, mottling and the
-      numbers of false bones, nearly invisible bones and sweep gaps. Anatomy and truth do not
-      change.
+      numbers of false bones, nearly invisible bones and sweep gaps, not anatomy and truth.
     family: curve pattern, a key of `curves.FAMILIES`; None draws one by its probability.
     speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `projection_speckle`. The
       amplitude is float32 [H,W], the spacing mm per pixel (y, x).
-
-  Raises:
-    ValueError: an argument outside the ranges above.
   """
   (anatomy_rng, tissue_rng, speckle_rng, sweep_rng), shape, difficulty = drawing.check_arguments(
       seed, shape, difficulty, MIN_SHAPE, 4)

@@ -58,10 +58,9 @@ def xray(seed: int | Sequence[int], shape: tuple[int, ...] = (1200, 450),
 
   photons = Poisson(2000 T) per pixel of 0.4 mm, where T = exp(-attenuation) + 0.35 of the same
   blurred by scatter. gray is a contrast curve of -log(photons) with compressed large scales, as
-  radiography stations show it.
-
-  Pixels are square. The field is 480 mm high and as wide as the shape requires. A shape narrower
-  than 1:4 gives a field that is 120 mm wide and higher.
+  radiography stations show it. Pixels are square. The field is 480 mm high and as wide as the shape
+  requires. A shape narrower than 1:4 gives a field that is 120 mm wide and higher. ValueError for
+  arguments outside the ranges below.
 
     >>> from spinejax import phantoms
     >>> case = phantoms.xray(7, shape=(240, 90), artifacts=['rods'])
@@ -72,12 +71,8 @@ def xray(seed: int | Sequence[int], shape: tuple[int, ...] = (1200, 450),
     seed, family: as in `vpi`.
     shape: (H, W) of the image, at least 64 x 16.
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales photon noise, mottling, bowel gas
-      and the probability of each artifact, and above 1 the scatter. Anatomy and truth do not
-      change.
+      and the probability of each artifact, and above 1 the scatter, not anatomy and truth.
     artifacts: names from ARTIFACTS; None draws them by their probability.
-
-  Raises:
-    ValueError: an argument outside the ranges above.
   """
   (anatomy_rng, tissue_rng, photon_rng, artifact_rng), shape, difficulty = drawing.check_arguments(
       seed, shape, difficulty, MIN_SHAPE, 4)

@@ -11,9 +11,8 @@ FIELD_WIDTH = 120.0  # mm, at least
 BODY_HEIGHT = 0.78  # height of a vertebral body, fraction of the distance between two levels
 
 # Half widths of the end plates T1..L5, mm (adult means).
-HALF_WIDTHS = np.array([
-    14.0, 13.0, 12.4, 12.4, 12.8, 13.4, 14.0, 14.7, 15.5, 16.3, 17.5, 18.8,
-    20.0, 21.0, 22.0, 23.0, 23.6])
+HALF_WIDTHS = np.array([14.0, 13.0, 12.4, 12.4, 12.8, 13.4, 14.0, 14.7, 15.5, 16.3, 17.5, 18.8,
+                        20.0, 21.0, 22.0, 23.0, 23.6])
 
 
 class Grid(NamedTuple):

@@ -66,9 +66,7 @@ def _draw_girdles(field: np.ndarray, anatomy: Anatomy, grid: Grid) -> None:
     add_bar(field, grid, place(0.10, 92), place(0.34, 108), 3.0, 0.14 * density, 3)
     add_blob(field, grid, place(0.2, 128), (62, 36), 0.14 * density, -side * 8.0, 6, 2.5)
     _draw_wing(field, anatomy, grid, side)
-  u = np.array([1.0, 1.1])
-  y = np.interp(u, spine.path_u, anatomy.rows)
-  x = np.interp(u, spine.path_u, anatomy.path)
+  y, x = (np.interp((1.0, 1.1), spine.path_u, way) for way in (anatomy.rows, anatomy.path))
   turn = -float(spine.tilts[-1])
   add_blob(field, grid, (y[0] + 38, x[1]), (35, 29), 0.24 * density, turn, 4, 3.0,
            rim=0.10 * density)
@@ -115,13 +113,14 @@ def draw_spine(field: np.ndarray, anatomy: Anatomy, grid: Grid) -> np.ndarray:
     u = -spine.u[0] * (2 * i + 1)
     neck = (anatomy.rows[0] + (u + 0.1) * (anatomy.rows[-1] - anatomy.rows[0]) / 1.2,
             float(np.interp(u, spine.path_u, anatomy.path)))
-    _draw_vertebra(field, grid, neck, float(np.interp(u, spine.path_u, spine.path_tilts)),
-                   (max(0.92 - 0.05 * i, 0.8) * wide, 0.95 * tall), 0.0, 0, density)
+    size = max(0.92 - 0.05 * i, 0.8) * wide, 0.95 * tall
+    tilt = float(np.interp(u, spine.path_u, spine.path_tilts))
+    _draw_vertebra(field, grid, neck, tilt, size, 0.0, 0, density)
   for i in range(17):
+    size = anatomy.half_widths[i], anatomy.half_heights[i]
     window, inside = _draw_vertebra(
-        field, grid, tuple(anatomy.vertebrae[i]), float(spine.tilts[i]),
-        (anatomy.half_widths[i], anatomy.half_heights[i]), anatomy.rotation[i], i,
-        density * _STRENGTH[i])
+        field, grid, tuple(anatomy.vertebrae[i]), float(spine.tilts[i]), size,
+        anatomy.rotation[i], i, density * _STRENGTH[i])
     column[window] |= inside
   return column
 
@@ -132,8 +131,8 @@ def _draw_vertebra(field: np.ndarray, grid: Grid, center: tuple[float, float], t
   """Adds a body of half `size` (wide, tall) with its posterior parts; its window and silhouette."""
   wide, tall = size
   lumbar = np.interp(level, [9, 13], [0, 1])
-  reach = wide + 30
-  window, (dy, dx) = drawing.window(center, center, (max(tall * 2.6, 30), reach), (grid.y, grid.x))
+  window, (dy, dx) = drawing.window(center, center, (max(tall * 2.6, 30), wide + 30),
+                                    (grid.y, grid.x))
   a, b = drawing.rotate(dy, dx, -tilt)
   p, q = a / np.float32(wide), b / np.float32(tall)
   p_body = np.abs(p) / (0.90 + 0.10 * (q * q).clip(0, 1))

@@ -119,7 +119,6 @@ def test_pair_lines_follow_the_tilts(cases):
     found = phantoms.curve_angles(lines[seen], names)
     assert [c[:2] for c in found] == [c[:2] for c in truth.uca]
     np.testing.assert_allclose([c.angle for c in found], [c.angle for c in truth.uca])
-    assert phantoms.curve_angles(truth.tilts) == truth.cobb
   assert abs(np.mean(deviations)) < 0.4 and 1.0 < np.std(deviations) < 2.2
 
 

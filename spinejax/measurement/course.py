@@ -71,9 +71,9 @@ def follow(points: np.ndarray, pairs: np.ndarray) -> Course:
 
   The distance between the laminae of a level is quadratic in the height, and a lone lamina lies
   half of it beside the midline. Both are fitted in turns. The smoothing follows the roughness of
-  the spine: the third differences of the K coefficients c, in separations, are taken as N(0, 1 /
-  smoothing), with a gamma prior of shape 2 and rate ROUGHNESS / 2. The most probable smoothing is
-  (K - 1) / (|third difference of c|^2 + ROUGHNESS).
+  the spine: the third differences of the K coefficients c, in separations, are taken as
+  N(0, 1 / smoothing), with a gamma prior of shape 2 and rate ROUGHNESS / 2. The most probable
+  smoothing is (K - 1) / (|third difference of c|^2 + ROUGHNESS).
   """
   whole = (pairs >= 0).all(1)
   lone, ends = pairs[~whole], points[pairs[whole]]

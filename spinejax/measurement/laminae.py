@@ -54,7 +54,6 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
     points: [n,3] (down, left, deep) in voxels; false laminae may be among them.
     spacing: mm per voxel (down, left, deep); 1 for points in mm.
     replicates: of the bootstrap; 0 gives no intervals.
-    options: curves, bands and calibration.
   """
   points = np.asarray(points, np.float64)
   if points.ndim != 2 or points.shape[1] != 3:
@@ -112,8 +111,8 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
 def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names, str]:
   """Names of n levels and the confidence in them: T1..L5 if they are 17, missing ones counted.
 
-  The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. `spacings` [n -
-  1] are in expected level spacings, and `is_pair` [n] tells where both laminae were found.
+  The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. The spacings
+  [n - 1] are in expected level spacings. `is_pair` [n] tells where both laminae were found.
   """
   steps = np.where(spacings > flags.GAP, np.rint(spacings), 1)
   places = np.cumsum(np.append(0, steps)).astype(int)

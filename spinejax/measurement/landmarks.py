@@ -26,7 +26,6 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
     rule: 'extremes', or 'challenge' to compare pt_mt_tl_deg with published numbers (see
       `challenge_angles`). The curves and major_deg are those of the extremes rule in both cases.
     height: rows of the image; needed by the rule of the challenge.
-    options: curves, bands and calibration.
   """
   if rule not in RULES:
     raise ValueError(f'the rule must be one of {", ".join(RULES)}, not {rule!r}.')

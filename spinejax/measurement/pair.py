@@ -69,8 +69,8 @@ def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray, gap: float,
   """Order-preserving pairs (i, j) of two sides with the least total cost, top to bottom.
 
   A pair costs |dy + slope dx|, its offset along the spine in mm, and 0.8 |s - separation| for its
-  own separation s. A candidate without a partner costs `gap`. left [n, 2] and right [m, 2] are (y,
-  x) in mm from top to bottom, and slope [n] is dx/dy of the midline at the left candidates.
+  own separation s. A candidate without a partner costs `gap`. left [n, 2] and right [m, 2] are
+  (y, x) in mm from top to bottom, and slope [n] is dx/dy of the midline at the left candidates.
   """
   n, m = len(left), len(right)
   dy, dx = np.moveaxis(right[None] - left[:, None], -1, 0)
@@ -96,8 +96,8 @@ def best_chain(points: np.ndarray, lone: Candidates | None = None,
                spacing: SpacingAt | None = None) -> np.ndarray:
   """The sequence of left and right pairs, top to bottom, that looks most like a spine.
 
-  Every pair of points [n, 3] (down, right, deep) in mm is rewarded with 6 - ((s - median) / 5 mm)^2
-  / 2 for its separation s, and every step to the next level costs `_step_costs`. A dynamic program
+  Every pair of points [n, 3] (down, right, deep) in mm with a separation s is rewarded with
+  6 - ((s - median) / 5 mm)^2 / 2, and every step to the next level costs `_step_costs`. A dynamic program
   finds the best chain in O(n^2). `lone` are further candidates of one point each. The spacing is by
   default that of 17 levels in the extent of the points.
 

@@ -41,7 +41,6 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
     spacing: mm per pixel (y, x). One number stands for square pixels.
     mask: [H,W], bones where not 0, which show the middle of the back; or None.
     replicates: of the bootstrap; 0 gives no intervals.
-    options: curves, bands and calibration.
   """
   image = np.asarray(image)
   image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image

@@ -46,7 +46,6 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
     spacing: mm per pixel (y, x). One number stands for square pixels.
     process, lump: the two classes; equal if all bones are one class (see `one_class.tell_apart`).
     replicates: of the bootstrap; 0 gives no intervals.
-    options: curves, bands and calibration.
   """
   mask = np.asarray(mask)
   if mask.ndim != 2:

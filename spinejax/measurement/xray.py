@@ -49,7 +49,6 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, replicates: int = fit.RE
     mask: [H,W], the spine where not 0. ValueError for another shape.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     replicates: of the bootstrap; 0 gives no intervals.
-    options: curves, bands and calibration.
   """
   mask = np.asarray(mask) != 0
   if mask.ndim != 2:
@@ -100,8 +99,9 @@ def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
   The first centerline joins the midpoints of the rows without both ends of the spine, because an
   oblique end would bend it. Every pass replaces the points by the midpoints of the sections
-  perpendicular to the centerline before. The smoothing is _SMOOTHING clip((rms residual / height /
-  _NOISE)^3, 1, _MAX_FACTOR). Raises NoAngle if fewer than half of the sections are whole.
+  perpendicular to the centerline before. The smoothing is
+  _SMOOTHING clip((rms residual / height / _NOISE)^3, 1, _MAX_FACTOR). Raises NoAngle if fewer than
+  half of the sections are whole.
   """
   top, bottom, tenth = rows.y[0], rows.y[-1], len(rows.y) // 10
   y = np.linspace(top + rows.width[:tenth].mean(), bottom - rows.width[-tenth:].mean(), _POINTS)

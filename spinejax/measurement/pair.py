@@ -97,9 +97,9 @@ def best_chain(points: np.ndarray, lone: Candidates | None = None,
   """The sequence of left and right pairs, top to bottom, that looks most like a spine.
 
   Every pair of points [n, 3] (down, right, deep) in mm with a separation s is rewarded with
-  6 - ((s - median) / 5 mm)^2 / 2, and every step to the next level costs `_step_costs`. A dynamic program
-  finds the best chain in O(n^2). `lone` are further candidates of one point each. The spacing is by
-  default that of 17 levels in the extent of the points.
+  6 - ((s - median) / 5 mm)^2 / 2, and every step to the next level costs `_step_costs`. A dynamic
+  program finds the best chain in O(n^2). `lone` are further candidates of one point each. The
+  spacing is by default that of 17 levels in the extent of the points.
 
   Returns indices [k, 2] (left, right) of the points, -1 for none; empty without candidates.
   """

@@ -109,8 +109,3 @@ def _place(vertebra: np.ndarray, tilt: float, rotation: float, lateral: float, p
 
 def _slopes(down: float, across: float) -> tuple[float, float]:
   return float(np.tan(np.radians(down))), float(np.tan(np.radians(across)))
-
-
-def interpolate_lumbar(thoracic: float, lumbar: float) -> np.ndarray:
-  """A value for each level, [17]: thoracic down to T11, then changing linearly to that of L5."""
-  return np.interp(np.arange(17), [10, 16], [thoracic, lumbar])

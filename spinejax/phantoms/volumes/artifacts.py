@@ -4,7 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from spinejax.phantoms import drawing
-from spinejax.phantoms.volumes.anatomy import SHAPE, SPACING, Anatomy, Plate, interpolate_lumbar
+from spinejax.phantoms.volumes.anatomy import SHAPE, SPACING, Anatomy, Plate
 
 LOOKS = 3  # envelopes averaged in a voxel
 POINT_SPREAD = (0.0, 0.68, 0.43)  # mm, standard deviation along each axis; frames are independent
@@ -20,9 +20,13 @@ def set_echoes(anatomy: Anatomy,
 
   The echo of a lamina is lognormal, lower and more spread in the lumbar part and off the probe.
   """
-  visible = anatomy.ranks >= difficulty * np.repeat(interpolate_lumbar(*MISSED), 2)
-  spread = np.repeat(interpolate_lumbar(0.22, 0.22 + 0.30 * difficulty), 2)
-  echo = np.repeat(interpolate_lumbar(1.25, 0.90), 2) * np.exp(spread * anatomy.spread)
+
+  def by_level(thoracic, lumbar):  # down to T11, then changing linearly to L5
+    return np.repeat(np.interp(np.arange(17), [10, 16], [thoracic, lumbar]), 2)
+
+  visible = anatomy.ranks >= difficulty * by_level(*MISSED)
+  spread = by_level(0.22, 0.22 + 0.30 * difficulty)
+  echo = by_level(1.25, 0.90) * np.exp(spread * anatomy.spread)
   steep = np.array([np.degrees(np.arctan(plate.slopes[1])) for plate in anatomy.laminae])
   echo = echo.clip(0.25, 2.2) * np.exp(-0.5 * (steep / 30)**2)
   echo = np.where(visible, echo, MISSED_ECHO * echo)

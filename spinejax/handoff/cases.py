@@ -20,28 +20,16 @@ FORMATS = {'nifti': '_mask.nii.gz', 'seg_nrrd': '_mask.seg.nrrd', 'markups': '.m
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Case:
-  """A measured mask, and what is known of its image.
-
-  Attributes:
-    name: of the case; a file name without folders.
-    mask: whole numbers [H,W], or [D,H,W] of a volume. Label i is class i.
-    result: of `spinejax.measure`, in pixels of the mask; may be a failed one.
-    classes: class names by index, background first; () names them 'class 1' and so on.
-    spacing: of an image, mm per pixel (y, x), or one number for square pixels.
-    axes: of an image, as in `image_geometry`.
-    geometry: of a volume, in place of `spacing` and `axes`.
-    points: of a volume, centroids of laminae [P,3] in voxels.
-    source: DICOM file of the image, which 'dicom_seg' needs.
-  """
-  name: str
-  mask: np.ndarray
-  result: AngleResult
-  classes: Sequence[str] = ()
-  spacing: Spacing = None
-  axes: str = masks.AXES
-  geometry: Geometry | None = None
-  points: np.ndarray | None = None
-  source: str | os.PathLike | None = None
+  """A measured mask, and what is known of its image."""
+  name: str  # a file name without folders
+  mask: np.ndarray  # whole numbers [H,W], or [D,H,W] of a volume; label i is class i
+  result: AngleResult  # of `spinejax.measure`, in pixels of the mask; may be a failed one
+  classes: Sequence[str] = ()  # names by index, background first; () means 'class 1' and so on
+  spacing: Spacing = None  # of an image, mm per pixel (y, x), or one number for square pixels
+  axes: str = masks.AXES  # of an image, as in `image_geometry`
+  geometry: Geometry | None = None  # of a volume, in place of `spacing` and `axes`
+  points: np.ndarray | None = None  # of a volume, centroids of laminae [P,3] in voxels
+  source: str | os.PathLike | None = None  # DICOM file of the image, which 'dicom_seg' needs
 
 
 def require_formats(formats: Sequence[str]) -> None:

@@ -68,7 +68,9 @@ def read_landmarks(path: str | os.PathLike, geometry: Geometry) -> Landmarks:
 def _region_of(name: str) -> int:
   """The region of a level such as T5, Th12 or L3 at the start of a name, else unknown."""
   match = _LEVEL.match(name)
-  return UNKNOWN if match is None else LUMBAR if match[1].lower() == 'l' else THORACIC
+  if match is None:
+    return UNKNOWN
+  return LUMBAR if match[1].lower() == 'l' else THORACIC
 
 
 def _read_csv(path: pathlib.Path) -> _Rows:

@@ -92,24 +92,11 @@ def _read_images(folder):
 
 
 def _write_dicom(folder):
-  import pydicom
-
-  rng, paths = np.random.default_rng(0), []
-  for name, bits in (('a', 8), ('b', 16)):
-    meta = pydicom.dataset.FileMetaDataset()
-    meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    meta.MediaStorageSOPInstanceUID = '1.2.3'
-    paths.append(folder / f'{name}.dcm')
-    data = pydicom.dataset.FileDataset(str(paths[-1]), {}, file_meta=meta, preamble=bytes(128))
-    for tag, value in dict(
-        Rows=24, Columns=16, SamplesPerPixel=1, PhotometricInterpretation='MONOCHROME1',
-        PixelRepresentation=0, BitsAllocated=bits, BitsStored=bits, HighBit=bits - 1,
-        PixelSpacing=[0.2, 0.2], WindowCenter=100, WindowWidth=50, RescaleSlope=2,
-        RescaleIntercept=1, PixelData=rng.bytes(24 * 16 * bits // 8)).items():
-      setattr(data, tag, value)
-    data.save_as(paths[-1], enforce_file_format=True)
-  return paths
+  rng = np.random.default_rng(0)
+  tags = dict(PixelSpacing=[0.2, 0.2], WindowCenter=100, WindowWidth=50, RescaleSlope=2,
+              RescaleIntercept=1)
+  return [folders.write_dicom(folder / f'{kind}.dcm', rng.integers(0, 256, (24, 16)).astype(kind),
+                              photometric='MONOCHROME1', **tags) for kind in ('uint8', 'uint16')]
 
 
 # ------------------------------------------------------------------------------------- volumes

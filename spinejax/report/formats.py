@@ -7,7 +7,7 @@ from spinejax.measurement.results import AngleResult, Curve
 from spinejax.metrics.comparison import ComparedMetric
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import (
-    Agreement, AngleSummary, BandAgreement, ClassTable, Decision, LaminaeSummary, TestResult)
+    Agreement, AngleSummary, BandAgreement, ClassTable, LaminaeSummary, TestResult)
 
 NOTICE = 'Research software, not a medical device.'
 MEANS = {'mean_foreground': 'mean of the foreground classes', 'mean_all': 'mean of all classes'}
@@ -253,15 +253,20 @@ def agreement_rows(found: Agreement) -> list[tuple[str, str, str]]:
 
 
 def band_rows(bands: BandAgreement) -> list[tuple[str, tuple[int, ...], str, str]]:
-  """(band of the reference, cases by band of the other, sensitivity, specificity)."""
-  return [(name, counts, *_decision_cells(bands.each[name]))
-          for name, counts in zip(bands.names, bands.confusion)]
+  """(band of the reference, cases by band of the other, sensitivity, specificity).
 
+  Below them are the decisions 'this band or a higher one', which have no cases by band.
+  """
+  decisions = [(name, counts, bands.each[name])
+               for name, counts in zip(bands.names, bands.confusion)]
+  decisions += [(f'{decision.from_deg:g}° and more', (), decision)
+                for decision in bands.at_least.values()]
 
-def threshold_rows(bands: BandAgreement) -> list[tuple[str, str, str]]:
-  """(decision, sensitivity, specificity) of every 'this band or a higher one'."""
-  return [(f'{decision.from_deg:g}° and more', *_decision_cells(decision))
-          for decision in bands.at_least.values()]
+  def share(value: float | None, hits: int, misses: int) -> str:
+    return UNDEFINED if value is None else f'{value:.2f} ({hits}/{hits + misses})'
+
+  return [(name, counts, share(found.sensitivity, found.tp, found.fn),
+           share(found.specificity, found.tn, found.fp)) for name, counts, found in decisions]
 
 
 def bands_note(bands: BandAgreement) -> str:
@@ -295,12 +300,3 @@ def agreement_notes(found: TableAgreement) -> list[str]:
   return [*sentences, *found.notes,
           f'Differences are {names["other"]} minus {names["reference"]}. ICC(3,1), the standard '
           'error and the detectable change ignore the bias.']
-
-
-def _decision_cells(decision: Decision) -> tuple[str, str]:
-  """Sensitivity and specificity with the numbers of cases they come from."""
-  def share(value, hits, misses):
-    return UNDEFINED if value is None else f'{value:.2f} ({hits}/{hits + misses})'
-
-  return (share(decision.sensitivity, decision.tp, decision.fn),
-          share(decision.specificity, decision.tn, decision.fp))

@@ -86,9 +86,8 @@ def print_agreement(found: TableAgreement, console: Console | None = None) -> No
     _print_table(console, title, ('', formats.interval_name(agreement.confidence)),
                  formats.agreement_rows(agreement))
     bands = agreement.bands
-    rows = [(name, *map(str, counts), *cells) for name, counts, *cells in formats.band_rows(bands)]
-    rows += [(name, *[''] * len(bands.names), *cells)
-             for name, *cells in formats.threshold_rows(bands)]
+    rows = [(name, *(map(str, counts) if counts else [''] * len(bands.names)), *cells)
+            for name, counts, *cells in formats.band_rows(bands)]
     title = f'Bands of {found.other.name} (columns) and of {found.reference.name} (rows)'
     _print_table(console, title, (*bands.names, 'sensitivity', 'specificity'), rows)
     _print_notes(console, [formats.bands_note(bands)])

@@ -181,10 +181,8 @@ class StructureAffinity(nn.Module):
   Takes v [N,h,w,C]; returns z [N,h,w,C] and k float32 [N,h,w,num_classes].
 
   `scale='sum'` is the product of the papers, whose softmax saturates on large maps; `'mean'`
-  divides it by the number of pixels. Batch norm and ReLU follow rho; the papers do not mention
-  them.
-
-  Raises ValueError for another `scale`.
+  divides it by the number of pixels; another raises ValueError. Batch norm and ReLU follow rho; the
+  papers do not mention them.
   """
   num_classes: int
   query_features: int = 32

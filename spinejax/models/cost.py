@@ -28,12 +28,7 @@ _LAYERS = (layers.Conv, layers.DepthwiseConv, layers.ConvTranspose, layers.Batch
 
 @dataclasses.dataclass(frozen=True)
 class Parameters:
-  """Numbers of parameters by top-level part of a network.
-
-  Attributes:
-    prediction: parts that a prediction uses, each counted as a whole.
-    training: parts that only training uses: auxiliary heads.
-  """
+  """Numbers of parameters by top-level part: those that a prediction uses, and auxiliary heads."""
   prediction: dict[str, int]
   training: dict[str, int]
 
@@ -58,7 +53,7 @@ class ActivationBytes(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class InputCost:
-  """The counts at one input. `shape` is [*S, C], `largest_shape` has a batch axis as well."""
+  """The counts at one input [*S, C]; `largest_shape` has a batch axis as well."""
   shape: tuple[int, ...]
   parameters: int
   flops_modules: int
@@ -71,12 +66,9 @@ class InputCost:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-  """All counts of a network.
+  """All counts of a network: parameters at the first input, and counts by the name of the input.
 
-  Attributes:
-    parameters: at the first input.
-    inputs: counts by the name of the input.
-    table_3: sentences of `printed_rows`, if one of the inputs is `PAPER_INPUT`.
+  `table_3` has the sentences of `printed_rows`, if one of the inputs is `PAPER_INPUT`.
   """
   parameters: Parameters
   inputs: dict[str, InputCost]
@@ -193,10 +185,7 @@ def activation_bytes(model: nn.Module, shape: Sequence[int]) -> ActivationBytes:
 
 
 def printed_rows(modules: int, num_parameters: int) -> list[str]:
-  """Sentences that name the rows of table III with these counts, equal to two decimals.
-
-  Takes `Flops.modules` at `PAPER_INPUT` and the parameters of the whole network.
-  """
+  """Sentences that name the rows of table III with these counts, equal to two decimals."""
   counts = ((modules / 1e9, 'G'), (num_parameters / 1e6, 'M parameters'))
   rows = [f'{value:.2f} {unit} at this input: table III of SADANet prints it in the row "{row}".'
           for column, (value, unit) in enumerate(counts) for row, printed in TABLE_3.items()

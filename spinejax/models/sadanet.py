@@ -75,10 +75,9 @@ class SADANet(dilated.DilatedNetwork):
 
   On the last stage of a ResNet at stride 8, criss-cross attention applied twice with shared
   parameters (eq. 4 and 5) beside global channel attention (eq. 3), summed and classified. On the
-  stage before, in training, structure-affinity attention (eq. 1 and 2) as an auxiliary head.
-
-  Returns in training also 'aux_logits' and, with `branch_losses` or `wide`, 'position_logits' and
-  'channel_logits'; see `dilated.DilatedNetwork`.
+  stage before, in training, structure-affinity attention (eq. 1 and 2) as an auxiliary head. See
+  `dilated.DilatedNetwork`; with `branch_losses` or `wide` it also returns 'position_logits' and
+  'channel_logits' in training.
 
   Fields that name the rows of table II and III:
     spatial: 'criss_cross', or 'position' for DANet's attention ("w/o SCA").

@@ -51,8 +51,8 @@ class UpConvBlock(nn.Module):
 class UNetS5D16Backbone(nn.Module):
   """Five stages down to stride 16 and four up; no convolution has a bias.
 
-  Takes image [N,H,W,C] with H and W multiples of 16; returns the features of the decoder's last two
-  stages, at strides 2 and 1, with 2 and 1 times `features` channels.
+  Takes image [N,H,W,C] with H and W multiples of 16; returns the features at strides 2 and 1, with
+  2 and 1 times `features` channels.
   """
   features: int = 64
   axis_name: str | None = None

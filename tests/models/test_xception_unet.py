@@ -15,12 +15,6 @@ from tests.models.arrays import GOLDEN, assert_within, init, random
 SMALL = dict(name='xception_unet', num_classes=3, features=4, levels=1)
 
 
-@pytest.fixture(scope='module')
-def small():
-  model = models.create_model(SMALL)
-  return model, init(model, (1, 8, 8, 1))
-
-
 def apply(model, variables, image, train=False):
   """Logits and updated statistics."""
   outputs, updated = model.apply(variables, image, train=train, mutable=['batch_stats'])
@@ -94,17 +88,6 @@ def test_initialization_is_glorot_uniform():
     assert 0.95 * limit < largest <= limit
     assert abs(np.std(params[name]) / limit - 3 ** -0.5) < 0.06
   assert not any(np.any(x) for name, x in params.items() if name.endswith('bias'))
-
-
-def test_mapped_devices_are_the_whole_batch(small):
-  x = random(4, 8, 12, 1)
-  model, variables = small
-  logits, statistics = jax.jit(lambda x: apply(model, variables, x, True))(x)
-  mapped = jax.pmap(lambda x: apply(model.clone(axis_name='data'), variables, x, True),
-                    axis_name='data', out_axes=(0, None))(x.reshape(2, 2, 8, 12, 1))
-  np.testing.assert_allclose(mapped[0].reshape(logits.shape), logits, rtol=1e-4, atol=1e-5)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), mapped[1],
-               statistics)
 
 
 def test_it_learns_a_bright_band_from_gray_levels():

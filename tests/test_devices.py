@@ -37,7 +37,6 @@ def main(folder: str) -> None:
     config = tiny.tiny_config(**{
         'batch_size': 4, 'eval_batch_size': 4, 'num_steps': 3, 'eval_every': 3,
         'data_parallel': form, 'optimizer.name': 'sgd', 'optimizer.learning_rate': 0.3,
-        'model.levels': 1,
         'data.num_train': 8, 'data.num_validation': 6, 'data.num_test': 5,
         'data.image_size': (32, 32), 'angle.method': '', 'augment.rotation': 0.0,
         'augment.translation': 0.0, 'augment.scale': (1.0, 1.0)})

@@ -37,8 +37,15 @@ def make_batch(n=4, seed=0):
           'label': rng.integers(0, 3, (n, 8, 8)).astype(np.int32)}
 
 
+@functools.cache
+def initial_state(ema):
+  return jax.device_get(steps.create_train_state(
+      jax.random.key(0), Net(), optax.sgd(0.1), (1, 8, 8, 1), ema=ema))
+
+
 def make_state(tx, ema=False):
-  return steps.create_train_state(jax.random.key(0), Net(), tx, (1, 8, 8, 1), ema=ema)
+  state = jax.tree.map(jnp.asarray, initial_state(ema))
+  return state.replace(opt_state=tx.init(state.params))
 
 
 def run(data_parallel='mesh', devices=None, num_steps=2, batch=None, tx=None, ema=0.0):

@@ -217,7 +217,7 @@ def test_a_real_sweep(tmp_path):
   config = tmp_path / 'tiny.py'
   config.write_text(
       'from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n'
-      "  return tiny.tiny_config(**{'model.levels': 1, 'num_steps': 1, 'data.num_validation': 0,\n"
+      "  return tiny.tiny_config(**{'num_steps': 1, 'data.num_validation': 0,\n"
       "      'data.num_test': 1, 'data.image_size': (32, 32)}).lock()\n\n\n"
       "def sweep():\n  return [{'seed': 0}, {'seed': 1}]\n")
   result = call(config, tmp_path / 'sweep', JAX_NUM_CPU_DEVICES='1')

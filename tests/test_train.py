@@ -20,6 +20,7 @@ from spinejax import runs, train
 from spinejax.metrics.results import TestResult as Result
 from spinejax.report import pages
 from tests import processes, tiny
+from tests.faults import campaign
 from tests.readers import folders
 
 
@@ -178,9 +179,8 @@ def test_wrong_input_is_one_sentence(tmp_path, module, arguments, sentence):
 
 
 def test_ctrl_c_saves_and_the_same_command_resumes(tmp_path):
-  workdir, config = tmp_path / 'run', tmp_path / 'tiny.py'
-  config.write_text('from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n'
-                    '  return tiny.tiny_config(num_steps=100000, eval_every=100000)\n')
+  workdir, config = tmp_path / 'run', campaign.write_config(
+      tmp_path / 'tiny.py', num_steps=100_000, eval_every=100_000)
   command = [sys.executable, '-m', 'spinejax.main', f'--config={config}', f'--workdir={workdir}',
              '--notest']
   for _ in range(2):

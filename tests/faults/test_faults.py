@@ -77,10 +77,18 @@ def copy(half, tmp_path):
   return pathlib.Path(shutil.copytree(half, tmp_path / 'run'))
 
 
+@contextlib.contextmanager
+def no_files_above(size):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+  try:
+    yield
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
 def test_a_run_killed_in_a_save_resumes(tmp_path, undisturbed):
-  workdir, config = tmp_path / 'run', tmp_path / 'config.py'
-  config.write_text('from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n'
-                    f'  return tiny.tiny_config(**{OVERRIDES}).lock()\n')
+  workdir, config = tmp_path / 'run', campaign.write_config(tmp_path / 'config.py', **OVERRIDES)
   command = [sys.executable, '-m', 'spinejax.main', f'--config={config}', f'--workdir={workdir}']
   environment = {**os.environ, 'PYTHONPATH': str(tiny.ROOT), 'JAX_NUM_CPU_DEVICES': '2'}
   rng = np.random.default_rng(0)
@@ -152,27 +160,17 @@ def test_a_damaged_score_does_not_choose_the_best(copy, undisturbed):
 
 
 def test_a_full_disk_is_one_sentence_and_the_run_resumes(copy, undisturbed):
-  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (900, limits[1]))
-  try:
-    with pytest.raises(OSError, match='cannot be written .*make room') as error:
-      train.train(make_config(), str(copy))
-  finally:
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  with no_files_above(900), pytest.raises(OSError, match='cannot be written .*make room') as error:
+    train.train(make_config(), str(copy))
   assert len(str(error.value).splitlines()) == 1
   assert_equal_runs(train.train(make_config(), str(copy)), copy, undisturbed)
 
 
 def test_a_save_without_room_leaves_the_checkpoints_before(copy, undisturbed):
   state = undisturbed[0]
-  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-  with contextlib.closing(checkpoints.create_manager(copy)) as manager:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (300, limits[1]))
-    try:
-      with pytest.raises(OSError, match='step 5 could not be written') as error:
-        checkpoints.save(manager, state, config={}, dataset={}, score=None)
-    finally:
-      resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  with (contextlib.closing(checkpoints.create_manager(copy)) as manager, no_files_above(300),
+        pytest.raises(OSError, match='step 5 could not be written') as error):
+    checkpoints.save(manager, state, config={}, dataset={}, score=None)
   assert len(str(error.value).splitlines()) == 1
   assert campaign.steps_of(copy) == [2, 3]
   assert checkpoints.restore_variables(copy, state.variables, which='last')[1] == 3

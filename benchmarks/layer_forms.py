@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks import plain_side
 from benchmarks.compiled import jitted
 from benchmarks.programs import Program
+from spinejax.models import convolutions
 from spinejax.models import cpu_kernels
-from spinejax.models import layers
 from spinejax.models import resizing
 
 TOLERANCE = 1e-4  # largest relative error of value and gradients
@@ -26,18 +26,18 @@ class Layer:
 
 
 LAYERS = {
-    'layer_conv': Layer(layers.convolve, ((2, 128, 64, 64), (3, 3, 64, 64))),
-    'layer_conv_wide': Layer(layers.convolve, ((2, 8, 4, 512), (3, 3, 512, 512))),
-    'layer_conv_3d': Layer(layers.convolve, ((1, 96, 48, 24, 16), (3, 3, 3, 16, 16))),
-    'layer_conv_1x1': Layer(layers.convolve, ((2, 64, 32, 256), (1, 1, 256, 64))),
-    'layer_conv_1x1_stride_2': Layer(functools.partial(layers.convolve, stride=2),
+    'layer_conv': Layer(convolutions.convolve, ((2, 128, 64, 64), (3, 3, 64, 64))),
+    'layer_conv_wide': Layer(convolutions.convolve, ((2, 8, 4, 512), (3, 3, 512, 512))),
+    'layer_conv_3d': Layer(convolutions.convolve, ((1, 96, 48, 24, 16), (3, 3, 3, 16, 16))),
+    'layer_conv_1x1': Layer(convolutions.convolve, ((2, 64, 32, 256), (1, 1, 256, 64))),
+    'layer_conv_1x1_stride_2': Layer(functools.partial(convolutions.convolve, stride=2),
                                      ((2, 64, 32, 256), (1, 1, 256, 512))),
-    'layer_conv_depthwise': Layer(layers.convolve_depthwise,
+    'layer_conv_depthwise': Layer(convolutions.convolve_depthwise,
                                   ((3, 80, 80, 64), (3, 3, 1, 64))),
-    'layer_conv_doubled': Layer(layers.convolve_upsampled, ((3, 80, 80, 32), (3, 3, 32, 3))),
-    'layer_conv_transposed': Layer(layers.convolve_transposed,
+    'layer_conv_doubled': Layer(convolutions.convolve_upsampled, ((3, 80, 80, 32), (3, 3, 32, 3))),
+    'layer_conv_transposed': Layer(convolutions.convolve_transposed,
                                    ((2, 64, 32, 128), (2, 2, 128, 64))),
-    'layer_conv_transposed_3d': Layer(layers.convolve_transposed,
+    'layer_conv_transposed_3d': Layer(convolutions.convolve_transposed,
                                       ((1, 48, 24, 12, 32), (2, 2, 2, 32, 16))),
     'layer_max_pool': Layer(resizing.max_pool, ((2, 256, 128, 32),)),
     'layer_max_pool_3d': Layer(resizing.max_pool, ((1, 96, 48, 24, 16),)),

@@ -78,19 +78,11 @@ class FPN(nn.Module):
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-    x = self.fuse(image, train=train)
-    return {'logits': self.classify(x, image.shape[1:-1], train=train)}
-
-  def fuse(self, image: jax.Array, *, train: bool) -> jax.Array:
-    """The features that the classifier reads, at stride 4 of the extended image."""
     shared = dict(axis_name=self.axis_name, dtype=self.dtype)
-    stages = resnet.ResNet(
-        self.backbone, self.backbone_width, self.output_stride, **shared, name='backbone')(
-            resizing.pad_to_multiple(image, self.size_multiple), train=train)
+    padded = resizing.pad_to_multiple(image, self.size_multiple)
+    stages = resnet.ResNet(self.backbone, self.backbone_width, self.output_stride, **shared,
+                           name='backbone')(padded, train=train)
     levels = FPNNeck(self.neck_features, self.dtype, name='neck')(stages)
-    return FPNHead(self.head_features, **shared, name='decode_head')(levels, train=train)
-
-  def classify(self, x: jax.Array, size: Sequence[int], *, train: bool) -> jax.Array:
-    """Logits of an image of this size."""
+    x = FPNHead(self.head_features, **shared, name='decode_head')(levels, train=train)
     logits = layers.classify(x, self.num_classes, self.dropout, train=train, name='classifier')
-    return resizing.crop(resizing.upsample_bilinear(logits, 4), size)
+    return {'logits': resizing.crop(resizing.upsample_bilinear(logits, 4), image.shape[1:-1])}

@@ -3,12 +3,8 @@
 Arrays are channels-last: [N,H,W,C] or [N,D,H,W,C], written [N,*S,C]. The parameters have the names
 of Flax and, up to the order of axes, the shapes of the PyTorch modules: `kernel`
 [*kernel_size,in,out] and `bias` of a convolution; `scale`, `bias`, `mean` and `var` of a norm.
-
-Each convolution is defined by XLA's operation. On CPU an equal form of `cpu_kernels` takes its
-place.
 """
 from collections.abc import Callable
-import functools
 import math
 from typing import Any
 
@@ -17,8 +13,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from spinejax.models import cpu_kernels
-from spinejax.models import resizing
+from spinejax.models import convolutions
 
 Array = jax.Array
 Dtype = Any
@@ -27,55 +22,6 @@ Initializer = Callable[..., Array]
 kaiming_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
 kaiming_fan_in = nn.initializers.variance_scaling(2.0, 'fan_in', 'normal')
 classifier_init = nn.initializers.normal(0.01)
-
-
-def _layout(rank: int) -> tuple[str, str, str]:
-  """Axes of the input, the kernel and the output of a convolution."""
-  axes = 'DHW'[-rank:]
-  return 'N' + axes + 'C', axes + 'IO', 'N' + axes + 'C'
-
-
-def convolve(x: Array, kernel: Array, stride: int = 1, dilation: int = 1,
-             padding: str = 'symmetric') -> Array:
-  """Convolution of x [N,*S,C] with an odd kernel [*kernel_size,C,F], padded as in `Conv`."""
-  if padding not in ('symmetric', 'same'):
-    raise ValueError(f"padding must be 'symmetric' or 'same', not {padding!r}.")
-  rank, pad = x.ndim - 2, dilation * (kernel.shape[0] - 1) // 2
-  native = functools.partial(
-      lax.conv_general_dilated, window_strides=(stride,) * rank,
-      padding='SAME' if padding == 'same' else ((pad, pad),) * rank,
-      rhs_dilation=(dilation,) * rank, dimension_numbers=_layout(rank))
-  fast = functools.partial(cpu_kernels.convolve, native=native, stride=stride, dilation=dilation)
-  return cpu_kernels.dispatch(cpu=fast, default=native)(x, kernel)
-
-
-def convolve_depthwise(x: Array, kernel: Array) -> Array:
-  """Convolution of each channel of x [N,*S,C] with its own kernel [*kernel_size,1,C] at stride 1.
-  """
-  rank, pad = x.ndim - 2, kernel.shape[0] // 2
-  native = functools.partial(
-      lax.conv_general_dilated, window_strides=(1,) * rank, padding=((pad, pad),) * rank,
-      dimension_numbers=_layout(rank), feature_group_count=x.shape[-1])
-  return cpu_kernels.dispatch(cpu=cpu_kernels.convolve_depthwise, default=native)(x, kernel)
-
-
-def convolve_upsampled(x: Array, kernel: Array) -> Array:
-  """3x3 convolution of x [N,H,W,C] after nearest doubling: [N,2H,2W,F]."""
-  def native(x: Array, kernel: Array) -> Array:
-    return convolve(resizing.upsample_nearest(x), kernel)
-
-  return cpu_kernels.dispatch(cpu=cpu_kernels.convolve_upsampled, default=native)(x, kernel)
-
-
-def convolve_transposed(x: Array, kernel: Array) -> Array:
-  """Transposed convolution y_(2h+i) = k_i x_h of x [N,*S,C] with k [2,...,2,C,F]: [N,*2S,F]."""
-  rank = x.ndim - 2
-
-  def native(x: Array, kernel: Array) -> Array:
-    return lax.conv_transpose(x, jnp.flip(kernel, range(rank)), (2,) * rank, 'VALID',
-                              dimension_numbers=_layout(rank))
-
-  return cpu_kernels.dispatch(cpu=cpu_kernels.convolve_transposed, default=native)(x, kernel)
 
 
 def _add_bias(module: nn.Module, y: Array, init: Initializer = nn.initializers.zeros) -> Array:
@@ -110,14 +56,14 @@ class Conv(nn.Module):
     return _add_bias(self, y, self.bias_init) if self.use_bias else y
 
   def _convolve(self, x: Array, kernel: Array) -> Array:
-    return convolve(x, kernel, self.stride, self.dilation, self.padding)
+    return convolutions.convolve(x, kernel, self.stride, self.dilation, self.padding)
 
 
 class UpsampleConv(Conv):
   """3x3 `Conv` of the image doubled by `resizing.upsample_nearest`: [N,H,W,C] -> [N,2H,2W,F]."""
 
   def _convolve(self, x: Array, kernel: Array) -> Array:
-    return convolve_upsampled(x, kernel)
+    return convolutions.convolve_upsampled(x, kernel)
 
 
 class DepthwiseConv(nn.Module):
@@ -129,7 +75,7 @@ class DepthwiseConv(nn.Module):
   def __call__(self, x: Array) -> Array:
     shape = (3,) * (x.ndim - 2) + (1, x.shape[-1])
     kernel = self.param('kernel', self.kernel_init, shape, jnp.float32)
-    return convolve_depthwise(x.astype(self.dtype), kernel.astype(self.dtype))
+    return convolutions.convolve_depthwise(x.astype(self.dtype), kernel.astype(self.dtype))
 
 
 class SeparableConv(nn.Module):
@@ -157,7 +103,7 @@ class ConvTranspose(nn.Module):
   def __call__(self, x: Array) -> Array:
     shape = (2,) * (x.ndim - 2) + (x.shape[-1], self.features)
     kernel = self.param('kernel', kaiming_fan_in, shape, jnp.float32)
-    y = convolve_transposed(x.astype(self.dtype), kernel.astype(self.dtype))
+    y = convolutions.convolve_transposed(x.astype(self.dtype), kernel.astype(self.dtype))
     return _add_bias(self, y)
 
 

@@ -24,7 +24,8 @@ class UNet(nn.Module):
   `negative_slope` is that of leaky ReLUs. `dropout` of single values follows every pooling and
   upsampling in training. `prior` is the probability of the foreground before training, set by the
   classifier's bias; for one class (Lin et al., Focal loss, 2017, section 4.1). With 0.4 %
-  foreground, training from 0.5 spends hundreds of steps on learning the background.
+  foreground, training from 0.5 spends hundreds of steps on learning the background. `pooled_skips`
+  is the number of the deepest skip connections that pass through `PyramidPooling`, in 2-D only.
 
   C-U-net is features 64, levels 3, 'nearest', dropout 0.125 and slope 0.01 on volumes. Every
   convolution has a bias, also before a batch norm.
@@ -40,6 +41,7 @@ class UNet(nn.Module):
   negative_slope: float = 0.0
   dropout: float = 0.0
   prior: float = 0.5
+  pooled_skips: int = 0
   axis_name: str | None = None
   dtype: Any = jnp.float32
 
@@ -60,7 +62,11 @@ class UNet(nn.Module):
     skips = []
     for level in range(self.levels):
       x = self._convolve(x, level, 'encoder', train)
-      skips.append(self.skip(x, level, train))
+      skip = x
+      if level >= self.levels - self.pooled_skips:
+        skip = PyramidPooling(axis_name=self.axis_name, dtype=self.dtype,
+                              name=f'pyramid_{level}')(x, train=train)
+      skips.append(skip)
       x = drop(resizing.max_pool(x))
     x = self._convolve(x, self.levels, 'encoder', train)
     for level in reversed(range(self.levels)):
@@ -85,26 +91,32 @@ class UNet(nn.Module):
           name=f'{side}_{level}_{part}')(x, train=train)
     return x
 
-  def skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
-    """What the decoder reads of the encoder's features x at a level."""
-    del level, train
-    return x
 
-
-class PPMU(UNet):
+class PPMU(nn.Module):
   """PPMU-style network: `UNet` with `PyramidPooling` in its two deepest skip connections.
 
   Named after the network of Shahin et al. (ISBI 2019) in SEAM (Zhao et al., 2021, table 1). Only
   its abstract is public, which says pyramid pooling in the deep skip connections. The bins, the
   widths and the choice of the 256- and 512-channel connections are ours, so its figures are not
-  those of the authors' network.
+  those of the authors' network. Takes and returns what `UNet` does.
   """
+  num_classes: int
+  features: int = 64
+  levels: int = 4
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
 
-  def skip(self, x: jax.Array, level: int, train: bool) -> jax.Array:
-    if level < self.levels - 2:
-      return x
-    return PyramidPooling(axis_name=self.axis_name, dtype=self.dtype,
-                          name=f'pyramid_{level}')(x, train=train)
+  @property
+  def size_multiple(self) -> int:
+    return 2 ** self.levels
+
+  def setup(self):
+    self.network = UNet(self.num_classes, self.features, self.levels, pooled_skips=2,
+                        axis_name=self.axis_name, dtype=self.dtype)
+    nn.share_scope(self, self.network)  # its parameters have no prefix
+
+  def __call__(self, image: jax.Array, *, train: bool) -> dict[str, jax.Array]:
+    return self.network(image, train=train)
 
 
 class PyramidPooling(nn.Module):

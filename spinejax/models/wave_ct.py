@@ -1,5 +1,5 @@
 """Panoptic FPN behind a style transfer in a wavelet autoencoder."""
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ _EPSILON = 1e-5  # added to variances
 _CONSTANT = 1e-6  # statistics with a smaller deviation over the styles count as constant
 
 
-class WaveCT(fpn.FPN):
+class WaveCT(nn.Module):
   """WaveCT-style network: a wavelet autoencoder brings an image to a known style, an FPN segments.
 
   Named after the network of Liu et al. (ISBI 2020) in SEAM (Zhao et al., 2021, table 1), which
@@ -36,11 +36,22 @@ class WaveCT(fpn.FPN):
   {'reconstruction_residual': float32 [N,H,W,C]}, the reconstruction minus the image.
 
   `style_transfer` says whether a trained network is tested and used with the transfer; the network
-  itself transfers only where it is given a style. The other fields are those of `FPN`.
+  itself transfers only where it is given a style. The fields from `backbone` to `dropout` are those
+  of `FPN`.
   """
+  num_classes: int
+  backbone: str = 'resnet50_v1c'
+  backbone_width: int = 64
+  output_stride: int = 32
+  neck_features: int = 256
+  head_features: int = 128
+  dropout: float = 0.1
   autoencoder_features: int = 32
   levels: int = 3
   style_transfer: bool = True
+  axis_name: str | None = None
+  dtype: Any = jnp.float32
+  size_multiple: ClassVar[int] = 32
 
   def setup(self):
     if self.levels < 1:

@@ -12,8 +12,8 @@ import pytest
 
 from spinejax import models
 from spinejax.models import attention
+from spinejax.models import convolutions
 from spinejax.models import cpu_kernels
-from spinejax.models import layers
 from spinejax.models import resizing
 from tests.models.arrays import assert_same_function, random, shapes
 
@@ -41,7 +41,7 @@ def native(x, kernel, stride=1, dilation=1, groups=1):
 def test_convolution(shape, features, size, stride, dilation):
   x = random(*shape) / max(1, np.sqrt(shape[1] * shape[2]) / 12)
   kernel = random(*(size,) * (len(shape) - 2), shape[-1], features, seed=1)
-  assert_same_function(lambda x, k: layers.convolve(x, k, stride, dilation),
+  assert_same_function(lambda x, k: convolutions.convolve(x, k, stride, dilation),
                        lambda x, k: native(x, k, stride, dilation), x, kernel)
 
 
@@ -50,14 +50,14 @@ def test_convolution(shape, features, size, stride, dilation):
     ((1, 5, 4, 3, 2), 3)])
 def test_depthwise_convolution(shape, size):
   kernel = random(*(size,) * (len(shape) - 2), 1, shape[-1], seed=1)
-  assert_same_function(layers.convolve_depthwise,
+  assert_same_function(convolutions.convolve_depthwise,
                        lambda x, k: native(x, k, groups=shape[-1]), random(*shape), kernel)
 
 
 def test_depthwise_convolution_by_hand():
   x = jnp.arange(1.0, 7).reshape(1, 3, 1, 2)  # columns of two channels: 1, 3, 5 and 2, 4, 6
   kernel = jnp.zeros((3, 3, 1, 2)).at[:, 1, 0].set(jnp.float32([[1, 0], [10, 1], [100, 0]]))
-  y, pullback = jax.vjp(layers.convolve_depthwise, x, kernel)
+  y, pullback = jax.vjp(convolutions.convolve_depthwise, x, kernel)
   np.testing.assert_array_equal(y[0, :, 0], [[310, 2], [531, 4], [53, 6]])
   dx, dk = pullback(jnp.float32([1, 0, 0, 0, 0, 1]).reshape(1, 3, 1, 2))
   np.testing.assert_array_equal(dx[0, :, 0], [[10, 0], [100, 0], [0, 1]])
@@ -68,7 +68,7 @@ def test_depthwise_convolution_by_hand():
 @pytest.mark.parametrize('shape, features', [((2, 5, 4, 3), 2), ((1, 1, 1, 8), 3)])
 def test_convolution_of_an_upsampled_image(shape, features):
   assert_same_function(
-      layers.convolve_upsampled, lambda x, k: native(resizing.upsample_nearest(x), k),
+      convolutions.convolve_upsampled, lambda x, k: native(resizing.upsample_nearest(x), k),
       random(*shape), random(3, 3, shape[-1], features, seed=1))
 
 
@@ -80,12 +80,12 @@ def test_transposed_convolution(shape):
   def apply_plain(x, kernel):
     return plain.apply({'params': {'kernel': jnp.flip(kernel, range(rank))}}, x)
 
-  assert_same_function(layers.convolve_transposed, apply_plain, random(*shape),
+  assert_same_function(convolutions.convolve_transposed, apply_plain, random(*shape),
                        random(*(2,) * rank, 3, 5, seed=1))
 
 
 @pytest.mark.parametrize('convolve, kernel', [
-    (layers.convolve, (3, 3, 8, 8)), (layers.convolve_depthwise, (3, 3, 1, 8))])
+    (convolutions.convolve, (3, 3, 8, 8)), (convolutions.convolve_depthwise, (3, 3, 1, 8))])
 def test_kernel_gradients_in_half_precision_are_summed_in_float32(convolve, kernel):
   x = jnp.ones((1, 32, 32, 8), jnp.bfloat16)
   gradient = jax.grad(lambda kernel: convolve(x, kernel).astype(jnp.float32).sum())(
@@ -96,7 +96,7 @@ def test_kernel_gradients_in_half_precision_are_summed_in_float32(convolve, kern
 
 def test_an_unknown_padding_is_one_sentence():
   with pytest.raises(ValueError, match="padding must be 'symmetric' or 'same', not 'valid'"):
-    layers.convolve(random(1, 4, 4, 1), random(3, 3, 1, 1), padding='valid')
+    convolutions.convolve(random(1, 4, 4, 1), random(3, 3, 1, 1), padding='valid')
 
 
 # The form of each platform
@@ -160,18 +160,18 @@ def test_other_platforms_have_native_operations(monkeypatch, name):
 
 def test_an_export_holds_the_form_of_every_platform():
   x, kernel = random(1, 6, 5, 4, 8), random(3, 3, 3, 8, 8)
-  text = lowered(layers.convolve, ['cpu', 'cuda', 'tpu'], x, kernel)
+  text = lowered(convolutions.convolve, ['cpu', 'cuda', 'tpu'], x, kernel)
   # One convolution computes the three depth taps of 8 features, the other is the layer itself. JAX
   # repeats each for every platform.
   by_depth, whole = sorted(set(operations(text, 'convolution')), key=len)
   assert 'tensor<3x3x8x24xf32>' in by_depth and 'tensor<3x3x3x8x8xf32>' in whole
-  assert operations(lowered(layers.convolve, ['cuda'], x, kernel), 'convolution') == [whole]
+  assert operations(lowered(convolutions.convolve, ['cuda'], x, kernel), 'convolution') == [whole]
 
 
 def test_no_form_of_another_platform_is_compiled():
   """A program for one platform has no branch left, in the forward and the backward pass."""
   x, kernel = random(1, 6, 5, 4, 8), random(3, 3, 3, 8, 8)
-  gradient = jax.grad(lambda x, k: layers.convolve(x, k).sum(), (0, 1))
+  gradient = jax.grad(lambda x, k: convolutions.convolve(x, k).sum(), (0, 1))
   text = jax.jit(gradient).lower(x, kernel).compile().as_text()
   assert 'conditional' not in text and '3x3x3x8x8' not in text
 

@@ -6,8 +6,8 @@ import pytest
 
 from spinejax import models
 from spinejax.models import attention
+from spinejax.models import convolutions
 from spinejax.models import dilated
-from spinejax.models import layers
 from spinejax.models import resizing
 from spinejax.models import sadanet
 from spinejax.models import unet
@@ -44,7 +44,7 @@ def apply_conv(tree, name, x, kernel_size=1, relu=True):
   """ConvNorm at evaluation, [N,H,W,C] by hand but for the convolution itself."""
   params, stats = tree['params'][name], tree['batch_stats'][name]['bn']
   assert params['conv']['kernel'].shape[0] == kernel_size
-  x = np.asarray(layers.convolve(jnp.asarray(x, jnp.float32), params['conv']['kernel']))
+  x = np.asarray(convolutions.convolve(jnp.asarray(x, jnp.float32), params['conv']['kernel']))
   x = (x - stats['mean']) / np.sqrt(stats['var'] + 1e-5)
   x = params['bn']['scale'] * x + params['bn']['bias']
   return np.maximum(x, 0) if relu else x

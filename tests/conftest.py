@@ -1,9 +1,11 @@
 """Strict settings for every test: two CPU devices, no silent promotion, one compile cache."""
 import atexit
+import gc
 from importlib import metadata
 import os
 import pathlib
 import shutil
+import signal
 import tempfile
 
 if not os.environ.get('SPINEJAX_TEST_OPTIMIZED'):
@@ -14,6 +16,9 @@ if not os.environ.get('SPINEJAX_TEST_OPTIMIZED'):
                           '--xla_cpu_use_fusion_emitters=false')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('MPLBACKEND', 'Agg')
+gc.set_threshold(200_000, 50, 50)  # tracing makes many objects; fewer collections save a tenth
+# Processes that a shell starts in the background ignore Ctrl-C, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers and commands under test inherit it
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='spinejax-tests-')
   atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)

@@ -16,7 +16,6 @@ SYSTEMS = {
     'seam:ours': 0.8,
     'seam:unet': 0.8,
     'seam:ppmu': 0.8,
-    'seam:wave_ct': 0.8,
     'seam:emanet': 0.8,
     'sadanet:ours': 0.8,
     'sadanet:psanet': 0.8,

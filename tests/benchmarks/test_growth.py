@@ -59,7 +59,9 @@ def test_every_curve_has_its_programs():
     assert list(curve.values) == sorted(set(curve.values)) and len(curve.values) >= 3, name
 
 
-@pytest.mark.parametrize('name', list(growth.CURVES))
+# The others differ from one of these in an argument only.
+@pytest.mark.parametrize('name', [name for name in growth.CURVES if name not in (
+    'seam_pixels', 'unet_batch', 'unet_classes')])
 def test_the_smallest_point(alone, name):
   found, = growth.measure_curve(MACHINE, name, repeats=1, points=1)
   assert found == json.loads(json.dumps(found, allow_nan=False))

@@ -16,9 +16,6 @@ if not os.environ.get('SPINEJAX_TEST_OPTIMIZED'):
                           '--xla_cpu_use_fusion_emitters=false')
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ.setdefault('MPLBACKEND', 'Agg')
-gc.set_threshold(200_000, 50, 50)  # tracing makes many objects; fewer collections save a tenth
-# Processes that a shell starts in the background ignore Ctrl-C, and so would their children.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers and commands under test inherit it
   os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='spinejax-tests-')
   atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
@@ -26,6 +23,9 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers and commands under test i
 import jax
 import pytest
 
+gc.set_threshold(200_000, 50, 50)  # tracing makes many objects; fewer collections save a tenth
+# Processes that a shell starts in the background ignore Ctrl-C, and so would their children.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 jax.config.update('jax_num_cpu_devices', 2)
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 jax.config.update('jax_persistent_cache_min_entry_size_bytes', -1)

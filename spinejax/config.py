@@ -40,7 +40,7 @@ class ConfigFile:
 
 
 def load_config(name: str) -> ConfigDict:
-  """The config 'configs/seam.py:quick' or, from any folder, 'seam:quick'; see `open_config`."""
+  """Loads 'configs/seam.py:quick' or, from any folder, 'seam:quick'; see `open_config`."""
   return open_config(name).create()
 
 

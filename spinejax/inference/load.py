@@ -44,7 +44,10 @@ class Predictor:
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-  """A step compiled for images of one shape, and the memory it needs with and without arguments."""
+  """A step compiled for images of one shape.
+
+  `num_bytes` is the memory that it needs, and `num_new_bytes` that without its arguments.
+  """
   compiled: jax.stages.Compiled
   mesh: jax.sharding.Mesh
   num_bytes: int = 0  # 0 if the backend does not tell

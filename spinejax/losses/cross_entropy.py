@@ -42,7 +42,7 @@ def softmax_cross_entropy(
   5). Its Dice weight of 3 would then act as 12, so this is off by default.
   """
   num_classes = logits.shape[-1]
-  # The form with integer labels takes seconds to compile for CPU.
+  # The loss of Optax for integer labels takes seconds to compile for CPU.
   one_hot = jax.nn.one_hot(label, num_classes, dtype=logits.dtype)
   loss = _pixel_mean(optax.softmax_cross_entropy(logits, one_hot))
   return loss / num_classes if divide_by_classes else loss

@@ -47,7 +47,7 @@ class RunSummary:
 
 @dataclasses.dataclass(frozen=True)
 class PairedTest:
-  """The first run against another one, in one metric."""
+  """Comparison of the first run with another run in one metric."""
   cases: int  # number of cases in which both are defined
   difference: float | None  # mean of first - other
   low: float | None = None  # confidence interval of the difference

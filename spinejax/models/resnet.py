@@ -26,7 +26,7 @@ _STAGES = {
 
 def _conv_norm(x: jax.Array, features: int, kernel_size: int, names: tuple[str, str],
                stride: int = 1, dilation: int = 1, *, train: bool, module: Any) -> jax.Array:
-  """Convolution and batch norm under two names, with the fields of a module."""
+  """Convolution and batch norm, called `names`, with the dtype and the axis of `module`."""
   conv, norm = names
   x = layers.Conv(features, kernel_size, stride, dilation, use_bias=False, dtype=module.dtype,
                   name=conv)(x)

@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict] = {
 
 
 def get_config(variant='centroid'):
-  return common.create_config(common.volumes(), PAPER, VARIANTS[variant])
+  return common.create_config(common.volumes(), PAPER, *common.select(VARIANTS, variant))
 
 
 def sweep():

@@ -28,6 +28,7 @@ PAPER = {
 VARIANTS: dict[str, dict] = {
     'rsn': {},
     'unet': {'loss.tv_weight': 0.0},
+    'small': common.SMALL_ULTRASOUND,
     'quick': {
         **common.QUICK_ULTRASOUND, 'num_epochs': 0, 'num_steps': 300, 'eval_every': 150,
         'model.features': 12, 'data.patch_size': (256, 128),
@@ -37,7 +38,7 @@ VARIANTS: dict[str, dict] = {
 
 
 def get_config(variant='rsn'):
-  return common.create_config(common.ultrasound(), PAPER, VARIANTS[variant])
+  return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
 
 
 def sweep():

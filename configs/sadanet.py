@@ -21,8 +21,9 @@ DILATED = dict(**RESNET, output_stride=8, head_features=512, auxiliary_features=
 PYRAMID = dict(**RESNET, output_stride=32, neck_features=256, head_features=128)
 SADANET = dict(name='sadanet', **DILATED, query_features=64,
                spatial='criss_cross',     # or 'position'
-               channel='global',          # eq. 3; or 'danet', the channel attention of DANet
+               channel='cosine',          # or 'printed', eq. 3; or 'danet', that of DANet
                affinity=True,             # False: an FCN auxiliary head
+               attention_form='class_mean',  # of the affinity; or 'mean', 'printed'
                wide=False,
                branch_losses=False)       # True: a classifier and a loss on each branch
 PLAIN = dict(name='cross_entropy_dice', dice_weight=3.0,
@@ -31,6 +32,8 @@ PLAIN = dict(name='cross_entropy_dice', dice_weight=3.0,
 AUXILIARY = dict(**PLAIN, auxiliary_weight=0.4)
 LOSS = dict(**AUXILIARY, branch_weight=1.0)
 SEAM_LOSS = dict(name='seam', structure_weight=0.4, center_weight=0.5, center='component')
+
+DANET = {'model.channel': 'danet', 'model.branch_losses': True}
 
 PAPER = {
     'num_steps': 160_000, 'eval_batch_size': 1, 'log_every': 100, 'eval_every': 4000,
@@ -43,8 +46,14 @@ PAPER = {
 VARIANTS: dict[str, dict] = {
     'ours': {},
     'wide': {'model.wide': True, 'model.branch_losses': True},
-    'wo_sca': {'model.spatial': 'position', 'model.channel': 'danet', 'model.branch_losses': True},
+    'printed': {'model.channel': 'printed', 'model.attention_form': 'printed'},
+    'printed_channel': {'model.channel': 'printed'},
+    'printed_affinity': {'model.attention_form': 'printed'},
+    'wo_sca': {'model.spatial': 'position'},
     'wo_saa': {'model.affinity': False},
+    'wo_both': {'model.spatial': 'position', 'model.affinity': False},
+    'danet_affinity': {'model.spatial': 'position', **DANET},
+    'danet_criss_cross': {'model.affinity': False, **DANET},
     'danet': {'model': dict(name='danet', **DILATED, query_features=64)},
     'ccnet': {'model': dict(name='ccnet', **DILATED, query_features=64), 'loss': AUXILIARY},
     'psanet': {'model': dict(name='psanet', **DILATED), 'loss': AUXILIARY},
@@ -52,6 +61,7 @@ VARIANTS: dict[str, dict] = {
     'unet': {'model': dict(name='unet_s5d16', features=64), 'loss': AUXILIARY},
     'rsnu': common.RSNU,
     'seam': {'model': dict(name='seam', **PYRAMID), 'loss': SEAM_LOSS},
+    'small': common.SMALL_ULTRASOUND,
     'quick': {
         **common.QUICK_ULTRASOUND, 'num_steps': 400, 'eval_every': 200, 'eval_batch_size': 1,
         'model.backbone_width': 16, 'model.head_features': 64, 'model.query_features': 8,
@@ -62,7 +72,7 @@ VARIANTS: dict[str, dict] = {
 
 
 def get_config(variant='ours'):
-  return common.create_config(common.ultrasound(), PAPER, VARIANTS[variant])
+  return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
 
 
 def sweep():

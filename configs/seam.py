@@ -10,7 +10,9 @@ Variants, rows of table 1:
   rsnu          U-Net of RSN-U-net, cross entropy and total variation
   wave_ct       FPN behind a style transfer in a wavelet autoencoder, after WaveCT
   danet, emanet, nonlocal   attention on a ResNet at stride 8
-  mean_attention, class_center, resnet101   ours: one field of `ours` changed
+  printed, mean   the attention as printed, which does not learn at this size; divided by the area
+  bone_unit, pixel_unit, class_center, resnet101   ours: one field of `ours` changed
+  small         after a row, as `fpn,small`: the small protocol (docs/results.md)
   quick         ours: a small network on small images for two CPU cores (docs/results.md)
 
 Protocol (sections 3.1, 3.2): 1024x256 images, 512x256 patches every 128 rows, flips and rotation,
@@ -21,8 +23,10 @@ from spinejax.configs import common
 
 RESNET = dict(num_classes=4, backbone='resnet50_v1c', backbone_width=64, dropout=0.1)
 PYRAMID = dict(**RESNET, output_stride=32, neck_features=256, head_features=128)
-SEAM = dict(name='seam', **PYRAMID, attention=True, attention_scale='sum', query_features=32)
-LOSS = dict(name='seam', structure_weight=0.4, center_weight=0.5, center='component')
+SEAM = dict(name='seam', **PYRAMID, attention=True, query_features=32,
+            attention_form='class_mean')  # or 'mean', 'printed'
+LOSS = dict(name='seam', structure_weight=0.4, center_weight=0.5, center='component',
+            center_unit='image')  # as printed; or 'pixel', 'bone'
 CROSS_ENTROPY = dict(name='cross_entropy')
 AUXILIARY = dict(name='cross_entropy', auxiliary_weight=0.4)  # as in MMSegmentation
 DILATED = dict(**RESNET, output_stride=8, head_features=512)
@@ -48,9 +52,13 @@ VARIANTS: dict[str, dict] = {
     'danet': {'model': dict(name='danet', **DILATED), 'loss': dict(**AUXILIARY, branch_weight=1.0)},
     'emanet': {'model': dict(name='emanet', **DILATED | {'head_features': 256}), 'loss': AUXILIARY},
     'nonlocal': {'model': dict(name='nonlocal', **DILATED), 'loss': AUXILIARY},
-    'mean_attention': {'model.attention_scale': 'mean'},
+    'printed': {'model.attention_form': 'printed'},
+    'mean': {'model.attention_form': 'mean'},
+    'bone_unit': {'loss.center_unit': 'bone'},
+    'pixel_unit': {'loss.center_unit': 'pixel'},
     'class_center': {'loss.center': 'class'},
     'resnet101': {'model.backbone': 'resnet101_v1c'},
+    'small': common.SMALL_ULTRASOUND,
     'quick': {
         **common.QUICK_ULTRASOUND, 'num_steps': 700, 'eval_every': 350,
         'model.backbone_width': 16, 'model.neck_features': 64, 'model.head_features': 48,
@@ -61,7 +69,7 @@ VARIANTS: dict[str, dict] = {
 
 
 def get_config(variant='ours'):
-  return common.create_config(common.ultrasound(), PAPER, VARIANTS[variant])
+  return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
 
 
 def sweep():

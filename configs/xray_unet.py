@@ -55,7 +55,7 @@ VARIANTS: dict[str, dict] = {
 
 
 def get_config(variant='paper'):
-  return common.create_config(common.xrays(), PAPER, VARIANTS[variant])
+  return common.create_config(common.xrays(), PAPER, *common.select(VARIANTS, variant))
 
 
 def sweep():

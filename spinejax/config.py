@@ -69,8 +69,9 @@ def open_config(name: str) -> ConfigFile:
   except (SyntaxError, AttributeError, ImportError) as error:
     raise ValueError(f'{path} is not a config: it needs get_config(variant) and VARIANTS '
                      f'({error}).') from error
-  if variant and variant not in module.VARIANTS:
-    raise ValueError(f'{path} has no variant {variant!r}; it has {", ".join(module.VARIANTS)}.')
+  for name in variant.split(',') if variant else ():
+    if name not in module.VARIANTS:
+      raise ValueError(f'{path} has no variant {name!r}; it has {", ".join(module.VARIANTS)}.')
   defaults = inspect.signature(module.get_config).parameters.values()
   return ConfigFile(path, variant or ''.join(str(field.default) for field in defaults), module)
 

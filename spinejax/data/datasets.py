@@ -288,11 +288,14 @@ def load_phantoms(config: Config) -> Dataset:
 def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source:
   """Phantoms of the seeds from `first` on."""
   names = tuple(f'phantom_{seed:07d}' for seed in range(first, first + count))
-  shape, difficulty = tuple(config['render_size']), config['difficulty']
+  settings: dict[str, Any] = dict(shape=tuple(config['render_size']),
+                                  difficulty=config['difficulty'])
+  if 'strengths' in config:
+    settings['strengths'] = phantoms.Strengths(**config['strengths'])
 
   @functools.cache
   def read(index: int) -> Record:
-    case = getattr(phantoms, kind)(first + index, shape=shape, difficulty=difficulty)
+    case = getattr(phantoms, kind)(first + index, **settings)
     true_angles = {
         method: max((abs(curve.angle) for curve in getattr(case.truth, name)), default=0)
         for method, name in _TRUE_ANGLES.items() if hasattr(case.truth, name)}
@@ -303,7 +306,7 @@ def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source
     return _convert(record, config)
 
   probe = records.digest(read(0)) if names else ''
-  return Source(names, names, read, _fingerprint([names, shape, difficulty, probe]))
+  return Source(names, names, read, _fingerprint([names, *map(str, settings.values()), probe]))
 
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {

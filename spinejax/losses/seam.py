@@ -12,11 +12,13 @@ from spinejax.losses.cross_entropy import class_cross_entropy, softmax_cross_ent
 from spinejax.losses.objective import Arrays, Objective, check_choice
 
 Center = Literal['component', 'class']
+Unit = Literal['image', 'pixel', 'bone']
 NUM_CELLS = 256  # values of a uint8 cell id; 0 marks an absent class
 
 
 def seam_loss(outputs: Arrays, batch: Arrays, *, structure_weight: float = 0.4,
-              center_weight: float = 0.5, center: Center = 'component') -> Objective:
+              center_weight: float = 0.5, center: Center = 'component', center_unit: Unit = 'image'
+              ) -> Objective:
   """`CE + lambda (class supervision + beta center regression)`: SEAM (Zhao et al., 2021, eq. 9).
 
   lambda is `structure_weight` and beta is `center_weight`. If one of them is 0, the center
@@ -31,7 +33,8 @@ def seam_loss(outputs: Arrays, batch: Arrays, *, structure_weight: float = 0.4,
   structure = parts['class_supervision']
   if structure_weight and center_weight:
     cells = batch['cells'] if center == 'component' else None
-    parts['center_regression'] = center_regression(key_logits, label, cells, center=center)
+    parts['center_regression'] = center_regression(key_logits, label, cells, center=center,
+                                                   unit=center_unit)
     structure += center_weight * parts['center_regression']
   return parts['cross_entropy'] + structure_weight * structure, parts
 
@@ -46,7 +49,7 @@ def class_supervision(key_logits: jax.Array, label: jax.Array) -> jax.Array:
 
 def center_regression(
     key_logits: jax.Array, label: jax.Array, cells: jax.Array | None = None, *,
-    center: Center = 'component', epsilon: float = 1e-6) -> jax.Array:
+    center: Center = 'component', unit: Unit = 'image', epsilon: float = 1e-6) -> jax.Array:
   """`1 / max(M, 1) sum_m A_m sum_xy smooth_l1(c_hat_m - c_m)` over bones m of A_m pixels.
 
   SEAM (Zhao et al., 2021, eq. 7), with smooth_l1(d) = d^2 / 2 where |d| < 1, else |d| - 1/2. Let
@@ -66,15 +69,19 @@ def center_regression(
       that is nearest to the pixel. Resized like `label`. Not used if `center` is 'class'.
     center: 'component', or 'class' for the ablation with one center per class, which lies between
       a left and a right bone of the class.
+    unit: of the distances. 'image' is that of the paper, the height and the width of the map; the
+      term is then about 0.01 and its gradient below 1 % of that of the class supervision. 'pixel'
+      is a pixel of the map, and 'bone' the square root of the bone's area on the map.
     epsilon: smallest mass, in pixels, to divide by.
 
   Returns:
     float [N]; 0 without foreground. A bone that covers no pixel of the key map adds 0.
 
   Raises:
-    ValueError: on another `center`, or 'component' without `cells`.
+    ValueError: on another `center` or `unit`, or 'component' without `cells`.
   """
   check_choice('center', center, Center)
+  check_choice('unit', unit, Unit)
   size, num_bones = key_logits.shape[1:3], key_logits.shape[-1] - 1
   probs = jax.nn.softmax(key_logits)[..., 1:]
   classes = jnp.arange(1, num_bones + 1, dtype=label.dtype)
@@ -90,6 +97,10 @@ def center_regression(
   mass, estimate = moments(probs, segments)
   area, truth = moments(bones.astype(probs.dtype), segments)
   error = estimate / jnp.maximum(mass, epsilon) - truth / jnp.maximum(area, 1)
+  if unit != 'image':
+    error *= jnp.asarray(size, error.dtype)
+  if unit == 'bone':
+    error /= jnp.sqrt(jnp.maximum(area, 1))
   total = jnp.sum(area * optax.huber_loss(error), axis=(1, 2))
   return total / jnp.maximum(jnp.sum(area, axis=(1, 2)), 1)
 

@@ -146,8 +146,8 @@ class ChannelAttention(nn.Module):
 class GlobalChannelAttention(nn.Module):
   """Global channel attention of SADANet (Xie et al., eq. 3): f' = f + gamma softmax(f f^T) f.
 
-  f f^T [C,C] sums over all pixels and the softmax is over its rows. On large maps it is close to
-  selecting one channel.
+  f f^T [C,C] sums over all pixels and the softmax is over its rows. At the paper's size the largest
+  entry of a row is the channel itself by so much that the softmax selects it: f' = (1 + gamma) f.
 
   Deviation: the paper adds the two terms without gamma. Here gamma is learned, initially 1.
   """
@@ -156,6 +156,26 @@ class GlobalChannelAttention(nn.Module):
   def __call__(self, x: Array) -> Array:
     weights = nn.softmax(_channel_energy(x))
     return _add(self, x, _mix_channels(weights, x), nn.initializers.ones)
+
+
+class CosineChannelAttention(nn.Module):
+  """Channel attention that does not depend on the size of the map: f' = f + softmax(t c) f.
+
+    c_ij = sum_p f_pi f_pj / (|f_i| |f_j|),  |f_i|^2 = sum_p f_pi^2
+
+  It has the form of `GlobalChannelAttention`, of cosines between channels in place of products. The
+  temperature t is learned, initially 10; there is no gamma. A channel that is zero has the cosine 0
+  with every other.
+  """
+
+  @nn.compact
+  def __call__(self, x: Array) -> Array:
+    temperature = self.param('temperature', nn.initializers.constant(10.0), (), jnp.float32)
+    energy = _channel_energy(x)
+    squares = jnp.einsum('nii->ni', energy)
+    lengths = jnp.sqrt(jnp.maximum(squares, 1e-12))
+    weights = nn.softmax(temperature * energy / (lengths[:, :, None] * lengths[:, None]))
+    return (x.astype(jnp.float32) + _mix_channels(weights, x).reshape(x.shape)).astype(x.dtype)
 
 
 def _channel_energy(x: Array) -> Array:
@@ -175,31 +195,38 @@ class StructureAffinity(nn.Module):
     q = theta(v), k = phi(v), k' = softmax(k), a = softmax(q k'^T), z = rho([delta(a k'), v])
 
   theta, phi and delta are 1x1 convolutions, and rho is a 3x3 convolution. k has one channel per
-  class; SEAM supervises it by the labels. Both softmaxes are over the classes. q k'^T sums over all
-  pixels.
+  class; SEAM supervises it by the labels. Both softmaxes are over the classes.
 
   Takes v [N,h,w,C]; returns z [N,h,w,C] and k float32 [N,h,w,num_classes].
 
-  `scale='sum'` is the product of the papers, whose softmax saturates on large maps; `'mean'`
-  divides it by the number of pixels; another raises ValueError. Batch norm and ReLU follow rho; the
-  papers do not mention them.
+  The `form` of the product of a query channel c and a class n is one of
+    'printed'     sum_p q_pc k'_pn, over all pixels p, as in the papers. It grows with the map: at
+                  512x256 the softmax is one-hot and theta has no gradient.
+    'mean'        the printed product, divided by the number of pixels.
+    'class_mean'  the printed product, divided by sum_p k'_pn: the mean query of a class.
+  Another raises ValueError. Batch norm and ReLU follow rho; the papers do not mention them.
   """
   num_classes: int
   query_features: int = 32
-  scale: str = 'sum'
+  form: str = 'class_mean'
   axis_name: str | None = None
   dtype: Dtype = jnp.float32
 
   @nn.compact
   def __call__(self, v: Array, *, train: bool) -> tuple[Array, Array]:
-    if self.scale not in ('sum', 'mean'):
-      raise ValueError(f"config.model.attention_scale must be 'sum' or 'mean', not {self.scale!r}.")
+    if self.form not in ('printed', 'mean', 'class_mean'):
+      raise ValueError("config.model.attention_form must be 'printed', 'mean' or 'class_mean', "
+                       f'not {self.form!r}.')
     n, h, w, channels = v.shape
     query = _flat(layers.Conv(self.query_features, 1, dtype=self.dtype, name='theta')(v))
     key = layers.Conv(self.num_classes, 1, name='phi')(v.astype(jnp.float32))
     structure = _flat(nn.softmax(key))
     energy = jnp.einsum('npc,npk->nck', query, structure)
-    weights = nn.softmax(energy / (h * w) if self.scale == 'mean' else energy)
+    if self.form == 'mean':
+      energy /= h * w
+    elif self.form == 'class_mean':
+      energy /= jnp.maximum(jnp.sum(structure, 1), 1e-6)[:, None]
+    weights = nn.softmax(energy)
     rebuilt = jnp.einsum('nck,npk->npc', weights, structure).reshape(n, h, w, -1)
     rebuilt = layers.Conv(channels, 1, dtype=self.dtype, name='delta')(rebuilt)
     z = layers.ConvNorm(channels, axis_name=self.axis_name, dtype=self.dtype, name='rho')(

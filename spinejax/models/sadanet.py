@@ -17,7 +17,7 @@ class DAHead(dilated.Head):
   """
   query_features: int = 64
   spatial: str = 'criss_cross'
-  channel: str = 'global'
+  channel: str = 'cosine'
   wide: bool = False
   branch_losses: bool = False
 
@@ -46,11 +46,14 @@ class DAHead(dilated.Head):
                      f'not {self.spatial!r}.')
 
   def _attend_to_channels(self, x: jax.Array) -> jax.Array:
-    if self.channel == 'global':
+    if self.channel == 'printed':
       return attention.GlobalChannelAttention(name='cam')(x)
+    if self.channel == 'cosine':
+      return attention.CosineChannelAttention(name='cam')(x)
     if self.channel == 'danet':
       return attention.ChannelAttention(name='cam')(x)
-    raise ValueError(f"config.model.channel must be 'global' or 'danet', not {self.channel!r}.")
+    raise ValueError("config.model.channel must be 'printed', 'cosine' or 'danet', "
+                     f'not {self.channel!r}.')
 
 
 class SAAHead(dilated.Head):
@@ -60,12 +63,12 @@ class SAAHead(dilated.Head):
   logits alone.
   """
   query_features: int = 64
-  attention_scale: str = 'sum'
+  attention_form: str = 'class_mean'
 
   @nn.compact
   def __call__(self, x: jax.Array, *, train: bool) -> dilated.Outputs:
     x, _ = attention.StructureAffinity(
-        self.num_classes, self.query_features, self.attention_scale, self.axis_name, self.dtype,
+        self.num_classes, self.query_features, self.attention_form, self.axis_name, self.dtype,
         name='affinity')(self.conv(x, 'reduce', train=train), train=train)
     return {'logits': self.classify(x, train=train)}
 
@@ -81,13 +84,13 @@ class SADANet(dilated.DilatedNetwork):
 
   Fields that name the rows of table II and III:
     spatial: 'criss_cross', or 'position' for DANet's attention ("w/o SCA").
-    channel: 'global', the plain softmax of eq. 3, or 'danet' for the softmax of distances that
-      DANet computes.
+    channel: 'printed', the plain softmax of eq. 3; 'cosine', the same of cosines between channels,
+      which does not saturate on large maps; or 'danet', the softmax of distances of DANet.
     affinity: False for an FCN auxiliary head ("w/o SAA").
     wide: the 65.19 M parameters that table III prints: the spatial branch joins its input by a 3x3
       convolution as CCNet does, one more follows, and each branch has its classifier.
     branch_losses: a classifier and a loss on each branch too, as in DANet.
-    attention_scale: 'sum' or 'mean' of `StructureAffinity`.
+    attention_form: of `StructureAffinity`.
 
   The parameters of the decode head are named after MMSegmentation's DAHead, whatever attention they
   hold. Deviations: the paper prints 2048 channels in the attention and does not say where they are
@@ -95,11 +98,11 @@ class SADANet(dilated.DilatedNetwork):
   """
   query_features: int = 64
   spatial: str = 'criss_cross'
-  channel: str = 'global'
+  channel: str = 'cosine'
   affinity: bool = True
   wide: bool = False
   branch_losses: bool = False
-  attention_scale: str = 'sum'
+  attention_form: str = 'class_mean'
 
   @nn.compact
   def __call__(self, image: jax.Array, *, train: bool) -> dilated.Outputs:
@@ -107,7 +110,7 @@ class SADANet(dilated.DilatedNetwork):
         DAHead, query_features=self.query_features, spatial=self.spatial, channel=self.channel,
         wide=self.wide, branch_losses=self.branch_losses)
     auxiliary_head = functools.partial(
-        SAAHead, query_features=self.query_features, attention_scale=self.attention_scale)
+        SAAHead, query_features=self.query_features, attention_form=self.attention_form)
     return self.segment(image, head, auxiliary_head if self.affinity else None, train=train)
 
 

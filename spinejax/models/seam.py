@@ -30,7 +30,7 @@ class SEAM(nn.Module):
   head_features: int = 128
   dropout: float = 0.1
   attention: bool = True
-  attention_scale: str = 'sum'
+  attention_form: str = 'class_mean'
   query_features: int = 32
   axis_name: str | None = None
   dtype: Any = jnp.float32
@@ -46,7 +46,7 @@ class SEAM(nn.Module):
     x = fpn.FPNHead(self.head_features, **shared, name='decode_head')(levels, train=train)
     if self.attention:
       x, key_logits = attention.StructureAffinity(
-          self.num_classes, self.query_features, self.attention_scale, **shared,
+          self.num_classes, self.query_features, self.attention_form, **shared,
           name='attention')(x, train=train)
     else:
       key_logits = layers.Conv(self.num_classes, 1, name='key')(x.astype(jnp.float32))

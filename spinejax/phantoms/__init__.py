@@ -10,10 +10,11 @@ from spinejax.phantoms.truth import mirror
 from spinejax.phantoms.volumes import VolumeCase, VolumeTruth, localizer_dice, volume
 from spinejax.phantoms.volumes.artifacts import envelope_speckle
 from spinejax.phantoms.vpi_images import VpiCase, VpiTruth, vpi
-from spinejax.phantoms.vpi_images.artifacts import projection_speckle
+from spinejax.phantoms.vpi_images.artifacts import Strengths, projection_speckle
 from spinejax.phantoms.xrays import XrayCase, XrayTruth, xray
 
 __all__ = [
-    'FAMILIES', 'LEVELS', 'Curve', 'Family', 'Spine', 'VolumeCase', 'VolumeTruth', 'VpiCase',
-    'VpiTruth', 'XrayCase', 'XrayTruth', 'curve_angles', 'envelope_speckle', 'level_positions',
-    'localizer_dice', 'mirror', 'projection_speckle', 'sample_curve', 'volume', 'vpi', 'xray']
+    'FAMILIES', 'LEVELS', 'Curve', 'Family', 'Spine', 'Strengths', 'VolumeCase', 'VolumeTruth',
+    'VpiCase', 'VpiTruth', 'XrayCase', 'XrayTruth', 'curve_angles', 'envelope_speckle',
+    'level_positions', 'localizer_dice', 'mirror', 'projection_speckle', 'sample_curve',
+    'volume', 'vpi', 'xray']

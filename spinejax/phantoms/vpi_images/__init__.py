@@ -40,6 +40,7 @@ class VpiCase:
 
 def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
         difficulty: float = 1.0, *, family: str | None = None,
+        strengths: artifacts.Strengths = artifacts.Strengths(),
         speckle: drawing.Speckle | None = None) -> VpiCase:
   """Draws a VPI phantom: dark bones on bright muscle inside a swept strip.
 
@@ -60,6 +61,7 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales speckle, gain, mottling and the
       numbers of false bones, nearly invisible bones and sweep gaps, not anatomy and truth.
     family: curve pattern, a key of `curves.FAMILIES`; None draws one by its probability.
+    strengths: factors of the difficulty for each artifact, such as `Strengths(speckle=2.0)`.
     speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `projection_speckle`. The
       amplitude is float32 [H,W], the spacing mm per pixel (y, x).
   """
@@ -75,17 +77,17 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
   fov = anatomy.in_view(y, x)
   stamps = [anatomies.stamp_bone(bone, y, x) for bone in anatomy.bones]
   label = anatomies.draw_label(stamps, fov)
-  amplitude = tissue.draw_tissue(tissue_rng, anatomy, stamps, y, x, difficulty)
-  sweep = artifacts.draw_sweep(sweep_rng, shape, difficulty)
+  amplitude = tissue.draw_tissue(tissue_rng, anatomy, stamps, y, x, difficulty, strengths)
+  sweep = artifacts.draw_sweep(sweep_rng, shape, difficulty * strengths.holes)
   tone = tissue.fit_tone_curve(amplitude[fov])
   clean = np.where(fov, tone(amplitude), 0).astype(np.uint8)
 
   if speckle is not None:
     amplitude = drawing.apply_speckle(speckle, speckle_rng, amplitude, spacing)
-  elif difficulty:
-    amplitude = artifacts.projection_speckle(speckle_rng, amplitude, spacing, difficulty)
-  if difficulty:
-    amplitude = amplitude * artifacts.frame_gain(sweep_rng, sweep, shape, difficulty)
+  elif strength := difficulty * strengths.speckle:
+    amplitude = artifacts.projection_speckle(speckle_rng, amplitude, spacing, strength)
+  if strength := difficulty * strengths.gain:
+    amplitude = amplitude * artifacts.frame_gain(sweep_rng, sweep, shape, strength)
   holes = artifacts.find_holes(sweep, shape) & fov
   image = np.where(fov, tone(amplitude), 0).astype(np.uint8)
   image[holes] = (sweep.gray * image[holes]).astype(np.uint8)

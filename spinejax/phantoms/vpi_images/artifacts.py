@@ -1,4 +1,5 @@
 """Artifacts of VPI phantoms: speckle, gain and the gaps of a sweep."""
+import dataclasses
 from typing import NamedTuple
 
 import numpy as np
@@ -8,6 +9,24 @@ from spinejax.phantoms.vpi_images.anatomy import HEIGHT, ROWS, SCANNER_SPACING, 
 
 GAPS = 1.3  # mean number of stretches with frames further apart, at difficulty 1
 FRAME_DISTANCE = 0.62  # pixels of the image between two frames
+
+
+@dataclasses.dataclass(frozen=True)
+class Strengths:
+  """Factors of the difficulty, one for each artifact; 1 is as difficult as the rest of the image.
+
+  ValueError for a factor that is negative or not finite.
+  """
+  speckle: float = 1.0      # relative contrast of the speckle
+  mottling: float = 1.0     # log amplitude of the tissue's texture
+  gain: float = 1.0         # relative variation of the gain along the frames
+  holes: float = 1.0        # mean number of places with missing frames
+  false_bones: float = 1.0  # mean number of dark blobs that are no bones
+
+  def __post_init__(self):
+    for name, value in vars(self).items():
+      if not 0 <= value < np.inf:
+        raise ValueError(f'strength of {name} must be a number of at least 0, not {value}.')
 
 
 class Sweep(NamedTuple):

@@ -6,6 +6,7 @@ import numpy as np
 from spinejax.phantoms import drawing
 from spinejax.phantoms.vpi_images.anatomy import (
     HEIGHT, LUMP, POWER, PROCESS, RIB, ROWS, SCANNER_SHAPE, Anatomy, Bone, Stamp, stamp_bone)
+from spinejax.phantoms.vpi_images.artifacts import Strengths
 
 # Standard deviation of the log amplitude and its scale (y, x) in scanner pixels.
 MOTTLING = ((0.06, (6, 8)), (0.11, (15, 17)), (0.12, (36, 36)), (0.06, (75, 75)))
@@ -14,13 +15,14 @@ FAINT = {RIB: 0.0, PROCESS: 0.05, LUMP: 0.10}  # fraction of nearly invisible bo
 
 
 def draw_tissue(rng: np.random.Generator, anatomy: Anatomy, stamps: Sequence[Stamp],
-                y: np.ndarray, x: np.ndarray, difficulty: float) -> np.ndarray:
+                y: np.ndarray, x: np.ndarray, difficulty: float, strengths: Strengths
+                ) -> np.ndarray:
   """Amplitude float32 [H,W] of muscle, spinous column, bones and false bones, before noise."""
   mottle = sum(sd * drawing.texture(rng, (y, x), sigma, SCANNER_SHAPE) for sd, sigma in MOTTLING)
   lumbar = np.interp(y, [0.62 * HEIGHT, 0.8 * HEIGHT], [1, 1.6]).astype(np.float32)
-  mottle = np.exp(difficulty * lumbar * mottle)
+  mottle = np.exp(difficulty * strengths.mottling * lumbar * mottle)
   amplitude = mottle * _draw_muscle(anatomy, y, x)
-  for _ in range(rng.poisson(FALSE_BONES * difficulty)):
+  for _ in range(rng.poisson(FALSE_BONES * difficulty * strengths.false_bones)):
     row, column = rng.uniform((0.04 * HEIGHT, -180), (0.97 * HEIGHT, 180)).tolist()
     column += float(np.interp(row, ROWS, anatomy.edges.mean(0)))
     blob = Bone(PROCESS, 1, (row, column), rng.uniform(8, 26), rng.uniform(8, 30),

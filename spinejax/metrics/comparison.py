@@ -230,6 +230,24 @@ def paired_test(first: Sequence[float | None], other: Sequence[float | None], *,
   return PairedTest(count, mean, low, high, float(test.pvalue))
 
 
+def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
+  """P values adjusted for the number of tests by the step-down method of Holm (1979).
+
+  The k-th smallest of m values is multiplied by m - k + 1, is at least as large as the adjusted
+  values of smaller ones, and is at most 1. Rejecting where the result is at most alpha keeps the
+  probability of any false rejection at alpha or below, for dependent tests too.
+
+  Args:
+    p_values: of m tests; None, a test that could not be made, stays None and is not counted.
+  """
+  defined = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
+  adjusted, floor = list(p_values), 0.0
+  for rank, (p, i) in enumerate(defined):
+    floor = max(floor, min(1.0, (len(defined) - rank) * p))
+    adjusted[i] = floor
+  return tuple(adjusted)
+
+
 def write_tables(folder: str | os.PathLike, found: Comparison) -> None:
   """Writes comparison.json, and comparison.csv with a line for each metric and run.
 

@@ -90,6 +90,16 @@ def test_cases_that_differ_in_one_alone_have_finite_numbers():
   assert 0 < test.p_value < 1 and (test.low is None or 0 <= test.low <= test.high <= 1)
 
 
+@pytest.mark.parametrize('p_values, adjusted', [
+    # Times 4, 3, 2 and 1; 2 * 0.03 is raised to 3 * 0.025, and 0.04 to it.
+    ((0.04, 0.01, 0.03, 0.025), (0.075, 0.04, 0.075, 0.075)),
+    ((0.2, None, 0.2, 0.9), (0.6, None, 0.6, 0.9)), ((0.6, 0.7), (1.0, 1.0)),
+    ((0.03,), (0.03,)), ((None,), (None,)), ((), ())])
+def test_holm_by_hand(p_values, adjusted):
+  assert comparison.holm(p_values) == tuple(
+      p if p is None else pytest.approx(p) for p in adjusted)
+
+
 def test_undefined_values_are_left_out_with_a_note():
   found, metrics = compare(a=result([0.9, None, 0.8, 0.4]), b=result([0.6, 0.5, None, 0.3]))
   rib = metrics['dice/rib']

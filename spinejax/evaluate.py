@@ -16,9 +16,10 @@ from spinejax.inference import load, predict
 from spinejax.measurement.results import AngleResult
 from spinejax.metrics import agreement, laminae, roc, segmentation
 from spinejax.metrics.results import (
-    AngleSummary, CaseAngle, CaseResult, Evaluation, NetworkScores, RegionTable, ShownCase,
-    TestResult)
+    AngleSummary, CaseAngle, CaseResult, Evaluation, NetworkScores, RegionTable, SecondsPerImage,
+    ShownCase, TestResult)
 from spinejax.readers.records import Record
+from spinejax.report import overlays
 
 CORONAL = 'coronal projection'
 LABEL_NOISE = (0.5, 0.7, 1.0)  # voxels along each axis, of annotators who place cubes
@@ -36,14 +37,17 @@ class ScoredCase:
   angle: AngleResult | None   # of the predicted mask, if the config asks for it
   reference_deg: float | None  # exact angle of a phantom, else that of the true mask
   is_exact: bool              # whether the reference is that of a phantom
+  seconds: float | None = None  # of the prediction, see `SecondsPerImage`; None if not timed
 
 
-def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> Evaluation:
+def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best',
+             interlaced: bool = False) -> Evaluation:
   """Tests the 'best' (by validation score) or 'last' checkpoint of a run on its test cases.
 
-  Writes test_metrics.json and predictions/NAME.png (NAME.npz of volumes), with config.angle also
-  predictions/NAME_angle.json. A wave_ct network writes styles.npz, the styles of its training
-  images. Without test cases the tables of the result are empty.
+  Writes test_metrics.json, roc.json and predictions/NAME.png (NAME.npz of volumes), with
+  config.angle also predictions/NAME_angle.json and, if asked for, predictions/NAME_interlaced.png
+  of each image (see `overlays.interlace`). A wave_ct network writes styles.npz, the styles of its
+  training images. Without test cases the tables of the result are empty.
 
   Raises:
     ValueError: the run has another config or its data changed.
@@ -60,9 +64,12 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> E
 
   classes, tested = tuple(config.data.classes), []
   histograms: dict[str, np.ndarray] = {}
-  for record, prediction in _predict_cases(predictor, cases['test']):
-    tested.append(_score_case(predictor, record, prediction))
+  for record, prediction, seconds in _predict_cases(predictor, cases['test']):
+    tested.append(dataclasses.replace(_score_case(predictor, record, prediction), seconds=seconds))
     _write_prediction(folder / 'predictions', tested[-1], prediction.mask, record.spacing)
+    if interlaced and prediction.mask.ndim == 2:
+      Image.fromarray(overlays.interlace(record.image, prediction.mask)).save(
+          folder / 'predictions' / f'{record.name}_interlaced.png')
     for name, histogram in roc.class_histograms(
         prediction.probs, _label_of(record), classes).items():
       histograms[name] = histograms.get(name, 0) + histogram
@@ -70,22 +77,27 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best') -> E
   result = _summarize(predictor.step, tested, config)
   result = dataclasses.replace(result, auc={name: curve.auc for name, curve in curves.items()})
   shown = _show_cases(predictor, cases['test'], tested, result)
+  roc.write_curves(folder / 'roc.json', curves)
   runs.write_json(folder / 'test_metrics.json', result.to_json())
   runs.add_durations(workdir, {'test': time.perf_counter() - started})
   return Evaluation(result, curves, shown)
 
 
 def _predict_cases(predictor: load.Predictor, test: datasets.Source
-                   ) -> Iterator[tuple[Record, predict.Prediction]]:
-  """Each test case with its prediction, behind a progress bar."""
+                   ) -> Iterator[tuple[Record, predict.Prediction, float | None]]:
+  """Each test case with its prediction and the seconds of `ScoredCase`, behind a progress bar."""
   if not len(test):
     return
+  size = predictor.batch_size
   with logs.progress_of('testing', len(test), Console()) as progress:
-    for start in range(0, len(test), predictor.batch_size):
-      records = [test[i] for i in range(start, min(start + predictor.batch_size, len(test)))]
-      images = [record.image for record in records]
-      for record, prediction in zip(records, predict.predict_images(predictor, images)):
-        yield record, prediction
+    for start in range(0, len(test), size):
+      records = [test[i] for i in range(start, min(start + size, len(test)))]
+      began = time.perf_counter()
+      predictions = list(predict.predict_images(predictor, [record.image for record in records]))
+      is_timed = start > 0 and len(records) == size
+      seconds = (time.perf_counter() - began) / size if is_timed else None
+      for record, prediction in zip(records, predictions):
+        yield record, prediction, seconds
         progress.advance()
 
 
@@ -158,7 +170,14 @@ def _summarize(step: int, cases: Sequence[ScoredCase], config: ConfigDict) -> Te
           accuracy=sum(case.num_correct for case in cases) / sum(
               case.num_pixels for case in cases)),
       laminae=dataclasses.replace(laminae.summarize(tables), localizer_dice=reached)
-      if tables else None, angles=_summarize_angles(cases, angles))
+      if tables else None, angles=_summarize_angles(cases, angles),
+      seconds_per_image=_summarize_seconds(cases))
+
+
+def _summarize_seconds(cases: Sequence[ScoredCase]) -> SecondsPerImage | None:
+  seconds = [case.seconds for case in cases if case.seconds is not None]
+  return SecondsPerImage(float(np.mean(seconds)), float(np.median(seconds)), len(seconds)
+                         ) if seconds else None
 
 
 def _summarize_angles(cases: Sequence[ScoredCase], angles: Mapping[str, CaseAngle]

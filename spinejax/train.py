@@ -287,8 +287,8 @@ def _validate(config: ConfigDict, setup: Setup, step: int, state: steps.TrainSta
                     for name in ('loss', 'counts'))
   per_image, _ = segmentation.summarize(counts.astype(np.int64), validation.classes)
   loss, dice = float(np.mean(losses)), per_image['dice']['mean_foreground']
-  log.write(step, 'validation', {'loss': loss, **{
-      f'{metric}/{name}': value for metric in ('dice', 'iou')
+  log.write(step, 'validation', {'loss': loss, 'epoch': step / setup.feed.steps_per_epoch, **{
+      f'{metric}/{name}': value for metric in ('dice', 'iou', 'accuracy')
       for name, value in per_image[metric].items()}})
   shown = 'undefined' if dice is None else f'{dice:.3f} (mean of the foreground classes)'
   progress.note(f'step {step}/{setup.num_steps}  validation Dice {shown}')

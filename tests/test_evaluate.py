@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from spinejax import evaluate, phantoms, runs
+from spinejax import colors, evaluate, phantoms, runs
 from spinejax.data import datasets
 from spinejax.inference import load, predict
 from spinejax.measurement.results import AngleResult
-from spinejax.metrics.results import TestResult
+from spinejax.metrics.results import TestResult, curves_from_json
 from spinejax.report import pages
 from tests import tiny
 
@@ -15,7 +16,7 @@ SIZE = (96, 24, 12)
 TRUE = {'all': 34, 'thoracic': 24, 'lumbar': 10}
 
 
-def evaluate_answers(workdir, config, answer):
+def evaluate_answers(workdir, config, answer, **options):
   """Evaluation of a run whose network answers `answer(label, number of the case)`."""
   cases = datasets.load_dataset(config.data)
   runs.claim(workdir, 'config', config)
@@ -33,7 +34,7 @@ def evaluate_answers(workdir, config, answer):
     patch.setattr(load, 'load_predictor', lambda *_, **__: load.Predictor(
         config, {}, step=7, batch_size=2, logits=None))
     patch.setattr(predict, 'predict_images', predict_images)
-    return evaluate.evaluate(config, str(workdir))
+    return evaluate.evaluate(config, str(workdir), **options)
 
 
 @pytest.fixture(scope='module')
@@ -57,8 +58,9 @@ def measured(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('run')
   config = tiny.tiny_config('seam:quick', **{
       'data.image_size': (512, 128), 'data.patch_size': (512, 128), 'data.render_size': (512, 128),
-      'data.num_train': 1.0, 'data.num_validation': 0.0, 'data.num_test': 3.0})
-  return evaluate_answers(workdir, config, lambda label, i: label * (i != 1)), workdir
+      'data.num_train': 1.0, 'data.num_validation': 0.0, 'data.num_test': 5.0})
+  return evaluate_answers(workdir, config, lambda label, i: label * (i != 1), interlaced=True
+                          ), workdir
 
 
 def test_laminae_are_counted_by_region(tested):
@@ -97,13 +99,15 @@ def test_angles_are_compared_with_those_of_the_phantoms(measured):
   evaluation, workdir = measured
   result, angles = evaluation.result, evaluation.result.angles
   assert (angles.method, angles.reference, angles.failed) == ('uca', 'phantom truth', 1)
+  assert result.seconds_per_image.images == 2  # of batches 2, 2 and 1 only the second is timed
+  assert 0 < result.seconds_per_image.mean == result.seconds_per_image.median < 60
   cases = [case.angle for case in result.cases.values()]
   true = [max(abs(curve.angle) for curve in phantoms.vpi(2_000_000 + i, (512, 128)).truth.cobb)
-          for i in range(3)]
+           for i in range(5)]
   assert [case.reference_deg for case in cases] == pytest.approx(true)
   assert cases[1].status == 'fail' and cases[1].angle_deg is cases[1].naive_deg is None
-  errors = [abs(case.angle_deg - case.reference_deg) for case in (cases[0], cases[2])]
-  assert angles.agreement.pairs == angles.naive.pairs == 2
+  errors = [abs(case.angle_deg - case.reference_deg) for i, case in enumerate(cases) if i != 1]
+  assert angles.agreement.pairs == angles.naive.pairs == 4
   assert angles.agreement.mad == pytest.approx(np.mean(errors)) and max(errors) < 6
   for name, case in result.cases.items():
     found = AngleResult.from_json(runs.read_json(workdir / 'predictions' / f'{name}_angle.json'))
@@ -112,7 +116,7 @@ def test_angles_are_compared_with_those_of_the_phantoms(measured):
 
 
 def test_the_best_the_median_and_the_worst_case_are_shown(measured):
-  evaluation, _ = measured
+  evaluation, workdir = measured
   cases = evaluation.result.cases
   assert [case.role for case in evaluation.shown_cases] == ['best', 'median', 'worst']
   dice = [case.dice for case in evaluation.shown_cases]
@@ -121,7 +125,22 @@ def test_the_best_the_median_and_the_worst_case_are_shown(measured):
     assert case.dice == cases[case.name].overlap['dice']['mean_foreground']
     assert case.angle.major_deg == cases[case.name].angle.angle_deg
   assert set(evaluation.roc) == {'rib', 'thoracic process', 'lump', 'any_foreground'}
-  assert evaluation.result.auc == {name: curve.auc for name, curve in evaluation.roc.items()}
+  stored = curves_from_json(runs.read_json(workdir / 'roc.json'))
+  assert evaluation.result.auc == {name: curve.auc for name, curve in stored.items()}
+  for name, curve in stored.items():
+    np.testing.assert_allclose(curve.tpr, evaluation.roc[name].tpr, atol=1e-6)
+
+
+def test_every_image_is_interlaced_on_demand(tested, measured):
+  evaluation, workdir = measured
+  for name in evaluation.result.cases:
+    mask = np.asarray(Image.open(workdir / 'predictions' / f'{name}.png'))
+    picture = np.asarray(Image.open(workdir / 'predictions' / f'{name}_interlaced.png'))
+    assert picture.shape == (*mask.shape, 3)
+    assert (picture[::2] == picture[::2, :, :1]).all()  # gray levels of the image
+    np.testing.assert_array_equal(picture[1::2][mask[1::2] > 0],
+                                  colors.palette(4)[mask[1::2][mask[1::2] > 0]])
+  assert not list((tested[1] / 'predictions').glob('*_interlaced.png'))
 
 
 def test_without_test_cases_the_tables_are_empty(tmp_path):

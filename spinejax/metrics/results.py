@@ -122,6 +122,18 @@ class NetworkScores:
 
 
 @dataclasses.dataclass(frozen=True)
+class SecondsPerImage:
+  """Time of a prediction, from gray levels to mask and probabilities at the original size.
+
+  Reading, scoring and measuring are excluded, and so are the first batch, which warms up, and a
+  last one that is not full. The time of a batch is divided by its number of images.
+  """
+  mean: float
+  median: float
+  images: int  # that were timed
+
+
+@dataclasses.dataclass(frozen=True)
 class LaminaeSummary:
   """Mean and deviation over the test volumes in which a metric is defined."""
   mean: RegionTable
@@ -153,6 +165,7 @@ class TestResult:
   at_network_size: NetworkScores | None = None  # None without cases
   laminae: LaminaeSummary | None = None  # of volumes
   angles: AngleSummary | None = None  # if the config asks for them
+  seconds_per_image: SecondsPerImage | None = None  # None without two full batches
 
   def to_json(self) -> dict[str, Any]:
     """The content of test_metrics.json, where the results of cases stand by kind."""
@@ -162,6 +175,8 @@ class TestResult:
         'cases': {case.name: case.overlap for case in cases}, 'auc': self.auc}
     if self.at_network_size:
       content['at_network_size'] = dataclasses.asdict(self.at_network_size)
+    if self.seconds_per_image:
+      content['seconds_per_image'] = dataclasses.asdict(self.seconds_per_image)
     if self.angles:
       naive = self.angles.naive
       content['angles'] = {
@@ -198,6 +213,14 @@ class RocCurve:
   fpr: tuple[float, ...]  # false and true positive rates, from 0 to 1; empty if undefined
   tpr: tuple[float, ...]
   auc: float | None  # area under the curve
+
+
+def curves_from_json(content: Any) -> Mapping[str, RocCurve]:
+  """Reads the content of roc.json, {class: curve}; ValueError for other content."""
+  try:
+    return _read(Mapping[str, RocCurve], content)
+  except (AttributeError, KeyError, TypeError, OverflowError) as error:
+    raise ValueError(f'expected ROC curves, got other content ({error}).') from error
 
 
 @dataclasses.dataclass(frozen=True)

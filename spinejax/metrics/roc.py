@@ -8,10 +8,14 @@ in the end bins. Scores in one bin count as ties.
 
 A histogram is int64 [2, BINS]: the counts of negatives and of positives by score.
 """
-from collections.abc import Sequence
+import dataclasses
+import json
+import os
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from spinejax import runs
 from spinejax.metrics.results import RocCurve
 
 BINS = 2 ** 15
@@ -81,3 +85,11 @@ def roc_curve(histogram: np.ndarray, max_points: int = 1000) -> RocCurve:
     rates = rates[:, np.unique(np.searchsorted(length, np.linspace(0, length[-1], max_points)))]
   fpr, tpr = rates.tolist()
   return RocCurve(tuple(fpr), tuple(tpr), area)
+
+
+def write_curves(path: str | os.PathLike, curves: Mapping[str, RocCurve]) -> None:
+  """Writes {class: curve} as JSON, with six decimals of each rate."""
+  content = {name: dataclasses.asdict(curve) | {
+      rate: [round(value, 6) for value in getattr(curve, rate)] for rate in ('fpr', 'tpr')}
+             for name, curve in curves.items()}
+  runs.write_text(path, json.dumps(content) + '\n')

@@ -102,6 +102,22 @@ def validation_figure(history: History, classes: Sequence[str]) -> Figure:
   return figure
 
 
+def accuracy_figure(history: History) -> Figure:
+  """Share of the validation pixels that get their class, by epoch (Selvia's X-ray U-Net, fig. 1).
+
+  The rows of `history`, as in `loss_figure`, have `epoch` and `accuracy/mean_all`.
+  """
+  figure, axis = _chart(6.2, 3.2)
+  steps, accuracy = _series(history, 'validation', 'accuracy/mean_all')
+  epochs = dict(zip(*_series(history, 'validation', 'epoch')))
+  axis.plot([epochs.get(step, math.nan) for step in steps], accuracy, color=colors.BLUE,
+            linewidth=1.6, **_dot(steps))
+  if not len(steps):
+    style.write_message(axis, 'no validation history')
+  style.finish_axes(axis, 'epoch', 'validation pixel accuracy')
+  return figure
+
+
 def roc_figure(roc: Mapping[str, RocCurve], classes: Sequence[str]) -> Figure:
   """ROC curve over pixels of each class against the rest, with its area.
 

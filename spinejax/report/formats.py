@@ -118,6 +118,10 @@ def result_notes(result: TestResult) -> list[str]:
   if scores:
     notes.append(f"At the network's size: cross entropy {format_value(scores.cross_entropy)}, "
                  f'pixel accuracy {format_value(scores.accuracy)}.')
+  seconds = result.seconds_per_image
+  if seconds:
+    notes.append(f'Prediction: {seconds.mean:.3g} seconds per image (median {seconds.median:.3g}, '
+                 f'{seconds.images} images after the first batch), without reading and measuring.')
   tables = (result.per_image, result.pooled, {'auc': result.auc},
             *(case.overlap for case in result.cases.values()))
   if any(format_value(value) == UNDEFINED for table in tables for metric, values in table.items()

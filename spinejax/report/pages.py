@@ -191,6 +191,8 @@ def _run_figures(history: curves.History, evaluation: Evaluation, classes: Seque
     figures['loss'] = curves.loss_figure(history)
   if any(key.startswith('dice/') for row in history for key in row):
     figures['validation'] = curves.validation_figure(history, classes)
+  if any('accuracy/mean_all' in row for row in history):
+    figures['accuracy'] = curves.accuracy_figure(history)
   if evaluation.roc:
     figures['roc'] = curves.roc_figure(evaluation.roc, classes)
   if result.cases:

@@ -92,6 +92,7 @@ def steps_of(workdir: pathlib.Path) -> list[int]:
 
 def outcome(workdir: pathlib.Path) -> dict:
   """All that two runs must share."""
+  test = json.loads((workdir / 'test_metrics.json').read_text())
   rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   step = steps_of(workdir)[-1]
   arrays = arrays_of(workdir / 'checkpoints' / str(step))
@@ -99,7 +100,7 @@ def outcome(workdir: pathlib.Path) -> dict:
       'step': step,
       'arrays': {name: (array.shape, array.tobytes()) for name, array in arrays.items()},
       'rows': [{k: v for k, v in row.items() if k != 'images_per_second'} for row in rows],
-      'test': json.loads((workdir / 'test_metrics.json').read_text())}
+      'test': {k: v for k, v in test.items() if k != 'seconds_per_image'}}
 
 
 def compare(workdir: pathlib.Path, undisturbed: dict) -> None:

@@ -7,7 +7,8 @@ import pytest
 from spinejax import runs
 from spinejax.metrics import agreement
 from spinejax.metrics.results import (
-    AngleSummary, CaseAngle, CaseResult, LaminaeSummary, NetworkScores, TestResult)
+    AngleSummary, CaseAngle, CaseResult, LaminaeSummary, NetworkScores, SecondsPerImage,
+    TestResult)
 
 TABLE = {'dice': {'rib': 0.5, 'lump': None, 'mean_foreground': 0.5}, 'dice_sd': {'rib': None}}
 REGIONS = {'missed': {'all': 1, 'lumbar': 1}, 'd3d_mean': {'all': 2.5, 'lumbar': None}}
@@ -17,7 +18,8 @@ FULL = TestResult(
         'b': CaseResult('b', TABLE, REGIONS, CaseAngle(12.0, None, None, None, 'fail', ('few',)))},
     {'rib': 0.9, 'lump': None}, NetworkScores(0.25, 0.875),
     LaminaeSummary(REGIONS, REGIONS, {'0.5': 0.65}),
-    AngleSummary('uca', 'true masks', 1, agreement.agree([20.0, 12.0], [21.5, None]), None))
+    AngleSummary('uca', 'true masks', 1, agreement.agree([20.0, 12.0], [21.5, None]), None),
+    SecondsPerImage(0.2, 0.125, 8))
 
 
 @pytest.mark.parametrize('result', [FULL, TestResult(1, {}, {}, {}, {})])
@@ -29,7 +31,7 @@ def test_a_result_survives_its_file(tmp_path, result):
 def test_the_file_holds_tables_by_kind_and_case():
   content = json.loads(json.dumps(FULL.to_json(), allow_nan=False))
   assert list(content) == ['step', 'per_image', 'pooled', 'cases', 'auc', 'at_network_size',
-                           'angles', 'laminae']
+                           'seconds_per_image', 'angles', 'laminae']
   assert content['cases']['a'] == TABLE and content['laminae']['cases']['b'] == REGIONS
   assert content['angles']['cases']['b']['flags'] == ['few']
   assert content['angles']['agreement']['bands']['at_least']['mild']['from_deg'] == 10.0

@@ -4,8 +4,9 @@ import pytest
 import scipy.special
 import scipy.stats
 
+from spinejax import runs
 from spinejax.metrics import roc
-from spinejax.metrics.results import RocCurve
+from spinejax.metrics.results import RocCurve, curves_from_json
 
 
 def sorted_auc(scores, positive):
@@ -79,6 +80,17 @@ def test_curve_never_falls_and_holds_the_area(max_points):
   below = np.sum(np.diff(fpr) * (tpr[1:] + tpr[:-1]) / 2)
   assert abs(below - curve.auc) < (1e-9 if max_points > roc.BINS else 1e-3)
   assert max_points > roc.BINS or 0.8 * max_points < len(fpr) <= max_points
+
+
+def test_curves_survive_their_file(tmp_path):
+  curves = {'file': RocCurve((0, 1 / 3, 1), (0, 2 / 3, 1), 2 / 3), 'lump': RocCurve((), (), None)}
+  roc.write_curves(tmp_path / 'roc.json', curves)
+  read = curves_from_json(runs.read_json(tmp_path / 'roc.json'))
+  assert read['file'] == RocCurve((0, 0.333333, 1), (0, 0.666667, 1), 2 / 3)
+  assert read['lump'] == curves['lump']
+  for content in ([1], {'file': {'fpr': [0]}}, {'file': {'fpr': ['a'], 'tpr': [0], 'auc': None}}):
+    with pytest.raises(ValueError, match='expected'):
+      curves_from_json(content)
 
 
 @pytest.mark.parametrize('truth', [[True, True], [False, False], []])

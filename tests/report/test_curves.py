@@ -56,6 +56,14 @@ def test_validation_marks_the_best_mean_of_the_foreground():
   assert 'lump' not in [text.get_text() for text in axis.get_legend().get_texts()]
 
 
+def test_accuracy_stands_by_epoch():
+  history = [{'step': step, 'phase': 'validation', 'epoch': step / 4, 'accuracy/mean_all': value}
+             for step, value in ((2, 0.5), (8, 0.75), (4, 0.625))]
+  axis, = curves.accuracy_figure([*history, {'step': 9, 'phase': 'validation'}]).axes
+  np.testing.assert_array_equal(axis.get_lines()[0].get_xydata(),
+                                [[0.5, 0.5], [1, 0.625], [2, 0.75]])
+
+
 def test_roc_names_areas_and_leaves_out_absent_classes():
   roc = {'any_foreground': RocCurve((0, 1), (0, 1), 0.5),
          'rib': RocCurve((0, 0, 1), (0, 1, 1), 0.98765), 'lump': RocCurve((), (), None)}
@@ -93,6 +101,7 @@ def test_whiskers_reach_one_and_a_half_quartile_ranges():
 
 @pytest.mark.parametrize('draw', [
     lambda: curves.loss_figure([]), lambda: curves.validation_figure([], CLASSES),
+    lambda: curves.accuracy_figure([]),
     lambda: curves.roc_figure({}, CLASSES), lambda: curves.case_dice_figure({}, CLASSES),
     lambda: curves.box_figure({'a': [None]}, 'nothing')])
 def test_figures_of_nothing_are_drawn_without_warnings(draw):

@@ -89,6 +89,7 @@ def test_overrides_by_hand():
     ('data.name', 'mnist', 'config.data.name must be one of .*vpi_phantom'),
     ('data.name', 'folder', 'needs config.data.directory'),
     ('data.label_map', (0, 1, 4), r'config.data.label_map \(0, 1, 4\) has a class outside'),
+    ('data.strengths.speckle', -1.0, 'config.data.strengths: the strength of speckle must be'),
     ('model.num_classes', 3, 'config.model.num_classes must be the number of config.data.classes'),
     ('model.name', 'vgg', 'config.model.name must be one of'),
     ('loss.name', 'hinge', 'loss'),

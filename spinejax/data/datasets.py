@@ -77,7 +77,8 @@ def check_settings(config: Config) -> None:
   """Checks the fields of config.data as far as that needs no file.
 
   Raises:
-    ValueError: an unknown name or step, a missing directory, or a class that does not exist.
+    ValueError: an unknown name or step, a missing directory, a class that does not exist, or a
+      wrong strength of an artifact.
   """
   if config['name'] not in DATASETS:
     raise ValueError(f'config.data.name must be one of {", ".join(DATASETS)}, '
@@ -92,6 +93,7 @@ def check_settings(config: Config) -> None:
   if are_volumes and config['labels'] not in preparation.LABELS:
     raise ValueError(f"data.labels must be 'cubes' or 'mask', not {config['labels']!r}.")
   _label_map(config)
+  _strengths(config)
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -113,6 +115,20 @@ def _label_map(config: Config) -> tuple[int, ...]:
     raise ValueError(f'config.data.label_map {label_map} has a class outside of the '
                      f'{len(config["classes"])} classes {tuple(config["classes"])}.')
   return label_map
+
+
+def _strengths(config: Config) -> phantoms.Strengths:
+  """config.data.strengths, all 1 where a config has none. Raises ValueError naming the field."""
+  strengths = config.get('strengths', {})
+  known = [field.name for field in dataclasses.fields(phantoms.Strengths)]
+  unknown = sorted(set(strengths) - set(known))
+  if unknown:
+    raise ValueError(f'config.data.strengths has no artifact {unknown[0]!r}; it has '
+                     f'{", ".join(known)}.')
+  try:
+    return phantoms.Strengths(**strengths)
+  except ValueError as error:
+    raise ValueError(f'config.data.strengths: {error}') from None
 
 
 def _read_options(config: Config) -> ReadOptions:
@@ -290,8 +306,8 @@ def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source
   names = tuple(f'phantom_{seed:07d}' for seed in range(first, first + count))
   settings: dict[str, Any] = dict(shape=tuple(config['render_size']),
                                   difficulty=config['difficulty'])
-  if 'strengths' in config:
-    settings['strengths'] = phantoms.Strengths(**config['strengths'])
+  if kind == 'vpi' and 'strengths' in config:
+    settings['strengths'] = _strengths(config)
 
   @functools.cache
   def read(index: int) -> Record:
@@ -300,7 +316,8 @@ def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source
         method: max((abs(curve.angle) for curve in getattr(case.truth, name)), default=0)
         for method, name in _TRUE_ANGLES.items() if hasattr(case.truth, name)}
     record = Record(names[index], names[index], case.image[..., None], case.label,
-                    np.asarray(case.truth.spacing, np.float32), true_angles=true_angles)
+                    np.asarray(case.truth.spacing, np.float32), true_angles=true_angles,
+                    hole_fraction=getattr(case.truth, 'hole_fraction', None))
     if kind == 'volume':
       record = dataclasses.replace(record, landmarks=case.landmarks, region=case.region)
     return _convert(record, config)

@@ -1,7 +1,7 @@
 """Drawing shared by the phantoms: checked arguments, random fields and windows of a grid."""
 import operator
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from scipy import ndimage
@@ -9,6 +9,7 @@ from scipy import ndimage
 from spinejax.measurement.spacing import Numbers
 
 MAX_DIFFICULTY = 4
+Thing = TypeVar('Thing')
 
 # speckle(rng, amplitude, spacing in mm) -> amplitude
 Speckle = Callable[[np.random.Generator, np.ndarray, tuple[float, ...]], np.ndarray]
@@ -60,6 +61,20 @@ def apply_speckle(speckle: Speckle, rng: np.random.Generator, amplitude: np.ndar
 def normal(rng: np.random.Generator, mean: float, sd: float, low: float, high: float) -> float:
   """A normal number, clipped to [low, high]."""
   return float(np.clip(rng.normal(mean, sd), low, high))
+
+
+def vary_number(rng: np.random.Generator, things: Iterable[Thing], factor: float, mean: float,
+                draw: Callable[[np.random.Generator], Thing]) -> list[Thing]:
+  """Thins things whose number is Poisson distributed, or adds some, so that `factor * mean` is due.
+
+  The things of a factor contain those of every smaller one; a factor of 1 changes nothing.
+  """
+  found = [thing for thing in things if rng.random() < factor]
+  arrival = mean + rng.exponential()
+  while arrival < factor * mean:
+    found.append(draw(rng))
+    arrival += rng.exponential()
+  return found
 
 
 def smooth(white: np.ndarray, sigma: float, axis: int) -> np.ndarray:

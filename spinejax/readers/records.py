@@ -32,6 +32,7 @@ class Record:
   region: np.ndarray | None = None  # int8 [P] of the landmarks: 0 thoracic, 1 lumbar, -1 unknown
   # Of a phantom, {method of `spinejax.measure`: degrees of the largest true curve}.
   true_angles: Mapping[str, float] | None = None
+  hole_fraction: float | None = None  # of a VPI phantom, share that the sweep missed
   notes: tuple[str, ...] = ()  # what reading did, such as 'NAME.png: inverted (white is 0)'
 
 

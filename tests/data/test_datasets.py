@@ -107,6 +107,10 @@ def test_fingerprint_follows_pixels_names_patients_and_options(tmp_path):
     (dict(palette='000000'), ValueError, '1 colors for 4 labels'),
     (dict(palette='zz'), ValueError, 'hexadecimal'),
     (dict(channels=2), ValueError, 'must be 1'),
+    (dict(strengths=dict(speckle=-1)), ValueError,
+     'config.data.strengths: the strength of speckle must be a number from 0 to 100, not -1'),
+    (dict(strengths=dict(noise=1.0)), ValueError,
+     "strengths has no artifact 'noise'; it has speckle, mottling, gain, holes, false_bones"),
     (dict(num_train=80, num_test=29), ValueError, 'too few patients, 3, for 80 for training'),
     (dict(split_file='absent.json'), FileNotFoundError, 'no such split file'),
 ])
@@ -177,9 +181,10 @@ def test_records_of_phantoms(name, size, angle):
   fields = dict(classes=('background', 'bone'), label_map=(0, 1, 1, 1)[:3 + (name[0] == 'v')],
                 channels=3) if len(size) == 2 else {}
   record = datasets.load_dataset(config(
-      '', name=name, num_train=1, render_size=size, **fields))['train'][0]
+      '', name=name, num_train=1, render_size=size, strengths={'holes': 2}, **fields))['train'][0]
   assert record.image.shape == (*size, fields.get('channels', 1)) and record.label.shape == size
   assert np.unique(record.label).tolist() == [0, 1]
   assert record.spacing.shape == (len(size),) and (record.spacing > 0).all()
   assert record.true_angles[angle] >= 0
+  assert (record.hole_fraction is not None) == (name == 'vpi_phantom')
   assert (record.landmarks is None) == (record.region is None) == (len(size) == 2)

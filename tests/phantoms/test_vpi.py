@@ -5,6 +5,7 @@ from PIL import Image
 from scipy import ndimage
 
 from spinejax import phantoms
+from spinejax.phantoms.vpi_images import anatomy, tissue
 
 SHAPE = (512, 128)
 RIB, PROCESS, LUMP = 1, 2, 3
@@ -141,3 +142,73 @@ def test_projection_speckle_statistics():
   assert 0.85 < lag(noise[:, 1:], noise[:, :-1]) < 0.95
   none = phantoms.projection_speckle(np.random.default_rng(0), amplitude, (0.2, 0.2), 0.0)
   np.testing.assert_array_equal(none, amplitude)
+
+
+ARTIFACTS = tuple(vars(phantoms.Strengths()))
+
+
+def draw(seed=(2, 2), difficulty=1.0, noise=None, **strengths):
+  return phantoms.vpi(seed, (256, 64), difficulty, speckle=noise,
+                      strengths=phantoms.Strengths(**strengths))
+
+
+def test_strengths_of_one_give_the_phantoms_of_before_there_were_strengths():
+  for index, difficulty, holes, pixels in (
+      (1, 1.0, 0.003861, [231, 179, 215, 19, 124]),
+      (5, 4.0, 0.020248, [167, 96, 183, 52, 70])):
+    case = draw((3, index), difficulty)
+    assert case.truth.hole_fraction == pytest.approx(holes, abs=1e-6)
+    np.testing.assert_allclose(case.image[40:240:40, 32], pixels, atol=1)
+
+
+@pytest.mark.parametrize('name', ARTIFACTS)
+def test_a_strength_changes_its_own_artifact_alone(name):
+  left = []
+
+  def noise(rng, amplitude, spacing):
+    left.append(rng.random())
+    return amplitude
+
+  usual = draw()
+  for value in (0.0, 4.0):
+    case = draw(**{name: value})
+    assert (case.image != usual.image).any()
+    assert (case.clean == usual.clean).all() == (name not in ('mottling', 'false_bones'))
+    assert (case.truth.hole_fraction == usual.truth.hole_fraction) == (name != 'holes')
+    np.testing.assert_equal(*({**vars(of), **vars(of.truth), **dict.fromkeys(
+        ('image', 'clean', 'truth', 'hole_fraction'))} for of in (case, usual)))
+    draw(noise=noise, **{name: value})
+  assert left[0] == left[1]
+
+
+def test_holes_darken_more_pixels_and_leave_the_others():
+  full, fractions = draw(holes=0.0), []
+  for value in (0.0, 0.5, 1.0, 2.0, 8.0):
+    case = draw(holes=value)
+    is_hole = case.image != full.image
+    assert (case.image[is_hole] <= 0.08 * full.image[is_hole]).all()
+    assert is_hole.sum() <= round(case.truth.hole_fraction * case.fov.sum()) <= (
+        is_hole.sum() + (full.image[case.fov] == 0).sum())
+    fractions.append(case.truth.hole_fraction)
+  assert fractions == sorted(fractions) and fractions[0] == 0 < fractions[2] < fractions[4]
+
+
+def test_a_strength_of_zero_switches_an_artifact_off(monkeypatch):
+  case, clean = draw(**dict.fromkeys(ARTIFACTS, 0.0)), draw(difficulty=0.0)
+  np.testing.assert_array_equal(case.image, clean.image)
+  np.testing.assert_array_equal(case.clean, clean.image)
+  stamped = []
+  monkeypatch.setattr(tissue, 'stamp_bone', lambda bone, *at: (
+      stamped.append(bone), anatomy.stamp_bone(bone, *at))[1])
+  blobs = []
+  for value in (0.0, 0.5, 1.0, 4.0):
+    stamped.clear()
+    draw(false_bones=value)
+    blobs.append(set(stamped))
+  assert not blobs[0] and blobs[0] < blobs[1] < blobs[2] < blobs[3] and len(blobs[3]) > 35
+
+
+@pytest.mark.parametrize('value', [-0.1, np.nan, np.inf, 101])
+def test_a_strength_that_cannot_be_drawn_is_refused(value):
+  with pytest.raises(ValueError, match='strength of holes must be a number from 0 to 100, not'):
+    phantoms.Strengths(holes=value)

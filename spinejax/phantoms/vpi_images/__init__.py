@@ -65,8 +65,8 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
     speckle: `speckle(rng, amplitude, spacing) -> amplitude` in place of `projection_speckle`. The
       amplitude is float32 [H,W], the spacing mm per pixel (y, x).
   """
-  (anatomy_rng, tissue_rng, speckle_rng, sweep_rng), shape, difficulty = drawing.check_arguments(
-      seed, shape, difficulty, MIN_SHAPE, 4)
+  rngs, shape, difficulty = drawing.check_arguments(seed, shape, difficulty, MIN_SHAPE, 6)
+  anatomy_rng, tissue_rng, speckle_rng, sweep_rng, blob_rng, gap_rng = rngs
   height, width = anatomies.SCANNER_SHAPE
   y = ((np.arange(shape[0]) + 0.5) * (height / shape[0]))[:, None]
   x = ((np.arange(shape[1]) + 0.5) * (width / shape[1]))[None, :]
@@ -77,8 +77,9 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
   fov = anatomy.in_view(y, x)
   stamps = [anatomies.stamp_bone(bone, y, x) for bone in anatomy.bones]
   label = anatomies.draw_label(stamps, fov)
-  amplitude = tissue.draw_tissue(tissue_rng, anatomy, stamps, y, x, difficulty, strengths)
-  sweep = artifacts.draw_sweep(sweep_rng, shape, difficulty * strengths.holes)
+  amplitude = tissue.draw_tissue(
+      tissue_rng, blob_rng, anatomy, stamps, y, x, difficulty, strengths)
+  sweep, sparse = artifacts.draw_sweep(sweep_rng, gap_rng, shape, difficulty, strengths.holes)
   tone = tissue.fit_tone_curve(amplitude[fov])
   clean = np.where(fov, tone(amplitude), 0).astype(np.uint8)
 
@@ -88,7 +89,7 @@ def vpi(seed: int | Sequence[int], shape: tuple[int, ...] = (1024, 256),
     amplitude = artifacts.projection_speckle(speckle_rng, amplitude, spacing, strength)
   if strength := difficulty * strengths.gain:
     amplitude = amplitude * artifacts.frame_gain(sweep_rng, sweep, shape, strength)
-  holes = artifacts.find_holes(sweep, shape) & fov
+  holes = artifacts.find_holes(sparse, shape) & fov
   image = np.where(fov, tone(amplitude), 0).astype(np.uint8)
   image[holes] = (sweep.gray * image[holes]).astype(np.uint8)
   truth = find_truth(anatomy, spacing=spacing, hole_fraction=float(holes.sum() / max(1, fov.sum())),

@@ -1,4 +1,5 @@
 """Artifacts of VPI phantoms: speckle, gain and the gaps of a sweep."""
+import copy
 import dataclasses
 from typing import NamedTuple
 
@@ -8,14 +9,19 @@ from spinejax.phantoms import drawing
 from spinejax.phantoms.vpi_images.anatomy import HEIGHT, ROWS, SCANNER_SPACING, WIDTH, wander
 
 GAPS = 1.3  # mean number of stretches with frames further apart, at difficulty 1
+# Ranges of the row of a gap in the image, its length in scanner pixels, and the pixels that it adds
+# between two frames.
+GAP_RANGES = ((0.08, 0.95), (5, 28), (0.3, 1.0))
 FRAME_DISTANCE = 0.62  # pixels of the image between two frames
+MAX_STRENGTH = 100  # beyond it an image is nothing but the artifact
 
 
 @dataclasses.dataclass(frozen=True)
 class Strengths:
   """Factors of the difficulty, one for each artifact; 1 is as difficult as the rest of the image.
 
-  ValueError for a factor that is negative or not finite.
+  A factor changes its own artifact only: the random numbers of the others stay the same. ValueError
+  for a factor outside of 0 to MAX_STRENGTH.
   """
   speckle: float = 1.0      # relative contrast of the speckle
   mottling: float = 1.0     # log amplitude of the tissue's texture
@@ -25,8 +31,9 @@ class Strengths:
 
   def __post_init__(self):
     for name, value in vars(self).items():
-      if not 0 <= value < np.inf:
-        raise ValueError(f'strength of {name} must be a number of at least 0, not {value}.')
+      if not 0 <= value <= MAX_STRENGTH:
+        raise ValueError(f'the strength of {name} must be a number from 0 to {MAX_STRENGTH}, '
+                         f'not {value}.')
 
 
 class Sweep(NamedTuple):
@@ -55,22 +62,40 @@ def projection_speckle(rng: np.random.Generator, amplitude: np.ndarray,
   return amplitude * np.maximum(noise + 1, 0)
 
 
-def draw_sweep(rng: np.random.Generator, shape: tuple[int, ...], difficulty: float) -> Sweep:
-  """Frames 0.62 pixels apart with 15 % jitter, further apart in Poisson(1.3 difficulty) places."""
-  height, width = shape
-  episodes = rng.poisson(GAPS * difficulty)
-  centers, lengths = rng.uniform(0.08, 0.95, episodes), rng.uniform(5, 28, episodes)
-  gaps, gray = rng.uniform(0.3, 1.0, episodes), rng.uniform(0, 0.08)
-  tilt = rng.choice([-1, 1]) * rng.uniform(0.8, 3) + rng.uniform(0.3, 1) * wander(rng, 150)
+def draw_sweep(rng: np.random.Generator, gap_rng: np.random.Generator, shape: tuple[int, ...],
+               difficulty: float, factor: float) -> tuple[Sweep, Sweep]:
+  """A sweep with Poisson(1.3 difficulty) gaps, and the same with `factor` times as many.
 
+  The gain follows the first, the holes are those of the second. `gap_rng` draws the difference.
+  """
+  mean = GAPS * difficulty
+  count = rng.poisson(mean)
+  gaps = np.stack([rng.uniform(*limits, count) for limits in GAP_RANGES])
+  gray = rng.uniform(0, 0.08)
+  tilt = rng.choice([-1, 1]) * rng.uniform(0.8, 3) + rng.uniform(0.3, 1) * wander(rng, 150)
+  slopes = np.tan(np.radians(tilt))
+  varied = drawing.vary_number(
+      gap_rng, gaps.T, factor, mean, lambda rng: rng.uniform(*np.transpose(GAP_RANGES)))
+  same_rng = copy.deepcopy(rng)
+  return (_place_frames(rng, gaps, slopes, gray, shape),
+          _place_frames(same_rng, np.reshape(varied, (-1, 3)).T, slopes, gray, shape))
+
+
+def _place_frames(rng: np.random.Generator, gaps: np.ndarray, slopes: np.ndarray, gray: float,
+                  shape: tuple[int, ...]) -> Sweep:
+  """Frames 0.62 pixels apart with 15 % jitter, further apart in gaps [3, n] of GAP_RANGES.
+
+  `slopes` are those of the scanner's rows.
+  """
+  height, width = shape
   rows = np.arange(height) + 0.5
-  distance = (rows[:, None] * (HEIGHT / height) - centers * HEIGHT) / lengths
-  spacing = FRAME_DISTANCE + np.exp(-0.5 * distance**2) @ gaps
+  distance = (rows[:, None] * (HEIGHT / height) - gaps[0] * HEIGHT) / gaps[1]
+  spacing = FRAME_DISTANCE + np.exp(-0.5 * distance**2) @ gaps[2]
   count = np.append(0, np.cumsum(1 / spacing))
   steps = np.cumsum(1 + 0.15 * rng.standard_normal(int(count[-1])))
   frames = np.interp(steps, count, np.arange(height + 1) - 0.5)
-  slopes = np.interp(frames * (HEIGHT / height), ROWS, np.tan(np.radians(tilt)))
-  return Sweep(frames, slopes * (WIDTH / width) / (HEIGHT / height), episodes > 0, gray)
+  slopes = np.interp(frames * (HEIGHT / height), ROWS, slopes)
+  return Sweep(frames, slopes * (WIDTH / width) / (HEIGHT / height), gaps.size > 0, gray)
 
 
 def find_holes(sweep: Sweep, shape: tuple[int, ...]) -> np.ndarray:

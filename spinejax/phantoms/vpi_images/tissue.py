@@ -14,21 +14,28 @@ FALSE_BONES = 14  # mean number at difficulty 1
 FAINT = {RIB: 0.0, PROCESS: 0.05, LUMP: 0.10}  # fraction of nearly invisible bones at difficulty 1
 
 
-def draw_tissue(rng: np.random.Generator, anatomy: Anatomy, stamps: Sequence[Stamp],
-                y: np.ndarray, x: np.ndarray, difficulty: float, strengths: Strengths
-                ) -> np.ndarray:
-  """Amplitude float32 [H,W] of muscle, spinous column, bones and false bones, before noise."""
+def draw_tissue(rng: np.random.Generator, blob_rng: np.random.Generator, anatomy: Anatomy,
+                stamps: Sequence[Stamp], y: np.ndarray, x: np.ndarray, difficulty: float,
+                strengths: Strengths) -> np.ndarray:
+  """Amplitude float32 [H,W] of muscle, spinous column, bones and false bones, before noise.
+
+  `blob_rng` draws the false bones that a strength adds or removes.
+  """
   mottle = sum(sd * drawing.texture(rng, (y, x), sigma, SCANNER_SHAPE) for sd, sigma in MOTTLING)
   lumbar = np.interp(y, [0.62 * HEIGHT, 0.8 * HEIGHT], [1, 1.6]).astype(np.float32)
   mottle = np.exp(difficulty * strengths.mottling * lumbar * mottle)
   amplitude = mottle * _draw_muscle(anatomy, y, x)
-  for _ in range(rng.poisson(FALSE_BONES * difficulty * strengths.false_bones)):
+
+  def draw_blob(rng):
     row, column = rng.uniform((0.04 * HEIGHT, -180), (0.97 * HEIGHT, 180)).tolist()
     column += float(np.interp(row, ROWS, anatomy.edges.mean(0)))
-    blob = Bone(PROCESS, 1, (row, column), rng.uniform(8, 26), rng.uniform(8, 30),
+    return Bone(PROCESS, 1, (row, column), rng.uniform(8, 26), rng.uniform(8, 30),
                 turn=rng.uniform(-40, 40), depth=rng.uniform(0.10, 0.35), soft=0.3)
-    stamps = [stamp_bone(blob, y, x), *stamps]
-  for bone, window, f, depth in stamps:
+
+  mean = FALSE_BONES * difficulty
+  blobs = drawing.vary_number(blob_rng, [draw_blob(rng) for _ in range(rng.poisson(mean))],
+                              strengths.false_bones, mean, draw_blob)
+  for bone, window, f, depth in [*(stamp_bone(blob, y, x) for blob in reversed(blobs)), *stamps]:
     if bone.rank < FAINT[bone.kind] * difficulty:
       depth = 0.35 * depth
     radius = (f * mottle[window])**(1 / POWER[bone.kind])

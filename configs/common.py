@@ -151,7 +151,7 @@ SMALL_ULTRASOUND = {
     'eval_every': 200,
     'widths': dict(backbone_width=16, neck_features=64, head_features=48, auxiliary_features=32,
                    query_features=8, features=16),
-    'data.num_validation': 12.0, 'data.num_test': 60.0, 'data.difficulty': 1.5,
+    'data.num_validation': 12.0, 'data.num_test': 60.0, 'data.difficulty': 2.0,
     'data.render_size': (768, 192), 'data.image_size': (512, 128), 'data.patch_size': (512, 128),
     'data.patch_stride': (0, 0),
     'augment.flip_vertical': 0.0, 'augment.rotation': 10.0, 'augment.translation': 0.05,

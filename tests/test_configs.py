@@ -33,7 +33,7 @@ def logits_shape(model, image_shape) -> tuple[int, ...]:
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_a_paper_is_one_screen_and_states_its_rows(path):
   text = path.read_text()
-  assert len(text.splitlines()) <= 70
+  assert len(text.splitlines()) <= 80
   module = config_lib.open_config(str(path)).module
   assert f'python -m spinejax.main --config=configs/{path.name}' in module.__doc__
   for variant in module.VARIANTS:
@@ -61,7 +61,8 @@ def test_fields_beside_model_and_loss_are_those_of_common():
   images, xrays, volumes = kinds
   assert xrays - images == {'data.labels', 'data.border'}
   assert volumes - images == {'data.top_layer', 'data.column_width', 'data.labels', 'data.axes'}
-  assert images - volumes == {'data.label_map', 'data.palette', 'evaluation.interlaced'}
+  assert {name for name in images - volumes if '.strengths.' not in name} == {
+      'data.label_map', 'data.palette', 'evaluation.interlaced'}
 
 
 def test_overrides_by_hand():
@@ -113,7 +114,7 @@ def test_sweeps_name_known_variants_and_fields(path):
   module = config_lib.open_config(str(path)).module
   for entry in module.sweep():
     variant = entry.pop('variant')
-    assert variant in module.VARIANTS
+    assert set(variant.split(',')) <= set(module.VARIANTS)
     module.get_config(variant).update_from_flattened_dict(entry)
 
 

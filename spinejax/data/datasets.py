@@ -1,7 +1,7 @@
 """Datasets by name: sequences of records for training, validation and test, split by patient.
 
-Images of a dataset may differ in size but not in dtype. Records of volume files are prepared to the
-size of the network, see `preparation`; other records have their original size.
+Images of a dataset may differ in size but not in dtype. Records of volumes are prepared to the size
+of the network, see `preparation`; images have their original size.
 """
 import dataclasses
 import functools
@@ -177,19 +177,10 @@ def make_sources(cases: Sequence[tuple[str, str, str, str]], read: Callable[[int
       names, patients, own, split_file=config['split_file'], num_train=config['num_train'],
       num_validation=config['num_validation'], num_test=config['num_test'],
       seed=config['split_seed'])
-  options: tuple[Any, ...] = _label_map(config), config['channels']
-  are_volumes = _is_volumetric(config)
-  if are_volumes:
-    options += (('column_width', config['column_width']), ('labels', config['labels']),
-                ('shape', tuple(config['image_size'])), ('steps', preparation.steps_of(config)),
-                ('top_layer', config['top_layer'])),
+  options = _label_map(config), config['channels'], *_preparation_options(config)
 
   def read_chosen(indices: Sequence[int], index: int) -> Record:
-    record = read(indices[index])
-    try:
-      return preparation.prepare_record(record, config)[0] if are_volumes else record
-    except ValueError as error:
-      raise ValueError(f'{record.name}: {error}') from None
+    return _prepare(read(indices[index]), config)
 
   return {
       name: Source(
@@ -197,6 +188,23 @@ def make_sources(cases: Sequence[tuple[str, str, str, str]], read: Callable[[int
           read=functools.partial(read_chosen, indices),
           fingerprint=_fingerprint([options, *(digests[i] for i in indices)]))
       for name, indices in split.items()}
+
+
+def _preparation_options(config: Config) -> tuple[Any, ...]:
+  """What the records of volumes depend on beside their files, () of images."""
+  if not _is_volumetric(config):
+    return ()
+  return (('column_width', config['column_width']), ('labels', config['labels']),
+          ('shape', tuple(config['image_size'])), ('steps', preparation.steps_of(config)),
+          ('top_layer', config['top_layer'])),
+
+
+def _prepare(record: Record, config: Config) -> Record:
+  """The prepared record of a volume; an image as it is."""
+  try:
+    return preparation.prepare_record(record, config)[0] if _is_volumetric(config) else record
+  except ValueError as error:
+    raise ValueError(f'{record.name}: {error}') from None
 
 
 def _convert(record: Record, config: Config) -> Record:
@@ -280,7 +288,8 @@ def load_phantoms(config: Config) -> Dataset:
   """Phantoms at render_size, one patient each, drawn when accessed and then kept in memory.
 
   The seed of a case depends on its set and its number only, so the test set does not depend on the
-  size of the training set. Phantom volumes are not prepared.
+  size of the training set. The landmarks of a phantom volume are those of an annotator, about which
+  its cubes lie.
 
   Raises:
     ValueError: num_* are not whole numbers, or the classes do not fit.
@@ -319,11 +328,12 @@ def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source
                     np.asarray(case.truth.spacing, np.float32), true_angles=true_angles,
                     hole_fraction=getattr(case.truth, 'hole_fraction', None))
     if kind == 'volume':
-      record = dataclasses.replace(record, landmarks=case.landmarks, region=case.region)
-    return _convert(record, config)
+      record = dataclasses.replace(record, landmarks=case.annotated, region=case.region)
+    return _prepare(_convert(record, config), config)
 
   probe = records.digest(read(0)) if names else ''
-  return Source(names, names, read, _fingerprint([names, *map(str, settings.values()), probe]))
+  options = *map(str, settings.values()), *_preparation_options(config)
+  return Source(names, names, read, _fingerprint([names, *options, probe]))
 
 
 DATASETS: dict[str, Callable[[Config], Dataset]] = {

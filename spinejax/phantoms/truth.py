@@ -12,7 +12,7 @@ Case = TypeVar('Case')
 # Fields of cases and truths that change in a mirror. In pairs, left and right take turns.
 _IMAGES = ('image', 'clean', 'label', 'fov')
 _ANGLES = ('tilts', 'requested', 'rotation', 'lines', 'centerline_tilts')
-_PAIRS = ('landmarks', 'processes', 'lump_halves')
+_PAIRS = ('landmarks', 'annotated', 'processes', 'lump_halves')
 _POINTS = ('vertebrae', 'lumps', 'distractors', 'centerline', *_PAIRS)
 
 

@@ -179,7 +179,7 @@ def test_phantoms_that_do_not_fit(rendered, fields, words):
 def test_records_of_phantoms(name, size, angle):
   config = folders.volume_config if len(size) == 3 else folders.data_config
   fields = dict(classes=('background', 'bone'), label_map=(0, 1, 1, 1)[:3 + (name[0] == 'v')],
-                channels=3) if len(size) == 2 else {}
+                channels=3) if len(size) == 2 else dict(image_size=size)
   record = datasets.load_dataset(config(
       '', name=name, num_train=1, render_size=size, strengths={'holes': 2}, **fields))['train'][0]
   assert record.image.shape == (*size, fields.get('channels', 1)) and record.label.shape == size

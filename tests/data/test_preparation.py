@@ -4,6 +4,7 @@ import pytest
 
 from spinejax import phantoms
 from spinejax.data import datasets, preparation, resize
+from spinejax.metrics import laminae
 from spinejax.readers import volumes
 from spinejax.readers.records import Record
 from tests.readers import folders
@@ -203,10 +204,30 @@ def test_the_phantom_keeps_its_laminae():
   assert inside.all()
   np.testing.assert_allclose(
       preparation.points_from_grid(record.landmarks, done), points, atol=1e-4)
-  path, _ = preparation.find_column(case.image, spacing)
+  path, _ = preparation.find_column(preparation.crop_top_layer(case.image, spacing)[0], spacing)
   middle = 0.5 * (points[0::2] + points[1::2])
   apart = np.abs(path[np.round(middle[:, 0]).astype(int)] - middle[:, 1]) * spacing[1]
   assert np.median(apart) < 6  # mm; the laminae of a pair are 20 mm apart
+
+
+def test_phantoms_are_prepared_like_files():
+  """Labels are cubes about the annotated centers, on the cropped and scaled grid."""
+  fields = dict(name='volume_phantom', num_train=3.0, render_size=(192, 48, 24),
+                image_size=(192, 48, 24))
+  plain, cropped = (datasets.load_dataset(folders.volume_config('', **fields, preparation=steps))
+                    for steps in (('rescale', 'z_score'), (*CROPS, 'z_score')))
+  assert plain['train'].fingerprint != cropped['train'].fingerprint
+  for seed, (record, small) in enumerate(zip(plain['train'], cropped['train'])):
+    case = phantoms.volume(seed, (192, 48, 24))
+    np.testing.assert_array_equal(record.image[..., 0], case.image)
+    np.testing.assert_array_equal(record.label, case.label)
+    np.testing.assert_array_equal(record.landmarks, case.annotated)
+    assert small.image.shape == (192, 48, 24, 1) and (small.spacing < case.truth.spacing)[2]
+    assert small.true_angles == record.true_angles
+    components = laminae.find_components(small.label)
+    assert (components.sizes == 27).sum() >= 30
+    nearest = np.abs(components.centroids[:, None] - small.landmarks).max(-1)
+    assert len(components.sizes) == 34 and nearest.min(1).max() <= 1 and nearest.min(0).max() <= 1
 
 
 def test_the_real_volume(tmp_path, shared):

@@ -44,5 +44,6 @@ def image_run(tmp_path_factory):
 def volume_run(tmp_path_factory):
   """Folder of a run on volumes of 48 x 16 x 8 voxels."""
   folder = tmp_path_factory.mktemp('volume_run')
-  write_run(folder, 'c_unet:centroid', (48, 16, 8), **{'model.levels': 1})
+  write_run(folder, 'c_unet:centroid', (48, 16, 8), **{
+      'model.levels': 1, 'data.preparation': ('rescale', 'z_score')})
   return str(folder)

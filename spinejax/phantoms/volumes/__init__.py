@@ -1,8 +1,8 @@
 """Phantom 3-D ultrasound volumes of the spine with exact truth.
 
 Axis 0 runs down the spine, axis 1 towards the patient's left, axis 2 from the skin of the back into
-the depth. Laminae are bright plates with a shadow behind them, in pairs beside the dark column of
-the spinous processes.
+the depth. Below a bright layer of skin, laminae are bright plates with a shadow behind them, in
+pairs beside the dark column of the spinous processes.
 """
 import dataclasses
 from collections.abc import Sequence
@@ -42,6 +42,7 @@ class VolumeCase:
   image: np.ndarray  # uint8 [D,H,W]
   label: np.ndarray  # uint8 [D,H,W], 1 = lamina
   landmarks: np.ndarray  # float32 [P,3], exact centers of the laminae in voxels
+  annotated: np.ndarray  # float32 [P,3], centers of the cubes of the label
   region: np.ndarray  # int8 [P], 0 thoracic, 1 lumbar
   side: np.ndarray  # int8 [P], -1 the patient's right, 1 left
   level: np.ndarray  # int8 [P], index into `curves.LEVELS`
@@ -74,8 +75,8 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
     difficulty: 0 clean, 1 default, 2 hard, at most 4. It scales speckle, gain, noise floor, missed
       laminae, false plates and dropped frames, not anatomy, landmarks and label.
   """
-  streams, shape, difficulty = drawing.check_arguments(seed, shape, difficulty, MIN_SHAPE, 5)
-  anatomy_rng, tissue_rng, speckle_rng, sweep_rng, label_rng = streams
+  streams, shape, difficulty = drawing.check_arguments(seed, shape, difficulty, MIN_SHAPE, 6)
+  anatomy_rng, tissue_rng, speckle_rng, sweep_rng, label_rng, skin_rng = streams
   anatomy = anatomies.draw_anatomy(anatomy_rng, family)
   spacing = tuple(float(e / n) for e, n in zip(anatomy.extent, shape))
   grid = [(np.arange(n) + 0.5) * s for n, s in zip(shape, spacing)]
@@ -83,6 +84,7 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
   amplitude = tissue.draw_tissue(tissue_rng, anatomy, grid)
   tissue.add_plates(tissue_rng, amplitude, (*anatomy.spines, *laminae, *distractors), anatomy, grid)
   tissue.attenuate(tissue_rng, amplitude, anatomy, grid)
+  tissue.add_skin(skin_rng, amplitude, anatomy, grid)
   amplitude = np.sqrt(amplitude**2 + np.float32(artifacts.NOISE_FLOOR * difficulty)**2)
 
   if speckle is not None:
@@ -94,10 +96,11 @@ def volume(seed: int | Sequence[int], shape: tuple[int, ...] = anatomies.SHAPE,
   image *= artifacts.frame_gain(sweep_rng, grid[0], difficulty)
 
   points = np.array([plate.center for plate in anatomy.laminae]) / spacing - 0.5
+  annotated, label = draw_label(label_rng, points, shape)
   level = np.arange(34, dtype=np.int8) // 2
   return VolumeCase(
       image=np.rint(image.clip(0, 255)).astype(np.uint8),
-      label=draw_label(label_rng, points, shape), landmarks=points.astype(np.float32),
+      label=label, landmarks=points.astype(np.float32), annotated=annotated.astype(np.float32),
       region=np.where(level < 12, THORACIC, LUMBAR).astype(np.int8),
       side=np.tile(np.array([-1, 1], np.int8), 17), level=level, visible=visible,
       truth=find_truth(anatomy, distractors, np.array(spacing), seed=seed, difficulty=difficulty,
@@ -134,12 +137,13 @@ def localizer_dice(noise: float | np.ndarray) -> np.ndarray:
   return (2 * ndtr(reach) - 1 - mean / reach)**3
 
 
-def draw_label(rng: np.random.Generator, points: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+def draw_label(rng: np.random.Generator, points: np.ndarray, shape: tuple[int, ...]
+               ) -> tuple[np.ndarray, np.ndarray]:
   """Cubes about the points [34,3] as annotated, with a voxel between them where they have room.
 
   One of two cubes that touch moves in the coronal plane along the axis in which the points lie
   further apart. It is the one that stays nearer its point and has moved less often, so that a row
-  of cubes spreads.
+  of cubes spreads. Returns the centers [34,3] of the cubes and the label.
   """
   noise = (ANNOTATION_NOISE * rng.standard_normal(points.shape)).clip(-1, 1)
   last = np.array(shape) - 1
@@ -161,4 +165,4 @@ def draw_label(rng: np.random.Generator, points: np.ndarray, shape: tuple[int, .
   label = np.zeros(shape, np.uint8)
   for center in centers.astype(int):
     label[tuple(slice(max(c - 1, 0), c + 2) for c in center)] = 1
-  return label
+  return centers, label

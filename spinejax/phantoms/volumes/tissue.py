@@ -1,4 +1,4 @@
-"""Tissue of volume phantoms: muscle, fascia, echoes and shadows of plates, log compression."""
+"""Tissue of volume phantoms: skin, muscle, fascia, echoes and shadows of plates, compression."""
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,6 +8,7 @@ from spinejax.phantoms import drawing
 from spinejax.phantoms.volumes.anatomy import Anatomy, Plate
 
 MUSCLE = 0.055  # mean amplitude
+SKIN = 0.5  # mean amplitude
 FULL_SCALE = 1.2  # amplitude of gray level 255
 DYNAMIC_RANGE = 45.0  # dB from gray level 0 to 255
 
@@ -78,6 +79,25 @@ def attenuate(rng: np.random.Generator, amplitude: np.ndarray, anatomy: Anatomy,
   amplitude *= 1 - shade.astype(np.float32)[:, :, None] * onset.astype(np.float32)[:, None, :]
   loss = np.interp(u, [0, 0.55, 0.75, 1], [0.045, 0.040, 0.065, 0.085])
   amplitude *= np.exp(-loss[:, None] * grid[2]).astype(np.float32)[:, None, :]
+
+
+def add_skin(rng: np.random.Generator, amplitude: np.ndarray, anatomy: Anatomy,
+             grid: Grid) -> None:
+  """Adds the bright layer of gel and skin next to the probe, in place.
+
+  It is 2 to 3.5 mm thick and ends 2.5 mm or more above the shallowest lamina. A voxel has the part
+  of the echo that the layer takes of it.
+  """
+
+  def draw(*sigma):
+    return drawing.texture(rng, grid[:2], sigma, anatomy.extent)[:, :, None]
+
+  shallowest = min(plate.center[2] for plate in anatomy.laminae)
+  bottom = np.float32(min(rng.uniform(2, 3.5), shallowest - 2.5)) + np.float32(0.2) * draw(30, 25)
+  step = grid[2][1] - grid[2][0]
+  near = grid[2][grid[2] < 5 + step].astype(np.float32)
+  part = ((bottom - near) / np.float32(step) + np.float32(0.5)).clip(0, 1)
+  amplitude[:, :, :len(near)] += part * np.float32(SKIN) * np.exp(np.float32(0.25) * draw(12, 6))
 
 
 def compress(amplitude: np.ndarray) -> np.ndarray:

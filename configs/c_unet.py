@@ -18,9 +18,9 @@ Protocol (sections II, III): 50 training, 10 validation and 10 test volumes, wit
 and cropped to the spinous column, of 384x96x48 voxels, mean 0 and deviation 1; left-right flip;
 batch 1; Adam 1e-4; 200 epochs; the checkpoint of the lowest validation loss. Laminae are cubes of
 3x3x3 voxels; a perfect localizer has a Dice of about 0.62 against the phantoms', which are placed
-with half a voxel of noise before they are scaled. The paper does not print the weight of positive voxels (ours: 100). Our aids: a lamina has
-the probability 0.01 before training, and gradients are clipped to norm 1, since the product of the
-centroid loss falls from hundreds to one tenth.
+with half a voxel of noise before they are scaled. The paper does not print the weight of positive
+voxels (ours: 100). Our aids: a lamina has the probability 0.01 before training, and gradients are
+clipped to norm 1, since the product of the centroid loss falls from hundreds to one tenth.
 """
 from spinejax.configs import common
 

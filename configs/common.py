@@ -196,3 +196,15 @@ def create_config(config: ConfigDict, *overrides: Mapping[str, Any]) -> ConfigDi
 def select(variants: Mapping[str, Mapping[str, Any]], names: str) -> list[Mapping[str, Any]]:
   """The overrides of 'NAME' or of several, 'NAME,NAME', of which the later ones win."""
   return [variants[name] for name in names.split(',')]
+
+
+def rows(names: str) -> list[dict[str, str]]:
+  """Rows of a table, one for each variant of 'NAME NAME'."""
+  return [{'variant': name} for name in names.split()]
+
+
+def three_seeds(tables: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+  """The items of a sweep over the rows of all tables, each row once."""
+  distinct = [row for table in tables.values() for row in table]
+  return [{**row, 'seed': seed} for index, row in enumerate(distinct)
+          if row not in distinct[:index] for seed in range(3)]

@@ -75,6 +75,15 @@ def get_config(variant='ours'):
   return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
 
 
+TABLES = {
+    'I': common.rows('unet fpn rsnu seam psanet ccnet danet printed ours'),
+    'II': common.rows('wo_both wo_sca wo_saa ours danet danet_affinity danet_criss_cross '
+                      'printed_channel printed_affinity printed'),
+    'III': common.rows('danet danet_criss_cross wide'),
+    'IV': [{'variant': 'ours', 'loss.dice_weight': x} for x in (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)],
+}
+
+
 def sweep():
-  """Table IV: seven weights of the Dice loss."""
-  return [{'variant': 'ours', 'loss.dice_weight': x} for x in (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)]
+  """Three seeds of every row of the tables; II is a grid of one factor and the paper's reading."""
+  return common.three_seeds(TABLES)

@@ -72,7 +72,13 @@ def get_config(variant='ours'):
   return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
 
 
+TABLES = {
+    '1': common.rows('fpn unet ppmu rsnu wave_ct danet emanet nonlocal wo_al wo_ss printed mean '
+                     'ours'),
+    'center': common.rows('wo_ss ours bone_unit pixel_unit class_center'),
+}
+
+
 def sweep():
-  """Three seeds of every row of table 1."""
-  rows = 'fpn unet ppmu rsnu wave_ct danet emanet nonlocal wo_al wo_ss ours'.split()
-  return [{'variant': variant, 'seed': seed} for variant in rows for seed in range(3)]
+  """Three seeds of every row of table 1 and of the forms of the center regression."""
+  return common.three_seeds(TABLES)

@@ -30,22 +30,30 @@ class ConfigFile:
   module: types.ModuleType
 
   def create(self) -> ConfigDict:
-    """A new config of the variant."""
-    return self.module.get_config(self.variant) if self.variant else self.module.get_config()
+    """A new config of the variant. Raises ValueError for variants that do not combine."""
+    try:
+      return self.module.get_config(self.variant) if self.variant else self.module.get_config()
+    except KeyError as error:
+      if ',' not in self.variant:
+        raise
+      raise ValueError(f'{self.path} cannot combine the variants {self.variant} '
+                       f'({str(error.args[0]).strip().split(". ")[0]}).') from error
 
   @property
   def run_name(self) -> str:
-    """Name of a run folder, such as 'seam_quick'."""
-    return '_'.join(filter(None, [pathlib.Path(self.path).stem, self.variant]))
+    """Name of a run folder, such as 'seam_quick' or 'seam_fpn_small'."""
+    return '_'.join(filter(None, [pathlib.Path(self.path).stem, *self.variant.split(',')]))
 
 
 def load_config(name: str) -> ConfigDict:
-  """Loads 'configs/seam.py:quick' or, from any folder, 'seam:quick'; see `open_config`."""
+  """Loads 'configs/seam.py:quick' or, from any folder, 'seam:fpn,small'; see `open_config`."""
   return open_config(name).create()
 
 
 def open_config(name: str) -> ConfigFile:
   """Executes the config file PATH or PATH:VARIANT; without '.py' it is one of the package's.
+
+  Variants combine, as PATH:VARIANT,VARIANT; the later ones win.
 
   Raises:
     FileNotFoundError: no such config.
@@ -71,7 +79,8 @@ def open_config(name: str) -> ConfigFile:
                      f'({error}).') from error
   for name in variant.split(',') if variant else ():
     if name not in module.VARIANTS:
-      raise ValueError(f'{path} has no variant {name!r}; it has {", ".join(module.VARIANTS)}.')
+      raise ValueError(f'{path} has no variant {name!r}; it has {", ".join(module.VARIANTS)}, and '
+                       'several combine as VARIANT,VARIANT.')
   defaults = inspect.signature(module.get_config).parameters.values()
   return ConfigFile(path, variant or ''.join(str(field.default) for field in defaults), module)
 

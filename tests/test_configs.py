@@ -1,4 +1,5 @@
 """Every config and variant: documented fields, real names, the protocols of the papers."""
+import collections
 import functools
 import pathlib
 
@@ -10,6 +11,7 @@ import pytest
 from spinejax import config as config_lib
 from spinejax import models, runs
 from spinejax.configs import common
+from spinejax.sweeps import members
 from tests import tiny
 
 FILES = sorted(path for path in (tiny.ROOT / 'configs').glob('*.py')
@@ -112,10 +114,27 @@ def test_a_wrong_field_is_one_sentence(field, value, sentence):
 @pytest.mark.parametrize('path', FILES, ids=lambda path: path.stem)
 def test_sweeps_name_known_variants_and_fields(path):
   module = config_lib.open_config(str(path)).module
+  rows = collections.defaultdict(list)
   for entry in module.sweep():
+    rows[tuple(members.without(entry, 'seed').items())].append(entry.pop('seed'))
     variant = entry.pop('variant')
     assert set(variant.split(',')) <= set(module.VARIANTS)
     module.get_config(variant).update_from_flattened_dict(entry)
+  assert all(seeds == [0, 1, 2] for seeds in rows.values())
+  for table in getattr(module, 'TABLES', {}).values():
+    assert all(tuple(row.items()) in rows for row in table)
+
+
+def test_variants_combine_in_order():
+  combined = config_lib.open_config('seam:fpn,small')
+  config = combined.create()
+  assert combined.run_name == 'seam_fpn_small'
+  assert (config.model.name, config.model.backbone_width) == ('fpn', 16)
+  assert config.data.image_size == common.SMALL_ULTRASOUND['data.image_size']
+  with pytest.raises(ValueError, match=r'unet,quick \(Key "backbone_width" does not exist'):
+    config_lib.load_config('seam:unet,quick')
+  with pytest.raises(ValueError, match="variant 'smal'.*several combine as VARIANT,VARIANT"):
+    config_lib.load_config('seam:fpn,smal')
 
 
 def test_a_file_that_is_not_a_config(tmp_path):

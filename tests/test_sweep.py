@@ -11,7 +11,10 @@ import time
 
 import pytest
 
-from spinejax.sweeps import launch
+from spinejax import config as config_lib
+from spinejax import runs
+from spinejax.sweeps import choice, grid, launch, table
+from spinejax.sweeps import members as members_lib
 from tests import processes, tiny
 
 SWEEP = ['-m', 'spinejax', 'sweep']
@@ -28,7 +31,9 @@ VARIANTS = {'a': {}, 'b': {}}
 
 
 def get_config(variant='a'):
-  config = ConfigDict({'seed': 0, 'dice': {'a': 0.0, 'b': 0.5}[variant], 'fault': '', 'pause': 0.0})
+  config = ConfigDict({'seed': 0, 'dice': {'a': 0.0, 'b': 0.5}[variant], 'fault': '', 'pause': 0.0,
+                       'rate': 0.1, 'max_skipped_steps': 3, 'evaluation': {'best': 'dice'},
+                       'data': {'num_validation': 1, 'split_file': '', 'directory': ''}})
   workdirs = [flag.partition('=')[2] for flag in sys.argv if flag.startswith('--workdir=')]
   if workdirs:
     train(config.copy_and_resolve_references(), pathlib.Path(workdirs[0]))
@@ -60,6 +65,8 @@ def train(config, workdir):
   results = {'per_image': table,
              'cases': {'one': {'dice': 1.0}}, 'step': 3}
   (workdir / 'config.json').write_text(json.dumps(config.to_dict()))
+  (workdir / 'metrics.jsonl').write_text(json.dumps(
+      {'step': 3, 'phase': 'validation', 'dice/mean_foreground': dice}) + '\\n')
   (workdir / 'test_metrics.json').write_text(json.dumps(results))
   (workdir / 'report' / 'index.html').touch()
   sys.exit(0)
@@ -162,13 +169,13 @@ def test_jobs_share_gpus_and_cores():
 
 
 def test_commands_are_printed_and_filtered(tmp_path):
-  result = call('configs/seam.py', tmp_path / 'a b', '--print', '--only=variant=ours',
+  result = call('configs/seam.py:small', tmp_path / 'a b', '--print', '--only=variant=ours',
                 '--only=seed=0', '--only=seed=2', '--config.data.image_size=(64,32)')
   assert result.returncode == 0, result.stderr
   assert result.stdout.splitlines() == [
-      f"{sys.executable} -m spinejax.main --config=configs/seam.py:ours --config.seed={seed} "
-      f"'--config.data.image_size=(64, 32)' '--workdir={tmp_path}/a b/ours_seed={seed}'"
-      for seed in (0, 2)]
+      f"{sys.executable} -m spinejax.main --config=configs/seam.py:ours,small "
+      f"--config.seed={seed} '--config.data.image_size=(64, 32)' "
+      f"'--workdir={tmp_path}/a b/ours_seed={seed}'" for seed in (0, 2)]
   assert not (tmp_path / 'a b').exists()
 
 
@@ -176,7 +183,10 @@ def test_commands_are_printed_and_filtered(tmp_path):
     (['--config=configs/seam.py', '--only=seed=7'], 1,
      '--only=seed=7 fits no member; seed is 0, 1'),
     (['--config=configs/seam.py', '--only=lam'], 1, 'KEY=VALUE is needed, with a key of variant'),
-    (['--config=configs/seam.py:ours'], 1, 'give --config=configs/seam.py alone'),
+    (['--config=seam:quick'], 1, 'seam cannot combine the variants unet,quick'),
+    (['--config=seam', '--table=7'], 1, "seam has no table '7'; it has 1, center."),
+    (['--config=seam', '--random=7'], 1, '--random needs --grid'),
+    (['--config=seam', '--choose=optimizer.learning_rate=1,2'], 1, 'needs validation cases'),
     (['--config=configs/seam.py', '--config.seed=3'], 1, 'changes seed; leave out --config.seed'),
     (['--config=configs/seam.py', '--config.sede=3'], 2, 'did you mean seed?'),
     (['--config=configs/seam.py', '--print', '--slurm'], 1, 'give one of'),
@@ -229,6 +239,180 @@ def test_a_real_sweep(tmp_path):
   assert group['seeds'] == [0, 1] and entropies[0] != entropies[1]
   assert group['metrics']['at_network_size.cross_entropy']['mean'] == pytest.approx(
       sum(entropies) / 2)
+
+
+def pretend(member, scores=(), skipped=0) -> None:
+  """Writes the run folder of a member: finished with validation scores, or stopped."""
+  (member.workdir / 'report').mkdir(parents=True)
+  rows = [{'step': step, 'phase': 'validation', 'dice/mean_foreground': score, 'loss': 1 - score}
+          for step, score in enumerate(scores)]
+  (member.workdir / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, [
+      {'step': 0, 'phase': 'train', 'skipped': skipped}, *rows])))
+  if scores:
+    runs.write_json(member.workdir / 'config.json', member.config)
+    runs.write_json(member.workdir / 'test_metrics.json', {'per_image': {'dice': {
+        'mean_foreground': scores[-1]}}})
+    (member.workdir / 'report' / 'index.html').touch()
+
+
+def create_members(config, output, *, choose='', grids=()) -> dict:
+  """The members by name."""
+  items = (grid.create_items(config, [grid.parse_axis('grid', text) for text in grids]) if grids
+           else members_lib.read_items(config))
+  if choose:
+    items = grid.expand(config, items, grid.parse_axis('choose', choose))
+  return {member.name: member for member in members_lib.create_members(config, items, output)}
+
+
+def test_the_best_value_by_validation_is_chosen_and_gets_the_other_seeds(stand_in, tmp_path):
+  output, flag = tmp_path / 'sweep', 'rate=0.1,2e-1,0.4'
+  members = create_members(str(stand_in), output, choose=flag)
+  assert list(members)[:6] == [f'a_rate={rate}_seed={seed}' for seed in (1, 2)
+                               for rate in (0.1, 0.2, 0.4)]
+  pretend(members['a_rate=0.1_seed=1'], [0.5, 0.6])
+  pretend(members['a_rate=0.2_seed=1'], [0.7, 0.4])  # the best checkpoint counts, not the last one
+  pretend(members['a_rate=0.4_seed=1'], [0.6])
+  pretend(members['b_rate=0.1_seed=1'], [0.55])
+  pretend(members['b_rate=0.2_seed=1'], skipped=3)
+  environment = processes.write_cluster(tmp_path, sbatch=':', srun='exit 1', squeue=':')
+  first = call(stand_in, output, f'--choose={flag}', '--slurm', **environment)
+  assert first.returncode == 0, first.stderr
+  submitted = (output / 'array.sh').read_text()
+  assert [name for name in members if f'/{name}.log' in submitted] == [
+      'a_rate=0.2_seed=2', 'b_rate=0.4_seed=1']
+  assert 'the same command chooses the values' in first.stdout
+
+  result = call(stand_in, output, f'--choose={flag}', '--jobs=2')
+  assert result.returncode == 0, result.stderr
+  assert starts(output) == {'a_rate=0.2_seed=2': 1, 'b_rate=0.4_seed=1': 1, 'b_rate=0.4_seed=2': 1}
+  lines = result.stdout.splitlines()
+  assert 'a: validation of rate 0.1 0.6000, 0.2 0.7000, 0.4 0.6000; chosen 0.2' in lines
+  assert 'b: validation of rate 0.1 0.5500, 0.2 diverged, 0.4 0.6000; chosen 0.4' in lines
+  assert [line for line in lines if 'end of the values' in line] == [
+      'b: the chosen rate 0.4 is at an end of the values of --choose; a better one may lie beyond.']
+  stored = json.loads((output / 'results.json').read_text())
+  assert [(group['overrides'], group['seeds']) for group in stored['groups']] == [
+      ({'variant': 'a', 'rate': 0.2}, [1, 2]), ({'variant': 'b', 'rate': 0.4}, [1, 2])]
+  dice = stored['groups'][0]['metrics']['per_image.dice.mean_foreground']
+  assert dice == {'mean': pytest.approx(0.3), 'sd': pytest.approx(0.2 / 2**0.5), 'count': 2}
+  assert [trial['score'] for trial in stored['choices'][1]['trials']] == [0.55, None, 0.6]
+
+  again = call(stand_in, output, f'--choose={flag}')
+  assert again.returncode == 0 and sum(starts(output).values()) == 3
+
+
+def test_a_choice_waits_for_all_trials_and_says_what_cannot_be_chosen(stand_in, tmp_path):
+  config = str(stand_in)
+  members = create_members(config, tmp_path, choose='rate=0.1,0.2', grids=['seed=3,4'])
+  everyone = list(members.values())
+  assert list(members) == ['rate=0.1_seed=3', 'rate=0.2_seed=3', 'rate=0.1_seed=4',
+                           'rate=0.2_seed=4']
+  pretend(members['rate=0.2_seed=3'], [0.7])
+  pretend(members['rate=0.1_seed=3'], skipped=2)
+  found, = choice.decide(everyone, 'rate')
+  assert (found.value, found.members, found.is_hopeless) == (None, (), False)
+  assert choice.select_due(everyone, [found]) == everyone[:2]
+  assert table.describe(found) == ('default: validation of rate 0.1 unfinished, 0.2 0.7000; '
+                                   'chosen none yet')
+  assert not table.collect(everyone[:2], {}, [found]).groups
+  for member in everyone[:2]:
+    member.config.evaluation.best = 'loss'
+    (member.workdir / 'metrics.jsonl').write_text('')
+  with pytest.raises(ValueError, match='has no validation score'):
+    runs.write_json(everyone[1].workdir / 'config.json', everyone[1].config)
+    choice.decide(everyone, 'rate')
+  with pytest.raises(ValueError, match='--choose=loss.weight: .* --config.evaluation.best=dice'):
+    choice.check(everyone, 'loss.weight')
+  with pytest.raises(ValueError, match='the sweep changes rate twice'):
+    create_members(config, tmp_path, choose='rate=0.1,0.2', grids=['rate=3,4'])
+
+
+def test_a_run_that_was_started_by_hand_is_a_member(tmp_path):
+  """Its folder has the name and its config the values of the member."""
+  name = 'fpn_optimizer.learning_rate=0.002_seed=0'
+  member = create_members('seam:small', tmp_path, choose='optimizer.learning_rate=1e-3,2e-3')[name]
+  config = config_lib.load_config(f'{tiny.ROOT}/configs/seam.py:fpn,small')
+  config.update_from_flattened_dict({'optimizer.learning_rate': 0.002, 'seed': 0})
+  assert member.workdir == tmp_path / name and not members_lib.is_finished(member)
+  pretend(member, [0.5])
+  runs.write_json(member.workdir / 'config.json', config)
+  assert members_lib.is_finished(member)
+
+
+@pytest.mark.parametrize('field, text, value', [
+    ('seed', '3', 3), ('optimizer.learning_rate', '1e-3', 0.001), ('data.num_train', '5', 5.0),
+    ('model.attention', 'false', False), ('optimizer.name', 'sgd', 'sgd'), ('init_parts', '()', ()),
+    ('data.image_size', '(64,32)', (64, 32)),
+    ('seed', '1.5', '--config.seed=1.5: invalid literal'),
+    ('optimizer', 'adam', 'is a group of fields; name one of'),
+    ('optimizer.lerning_rate', '1', 'did you mean learning_rate'),
+    ('data.image_size', '(64,', 'Error while parsing'),
+])
+def test_a_value_is_what_the_flag_of_the_field_makes_of_it(field, text, value):
+  config = config_lib.load_config('seam')
+  if isinstance(value, str) and ' ' in value:
+    with pytest.raises(ValueError, match=value):
+      grid.parse_value(config, field, text)
+  else:
+    parsed = grid.parse_value(config, field, text)
+    assert parsed == value and type(parsed) is type(value)
+
+
+def test_a_grid_is_the_product_of_its_fields(tmp_path):
+  members = create_members('seam:quick', tmp_path, grids=[
+      'seed=0,1', 'data.image_size=(256,64),(512, 128)', 'optimizer.learning_rate=1e-3',
+      'variant=ours,fpn'])
+  assert list(members) == [
+      f'{variant}_data.image_size={size}_optimizer.learning_rate=0.001_seed={seed}'
+      for variant in ('ours', 'fpn') for size in ('256-64', '512-128') for seed in (0, 1)]
+  assert list(members.values())[6].arguments == [
+      '--config=seam:fpn,quick', '--config.data.image_size=(512, 128)',
+      '--config.optimizer.learning_rate=0.001', '--config.seed=0',
+      f'--workdir={tmp_path}/fpn_data.image_size=512-128_optimizer.learning_rate=0.001_seed=0']
+  alone, = create_members('rsn_unet:quick', tmp_path, grids=['batch_size=2']).values()
+  assert (alone.name, alone.config.batch_size) == ('batch_size=2', 2)
+
+
+def draw(*axes: str, draws: int, seed: int = 0) -> list[dict]:
+  return grid.create_items('seam:small', [grid.parse_axis('grid', axis) for axis in axes], draws,
+                           seed)
+
+
+def test_random_items_are_different_reproducible_and_as_asked():
+  axes = ('seed=5,6', 'optimizer.learning_rate=log:1e-4..1e-2', 'batch_size=2..5',
+          'data.difficulty=0.5..1.5', 'optimizer.name=adam,sgd')
+  items = draw(*axes, draws=300)
+  assert items == draw(*axes, draws=300) and items[:20] == draw(*axes, draws=10)
+  assert items != draw(*axes, draws=300, seed=1)
+  assert [item['seed'] for item in items] == [5, 6] * 300
+  assert len({tuple(members_lib.without(item, 'seed').items()) for item in items}) == 300
+  rates, difficulties, sizes, names = ([item[axis.partition('=')[0]] for item in items[::2]]
+                                       for axis in (*axes[1::2], axes[2], axes[4]))
+  assert 1e-4 <= min(rates) < 2e-4 and 5e-3 < max(rates) <= 1e-2
+  assert statistics.median(rates) == pytest.approx(1e-3, rel=0.4)  # uniform: 5e-3
+  assert all(rate == float(f'{rate:.4g}') for rate in rates)
+  assert 0.5 <= min(difficulties) < 0.55 and 1.45 < max(difficulties) <= 1.5
+  assert statistics.fmean(difficulties) == pytest.approx(1.0, abs=0.07)
+  assert {size: type(size) for size in sizes} == dict.fromkeys((2, 3, 4, 5), int)
+  assert 100 < names.count('sgd') < 200
+  assert sorted(item['batch_size'] for item in draw('batch_size=2..4', draws=3)) == [2, 3, 4]
+
+
+@pytest.mark.parametrize('axis, draws, sentence', [
+    ('batch_size=2..4', 4, '--random=4: the grid has only 3 combinations'),
+    ('batch_size=2..4', None, 'is a range; --random=N draws from ranges'),
+    ('seed=2..4', 1, 'a seed needs its values'),
+    ('batch_size=4..2', 1, 'the first number must be below the second.'),
+    ('batch_size=log:0..2', 1, 'the first number must be below the second and above 0.'),
+    ('optimizer.name=2..4', 1, 'optimizer.name is no number'),
+    ('batch_size', 1, '--grid=batch_size: FIELD=VALUE,VALUE is needed'),
+    ('batch_size=2,,3', 1, 'FIELD=VALUE,VALUE is needed'),
+    ('variant=fpm', None, "has no variant 'fpm'"),
+])
+def test_a_wrong_grid_is_one_sentence(tmp_path, axis, draws, sentence):
+  with pytest.raises(ValueError, match=sentence):
+    items = grid.create_items('seam', [grid.parse_axis('grid', axis)], draws)
+    members_lib.create_members('seam', items, tmp_path)
 
 
 TPU = tiny.ROOT / 'launch' / 'tpu_vm.sh'

@@ -64,7 +64,8 @@ def define_config() -> None:
   """
   flags.DEFINE_string(
       'config', None, 'Config and variant: configs/seam.py:quick, or seam:quick from any folder. '
-      '--config.FIELD=VALUE changes a field, such as --config.batch_size=2.')
+      'Variants combine: seam:fpn,small. --config.FIELD=VALUE changes a field, such as '
+      '--config.batch_size=2.')
 
 
 def define_workdir() -> flags.FlagHolder:

@@ -18,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 
 from spinejax import runs
+from spinejax.sweeps import choice as choice_lib
 from spinejax.sweeps import launch
-from spinejax.sweeps.members import Member, is_finished
+from spinejax.sweeps.choice import Choice
+from spinejax.sweeps.members import SEED, Member, is_finished, label, without
 
-SEED = 'seed'  # the override that members of a group differ in
 COLUMNS = {  # of the printed table: title and decimals by metric
     'per_image.dice.mean_foreground': ('Dice', 3),
     'per_image.iou.mean_foreground': ('IoU', 3),
@@ -63,18 +64,22 @@ class Group:
 @dataclasses.dataclass(frozen=True)
 class Results:
   """All members of a sweep and their groups, the content of results.json."""
-  groups: tuple[Group, ...]
+  groups: tuple[Group, ...]  # of a choice: with the chosen value
   members: tuple[Row, ...]
+  choices: tuple[Choice, ...] = ()
 
 
-def collect(members: Sequence[Member], failed: Mapping[str, str] | None = None) -> Results:
+def collect(members: Sequence[Member], failed: Mapping[str, str] | None = None,
+            choices: Sequence[Choice] = ()) -> Results:
   """Reads the results of all members; `failed` are known errors by name of the member."""
   rows = [_read_row(member, (failed or {}).get(member.name, '')) for member in members]
+  rejected = choice_lib.rejected(choices)
   groups = collections.defaultdict(list)
   for row in rows:
-    key = {name: value for name, value in row.overrides.items() if name != SEED}
-    groups[tuple(key.items())].append(row)
-  return Results(tuple(_group(dict(key), rows) for key, rows in groups.items()), tuple(rows))
+    if row.name not in rejected:
+      groups[tuple(without(row.overrides, SEED).items())].append(row)
+  return Results(tuple(_group(dict(key), rows) for key, rows in groups.items()), tuple(rows),
+                 tuple(choices))
 
 
 def _read_row(member: Member, error: str) -> Row:
@@ -136,7 +141,9 @@ def _write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[dict[st
 
 
 def print_results(results: Results, output: str | os.PathLike, console: Console) -> None:
-  """Prints a table of the groups that have results."""
+  """Prints the choices and a table of the groups that have results."""
+  for choice in results.choices:
+    console.print(Text(describe(choice)), soft_wrap=True)
   finished = [group for group in results.groups if group.seeds]
   if not finished:
     console.print('No member is finished.')
@@ -158,6 +165,19 @@ def print_results(results: Results, output: str | os.PathLike, console: Console)
   console.print(Text('Means of the foreground classes; mean ± standard deviation over seeds. All '
                      f'metrics are in {pathlib.Path(output) / "results.csv"}.', style='dim'),
                 soft_wrap=True)
+  for choice in results.choices:
+    if choice.is_extreme:
+      console.print(Text(f'{label(choice.group)}: the chosen {choice.field} {choice.value} is at '
+                         'an end of the values of --choose; a better one may lie beyond.'),
+                    soft_wrap=True)
+
+
+def describe(choice: Choice) -> str:
+  """The validation score of every value, and the chosen one."""
+  scores = (f'{trial.value} {trial.state if trial.score is None else f"{trial.score:.4f}"}'
+            for trial in choice.trials)
+  chosen = 'none yet' if choice.value is None else choice.value
+  return f'{label(choice.group)}: validation of {choice.field} {", ".join(scores)}; chosen {chosen}'
 
 
 def _cell(metric: Spread | None, digits: int) -> str:

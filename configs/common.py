@@ -198,7 +198,7 @@ def select(variants: Mapping[str, Mapping[str, Any]], names: str) -> list[Mappin
   return [variants[name] for name in names.split(',')]
 
 
-def rows(names: str) -> list[dict[str, str]]:
+def rows(names: str) -> list[dict[str, Any]]:
   """Rows of a table, one for each variant of 'NAME NAME'."""
   return [{'variant': name} for name in names.split()]
 

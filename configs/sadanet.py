@@ -2,7 +2,7 @@
 
   python -m spinejax.main --config=configs/sadanet.py:ours
 
-Variants, rows of tables I to III (table IV is `sweep`):
+Variants, rows of TABLES:
   ours     criss-cross and global channel attention, structure-affinity auxiliary head
   wide     the same with the head of 65.19 M parameters that table III prints
   wo_sca, wo_saa  position instead of criss-cross attention; an FCN auxiliary head
@@ -77,13 +77,13 @@ def get_config(variant='ours'):
 
 TABLES = {
     'I': common.rows('unet fpn rsnu seam psanet ccnet danet printed ours'),
-    'II': common.rows('wo_both wo_sca wo_saa ours danet danet_affinity danet_criss_cross '
-                      'printed_channel printed_affinity printed'),
+    'II': common.rows('wo_both wo_sca wo_saa ours danet danet_affinity danet_criss_cross'),
     'III': common.rows('danet danet_criss_cross wide'),
     'IV': [{'variant': 'ours', 'loss.dice_weight': x} for x in (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)],
+    'forms': common.rows('ours printed printed_channel printed_affinity'),
 }
 
 
 def sweep():
-  """Three seeds of every row of the tables; II is a grid of one factor and the paper's reading."""
+  """Three seeds of every row; II is the grid of one factor each, then the paper's own reading."""
   return common.three_seeds(TABLES)

@@ -73,12 +73,11 @@ def get_config(variant='ours'):
 
 
 TABLES = {
-    '1': common.rows('fpn unet ppmu rsnu wave_ct danet emanet nonlocal wo_al wo_ss printed mean '
-                     'ours'),
-    'center': common.rows('wo_ss ours bone_unit pixel_unit class_center'),
+    '1': common.rows('fpn unet ppmu rsnu wave_ct danet emanet nonlocal wo_al wo_ss printed ours'),
+    'forms': common.rows('ours printed mean wo_ss bone_unit pixel_unit class_center'),
 }
 
 
 def sweep():
-  """Three seeds of every row of table 1 and of the forms of the center regression."""
+  """Three seeds of every row of table 1, and of the forms of attention and center regression."""
   return common.three_seeds(TABLES)

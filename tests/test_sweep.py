@@ -184,7 +184,7 @@ def test_commands_are_printed_and_filtered(tmp_path):
      '--only=seed=7 fits no member; seed is 0, 1'),
     (['--config=configs/seam.py', '--only=lam'], 1, 'KEY=VALUE is needed, with a key of variant'),
     (['--config=seam:quick'], 1, 'seam cannot combine the variants unet,quick'),
-    (['--config=seam', '--table=7'], 1, "seam has no table '7'; it has 1, center."),
+    (['--config=seam', '--table=7'], 1, "seam has no table '7'; it has 1, forms."),
     (['--config=seam', '--random=7'], 1, '--random needs --grid'),
     (['--config=seam', '--choose=optimizer.learning_rate=1,2'], 1, 'needs validation cases'),
     (['--config=configs/seam.py', '--config.seed=3'], 1, 'changes seed; leave out --config.seed'),

@@ -25,8 +25,10 @@ class Axis:
   values: tuple[str, ...]
 
   @property
-  def is_range(self) -> bool:
-    return len(self.values) == 1 and _RANGE.fullmatch(self.values[0]) is not None
+  def range(self) -> tuple[str, ...]:
+    """('log:' or '', low, high) of a range; () for values."""
+    match = _RANGE.fullmatch(self.values[0])
+    return match.groups('') if match and len(self.values) == 1 else ()
 
 
 def parse_axis(flag: str, text: str) -> Axis:
@@ -73,7 +75,7 @@ def expand(config: str, items: Iterable[Mapping[str, Any]], axis: Axis) -> list[
 
   Raises ValueError for a field that an item has already, and as `parse_value`.
   """
-  if axis.is_range:
+  if axis.range:
     raise ValueError(f'{axis.field}={axis.values[0]} is a range; --random=N draws from ranges, and '
                      'a seed needs its values.')
   expanded = []
@@ -81,7 +83,7 @@ def expand(config: str, items: Iterable[Mapping[str, Any]], axis: Axis) -> list[
     if axis.field in item:
       raise ValueError(f'the sweep changes {axis.field} twice; give its values once.')
     for text in axis.values:
-      new = without(item, SEED) | {axis.field: _parse(config, item, axis.field, text)}
+      new = without(item, SEED) | {axis.field: _parse(name_config(config, item), axis.field, text)}
       expanded.append(new | {SEED: item[SEED]} if SEED in item else new)
   return expanded
 
@@ -115,20 +117,23 @@ def create_items(config: str, axes: Sequence[Axis], draws: int | None = None, se
                           [axis for axis in order if axis.field == SEED], list(drawn.values()))
 
 
-def _parse(config: str, item: Mapping[str, Any], field: str, text: str) -> Any:
-  return text if field == VARIANT else parse_value(
-      _load(name_config(config, item)), field, text)
+@functools.cache
+def _load(config: str) -> ConfigDict:
+  return config_lib.load_config(config)
 
 
-_load = functools.cache(config_lib.load_config)
+@functools.cache
+def _parse(config: str, field: str, text: str) -> Any:
+  return text if field == VARIANT else parse_value(_load(config), field, text)
 
 
 def _draw(config: str, item: Mapping[str, Any], axis: Axis, position: float) -> Any:
   """The value at a position in [0, 1)."""
-  if not axis.is_range:
-    return _parse(config, item, axis.field, axis.values[int(position * len(axis.values))])
-  logarithmic, *ends = _RANGE.fullmatch(axis.values[0]).groups()
-  low, high = (_parse(config, item, axis.field, end) for end in ends)
+  parse = functools.partial(_parse, name_config(config, item), axis.field)
+  if not axis.range:
+    return parse(axis.values[int(position * len(axis.values))])
+  logarithmic, *ends = axis.range
+  low, high = map(parse, ends)
   if type(low) not in (int, float):
     raise ValueError(f'{axis.field} is no number; give its values as {axis.field}=VALUE,VALUE.')
   if not low < high or logarithmic and low <= 0:
@@ -139,5 +144,5 @@ def _draw(config: str, item: Mapping[str, Any], axis: Axis, position: float) -> 
   return min(max(float(f'{_between(low, high, position, logarithmic):.4g}'), low), high)
 
 
-def _between(low: float, high: float, position: float, logarithmic: bool) -> float:
+def _between(low: float, high: float, position: float, logarithmic: str) -> float:
   return low * (high / low) ** position if logarithmic else low + (high - low) * position

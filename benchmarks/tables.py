@@ -5,62 +5,25 @@
 
 A table stands between `<!-- table: NAME -->` and `<!-- end -->` in README.md or docs/*.md.
 """
-import json
-import pathlib
+import functools
 import re
 import sys
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from absl import flags
 
+from benchmarks import papers, small_tables
+from benchmarks.markdown import ROOT, number, read, source_of, table
 from spinejax.commands import cli
 
 POSITIONALS = ()
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-RESULTS = ROOT / 'launch' / 'results'
 MARKED = re.compile(r'(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
-# What the papers print: Dice in percent in table 1 of SEAM and table I of SADANet.
-PRINTED = {
-    'sadanet:ours': ('–', '81.14'), 'sadanet:wo_sca': ('–', '80.80'),
-    'sadanet:wo_saa': ('–', '80.64'), 'sadanet:ccnet': ('–', '80.33'),
-    'sadanet:psanet': ('–', '80.75'), 'seam:ours': ('81.85', '79.52'),
-    'seam:wo_al': ('81.14', '–'), 'seam:wo_ss': ('81.29', '–'), 'seam:fpn': ('80.04', '80.11'),
-    'seam:danet': ('79.05', '80.45'), 'seam:emanet': ('80.48', '–'),
-    'seam:nonlocal': ('80.02', '–'), 'seam:unet': ('78.09', '78.09'),
-    'seam:rsnu': ('80.86', '80.86'), 'seam:ppmu': ('79.78', '–'), 'seam:wave_ct': ('80.33', '–'),
-}
-
 _CHECK = flags.DEFINE_bool('check', False, 'Change nothing; exit with 1 if a table is out of date.')
 
 
-def read(name: str) -> list[dict[str, Any]]:
-  """Rows of a file in launch/results."""
-  return [json.loads(line) for line in (RESULTS / name).read_text().splitlines() if line]
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]], source: str) -> str:
-  """A Markdown table with its source below."""
-  lines = ['| ' + ' | '.join(row) + ' |' for row in (header, ['---'] * len(header), *rows)]
-  return '\n'.join(lines) + f'\n\n{source}\n'
-
-
-def number(value: float | None, digits: int, unit: str = '') -> str:
-  return '–' if value is None else f'{value:.{digits}f}{unit}'.replace('-', '−')
-
-
-def source_of(name: str, rows: Sequence[dict[str, Any]]) -> str:
-  """The sentence below a table: file, device, versions and dates."""
-  row = rows[-1]
-  dates = sorted({each['date'][:10] for each in rows})
-  days = dates[0] if len(dates) == 1 else f'{dates[0]} to {dates[-1]}'
-  return (f'`launch/results/{name}`; {row["cores"]} cores of {row["device"]}, jax '
-          f'{row["versions"]["jax"]}, {days}.')
-
-
 def quick_runs() -> str:
-  rows = read('quick_runs.jsonl')
-  cells = [[f'`{row["run"].removesuffix("_quick")}:quick`', str(row['cases']),
+  rows = sorted(read('quick_runs.jsonl'), key=lambda row: -row['cases'])
+  cells = [[f'`{row["config"]}`', str(row['cases']),
             number(row['dice']['mean_foreground'], 3),
             number(row['at_network_size']['accuracy'], 3),
             number(sum(row['durations'].values()) / 60, 1, ' min')] for row in rows]
@@ -70,11 +33,12 @@ def quick_runs() -> str:
 
 
 def quick_angles() -> str:
-  rows = [row for row in read('quick_runs.jsonl') if 'angles' in row]
+  rows = [row for row in sorted(read('quick_runs.jsonl'), key=lambda row: -row['cases'])
+          if row['angles']]
   cells = []
   for row in rows:
     found, naive = row['angles']['agreement'], row['angles']['naive']
-    cells.append([f'`{row["run"].removesuffix("_quick")}:quick`', row['angles']['method'],
+    cells.append([f'`{row["config"]}`', row['angles']['method'],
                   number(found['mad'], 1), number(found['bias'], 1),
                   number(None if found['within'] is None else 100 * found['within'], 0, ' %'),
                   number(found['r'], 2), number(naive['mad'], 1)])
@@ -114,12 +78,14 @@ def speed() -> str:
 
 
 def networks() -> str:
+  """Parameters and multiply-adds, and the printed Dice of SADANet beside its wide head."""
   rows = read('networks.jsonl')
+  printed = {name: row.printed for name, row in papers.ROWS.items()}
+  printed |= {'sadanet:wide': printed['sadanet:ours'], 'sadanet:ours': '–'}
   cells = [[f'`{row["config"]}`', f'{row["parameters"]:,}', number(row['modules'] / 1e9, 2),
-            number(row['products'] / 1e9, 2), *PRINTED.get(row['config'], ('–', '–'))]
-           for row in rows]
-  return table(['config', 'parameters', 'G multiply-adds', 'with attention', 'Dice in SEAM',
-                'Dice in SADANet'], cells, source_of('networks.jsonl', rows))
+            number(row['products'] / 1e9, 2), printed.get(row['config'], '–')] for row in rows]
+  return table(['config', 'parameters', 'G multiply-adds', 'with attention', 'Dice in the paper'],
+               cells, source_of('networks.jsonl', rows))
 
 
 def xray() -> str:
@@ -131,8 +97,10 @@ def xray() -> str:
                 'pixel accuracy', 'angle MAD'], cells, '`launch/results/first_edition.jsonl`')
 
 
-TABLES = {function.__name__: function for function in (
+TABLES: dict[str, Callable[[], str]] = {function.__name__: function for function in (
     measurement, networks, quick_angles, quick_runs, speed, xray)}
+TABLES |= {name: functools.partial(lambda make: make(small_tables.read()), make)
+           for name, make in small_tables.TABLES.items()}
 
 
 def render(text: str) -> str:

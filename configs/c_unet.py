@@ -11,7 +11,7 @@ Variants, rows of table I, one 3-D U-Net each:
   printed   after a row, as `dice,printed`: training as the paper says it, without the two aids
             below; table I is dice,printed, wbce,printed and centroid_published,printed
   small     after a row, as `dice,small` or `dice,printed,small`: volumes of half the size and an
-            eighth of the width for one CPU core (docs/results.md)
+            eighth of the width for one CPU core (docs/small_protocol.md)
 Ours: quick is the network of `small` after 300 steps (docs/results.md).
 
 Protocol (sections II, III): 50 training, 10 validation and 10 test volumes, without their top layer

@@ -143,7 +143,7 @@ def volumes() -> ConfigDict:
 QUICK_ULTRASOUND = {'batch_size': 4, 'log_every': 50, 'data.num_validation': 8.0,
                     'data.render_size': (768, 192), 'data.image_size': (512, 128)}
 
-# The small protocol, for the tables of docs/results.md: every network at about a quarter of its
+# The small protocol of docs/small_protocol.md: every network at about a quarter of its
 # width, whole images, the same augmentation, schedule and cases for all. Validated on 12 of the
 # training phantoms' kin, tested on 60.
 SMALL_ULTRASOUND = {

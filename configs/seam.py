@@ -12,7 +12,7 @@ Variants, rows of table 1:
   danet, emanet, nonlocal   attention on a ResNet at stride 8
   printed, mean   the attention as printed, which does not learn at this size; divided by the area
   bone_unit, pixel_unit, class_center, resnet101   ours: one field of `ours` changed
-  small         after a row, as `fpn,small`: the small protocol (docs/results.md)
+  small         after a row, as `fpn,small`: the small protocol (docs/small_protocol.md)
   quick         ours: a small network on small images for two CPU cores (docs/results.md)
 
 Protocol (sections 3.1, 3.2): 1024x256 images, 512x256 patches every 128 rows, flips and rotation,

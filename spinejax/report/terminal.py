@@ -10,11 +10,9 @@ from spinejax.measurement.results import AngleResult
 from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import TestResult
-from spinejax.metrics.robustness import Stress
 from spinejax.report import formats
 
 MAX_WIDTH = 80  # columns
-MAX_STRENGTHS = 7  # columns of a table; more go to the next one
 
 
 def print_results(result: TestResult, classes: Sequence[str],
@@ -79,25 +77,6 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
       f'Difference: {first} minus the run. p: one-tailed paired t-test that {first} is better, not '
       'corrected for the number of tests.', formats.localizer_note(comparison.localizer_dice),
       *comparison.notes])
-
-
-def print_stress(found: Stress, console: Console | None = None) -> None:
-  """Prints every metric by artifact, run and strength, and the differences of the first run."""
-  console = console or Console()
-  headings = [formats.stress_name(artifact) for artifact in found.artifacts]
-  for metric in found.shown_metrics:
-    title = f'{formats.STRESS_METRICS[metric][0]}, {formats.count_cases(len(found.cases))}'
-    rows = formats.stress_rows(found, metric)
-    for start in range(0, len(found.strengths), MAX_STRENGTHS):
-      part = slice(start, start + MAX_STRENGTHS)
-      _print_table(console, title, [f'{strength:g}' for strength in found.strengths[part]],
-                   [(name, *cells[part]) for name, *cells in rows], bold=headings)
-  if len(found.workdirs) > 1:
-    interval = formats.interval_name(found.confidence)
-    _print_table(console, f'{next(iter(found.workdirs))} minus the others',
-                 ('mean', interval, 'slope', interval), formats.stress_differences(found),
-                 bold=headings)
-  _print_notes(console, formats.stress_notes(found))
 
 
 def print_agreement(found: TableAgreement, console: Console | None = None) -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+from rich.console import Console
 
 from spinejax import config as config_lib
 from spinejax import runs
@@ -227,14 +228,18 @@ def test_a_real_sweep(tmp_path):
   config = tmp_path / 'tiny.py'
   config.write_text(
       'from tests import tiny\n\nVARIANTS = {}\n\n\ndef get_config():\n'
-      "  return tiny.tiny_config(**{'num_steps': 1, 'data.num_validation': 0,\n"
+      "  return tiny.tiny_config(**{'num_steps': 1, 'data.num_validation': 1,\n"
       "      'data.num_test': 1, 'data.image_size': (32, 32)}).lock()\n\n\n"
       "def sweep():\n  return [{'seed': 0}, {'seed': 1}]\n")
-  result = call(config, tmp_path / 'sweep', JAX_NUM_CPU_DEVICES='1')
+  result = call(config, tmp_path / 'sweep', '--choose=optimizer.learning_rate=1e-3',
+                JAX_NUM_CPU_DEVICES='1')
   assert result.returncode == 0, result.stderr
-  group, = json.loads((tmp_path / 'sweep' / 'results.json').read_text())['groups']
-  stored = [json.loads((tmp_path / 'sweep' / f'seed={seed}' / 'test_metrics.json').read_text())
-            for seed in (0, 1)]
+  results = json.loads((tmp_path / 'sweep' / 'results.json').read_text())
+  (group,), (found,) = results['groups'], results['choices']
+  folders = [tmp_path / 'sweep' / f'optimizer.learning_rate=0.001_seed={seed}' for seed in (0, 1)]
+  stored = [json.loads((folder / 'test_metrics.json').read_text()) for folder in folders]
+  best, = (folders[0] / 'checkpoints').glob('*/metrics/metrics')
+  assert found['trials'][0]['score'] == pytest.approx(json.loads(best.read_text())['score'])
   entropies = [metrics['at_network_size']['cross_entropy'] for metrics in stored]
   assert group['seeds'] == [0, 1] and entropies[0] != entropies[1]
   assert group['metrics']['at_network_size.cross_entropy']['mean'] == pytest.approx(
@@ -286,8 +291,10 @@ def test_the_best_value_by_validation_is_chosen_and_gets_the_other_seeds(stand_i
   assert result.returncode == 0, result.stderr
   assert starts(output) == {'a_rate=0.2_seed=2': 1, 'b_rate=0.4_seed=1': 1, 'b_rate=0.4_seed=2': 1}
   lines = result.stdout.splitlines()
-  assert 'a: validation of rate 0.1 0.6000, 0.2 0.7000, 0.4 0.6000; chosen 0.2' in lines
-  assert 'b: validation of rate 0.1 0.5500, 0.2 diverged, 0.4 0.6000; chosen 0.4' in lines
+  words = [line.split() for line in lines]
+  assert 'validation of rate 0.1 0.2 0.4 chosen'.split() in words
+  assert 'a 0.6000 0.7000 0.6000 0.2'.split() in words
+  assert 'b 0.5500 diverged 0.6000 0.4'.split() in words
   assert [line for line in lines if 'end of the values' in line] == [
       'b: the chosen rate 0.4 is at an end of the values of --choose; a better one may lie beyond.']
   stored = json.loads((output / 'results.json').read_text())
@@ -312,9 +319,13 @@ def test_a_choice_waits_for_all_trials_and_says_what_cannot_be_chosen(stand_in, 
   found, = choice.decide(everyone, 'rate')
   assert (found.value, found.members, found.is_hopeless) == (None, (), False)
   assert choice.select_due(everyone, [found]) == everyone[:2]
-  assert table.describe(found) == ('default: validation of rate 0.1 unfinished, 0.2 0.7000; '
-                                   'chosen none yet')
-  assert not table.collect(everyone[:2], {}, [found]).groups
+  results = table.collect(everyone[:2], {}, [found])
+  assert not results.groups and [row.finished for row in results.members] == [False, True]
+  console = Console(record=True, width=100)
+  table.print_results(results, tmp_path, console)
+  shown = console.export_text()
+  assert 'default unfinished 0.7000 none yet' in ' '.join(shown.split())
+  assert shown.endswith('No value is chosen.\n')
   for member in everyone[:2]:
     member.config.evaluation.best = 'loss'
     (member.workdir / 'metrics.jsonl').write_text('')

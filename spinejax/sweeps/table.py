@@ -142,11 +142,11 @@ def _write_csv(path: pathlib.Path, header: Sequence[str], rows: Iterable[dict[st
 
 def print_results(results: Results, output: str | os.PathLike, console: Console) -> None:
   """Prints the choices and a table of the groups that have results."""
-  for choice in results.choices:
-    console.print(Text(describe(choice)), soft_wrap=True)
+  _print_choices([choice for choice in results.choices
+                  if any(trial.state != 'unfinished' for trial in choice.trials)], console)
   finished = [group for group in results.groups if group.seeds]
   if not finished:
-    console.print('No member is finished.')
+    console.print('No value is chosen.' if results.choices else 'No member is finished.')
     return
   keys, _ = _columns(results.groups)
   shown = {name: column for name, column in COLUMNS.items() if any(
@@ -172,12 +172,22 @@ def print_results(results: Results, output: str | os.PathLike, console: Console)
                     soft_wrap=True)
 
 
-def describe(choice: Choice) -> str:
-  """The validation score of every value, and the chosen one."""
-  scores = (f'{trial.value} {trial.state if trial.score is None else f"{trial.score:.4f}"}'
-            for trial in choice.trials)
-  chosen = 'none yet' if choice.value is None else choice.value
-  return f'{label(choice.group)}: validation of {choice.field} {", ".join(scores)}; chosen {chosen}'
+def _print_choices(choices: Sequence[Choice], console: Console) -> None:
+  """Prints the validation score of every value, a row for each choice."""
+  if not choices:
+    return
+  table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+  table.add_column(f'validation of {choices[0].field}', no_wrap=True)
+  for title in (*(str(trial.value) for trial in choices[0].trials), 'chosen'):
+    table.add_column(title, justify='right', no_wrap=True)
+  for choice in choices:
+    table.add_row(label(choice.group),
+                  *(trial.state if trial.score is None else f'{trial.score:.4f}'
+                    for trial in choice.trials),
+                  'none yet' if choice.value is None else str(choice.value))
+  console.print(table)
+  console.print(Text('Best validation score of the first seed: mean Dice of the foreground, or '
+                     'negative loss.', style='dim'), soft_wrap=True)
 
 
 def _cell(metric: Spread | None, digits: int) -> str:

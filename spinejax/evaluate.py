@@ -17,7 +17,7 @@ from spinejax.measurement.results import AngleResult
 from spinejax.metrics import agreement, laminae, roc, segmentation
 from spinejax.metrics.results import (
     AngleSummary, CaseAngle, CaseResult, Evaluation, NetworkScores, RegionTable, SecondsPerImage,
-    ShownCase, TestResult)
+    ShownCase, TestResult, best_median_worst)
 from spinejax.readers.records import Record
 from spinejax.report import overlays
 
@@ -200,20 +200,14 @@ def _show_cases(predictor: load.Predictor, test: datasets.Source,
                 cases: Sequence[ScoredCase], result: TestResult) -> tuple[ShownCase, ...]:
   """Pictures of the best, the median and the worst case by mean Dice of the foreground."""
   scores = [result.cases[case.name].overlap['dice']['mean_foreground'] for case in cases]
-  dice = {i: score for i, score in enumerate(scores) if score is not None}
-  order = sorted(dice, key=lambda i: -dice[i])
-  roles = {0: 'best', len(order) // 2: 'median', len(order) - 1: 'worst'}
-  if len(order) < 3:
-    roles = dict(zip(range(len(order)), ('best', 'worst')))
   shown = []
-  for place, role in sorted(roles.items()):
-    index = order[place]
+  for index, role in best_median_worst(scores).items():
     case, record = cases[index], test[index]
     prediction, = predict.predict_images(predictor, [record.image])
     for view, (image, label, mask, probs) in _views(record, prediction).items():
       shown.append(ShownCase(
           f'{case.name}, {view}' if view else case.name, role, image, label, mask, probs,
-          dice[index], case.angle if view in ('', CORONAL) else None,
+          scores[index], case.angle if view in ('', CORONAL) else None,
           interlaced=not view and predictor.config.evaluation.interlaced))
   return tuple(shown)
 

@@ -1,4 +1,5 @@
 """Whole runs on tiny phantoms and folders: report, resuming, faults in one sentence."""
+import dataclasses
 import json
 import os
 import pathlib
@@ -15,8 +16,9 @@ import pytest
 from rich.console import Console
 
 from spinejax import evaluate, interrupts, logs
-from spinejax.inference import load
+from spinejax.inference import compared, load
 from spinejax import runs, train
+from spinejax.metrics import comparison
 from spinejax.metrics.results import TestResult as Result
 from spinejax.report import pages
 from tests import processes, tiny
@@ -93,6 +95,27 @@ def test_evaluating_again_gives_the_same(finished):
   config, workdir, results = finished
   assert evaluate.evaluate(config, str(workdir)).result == Result.from_json(results)
   assert train.train(config, str(workdir)).step == 4  # nothing left to do
+
+
+def test_compared_runs_show_masks_and_probabilities_of_their_cases(finished, tmp_path, capsys):
+  config, workdir, results = finished
+  other = shutil.copytree(workdir, tmp_path / 'other')
+  found = comparison.compare_runs([str(workdir), str(other)])
+  roles = comparison.choose_cases(found)
+  cases = compared.load_cases(found, roles, with_probs=True)
+  assert list(roles.values()) == ['worst', 'median', 'best'] == [case.role for case in cases]
+  for case in cases:
+    dice = results['cases'][case.name]['dice']['mean_foreground']
+    assert case.dice == dict.fromkeys(found.runs, dice)
+    for run in found.runs:
+      np.testing.assert_array_equal(case.masks[run], case.probs[run] >= 0.5)
+  assert 'predicting: 6 to go' in capsys.readouterr().out
+  shutil.rmtree(other / 'predictions')
+  with pytest.raises(ValueError, match='png cannot be read; run spinejax test --workdir='):
+    compared.load_cases(found, roles)
+  stale = dataclasses.replace(found, fingerprint='beef')
+  with pytest.raises(ValueError, match='test data of .* changed after the test'):
+    compared.load_cases(stale, roles)
 
 
 def test_a_changed_config_or_dataset_is_refused(tmp_path, finished):

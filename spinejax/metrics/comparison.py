@@ -5,24 +5,28 @@ one-tailed paired t-tests, here with a bootstrap interval of the mean difference
 """
 import csv
 import dataclasses
+import difflib
 import io
 import math
 import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from spinejax import runs
 from spinejax.metrics import laminae
-from spinejax.metrics.results import CaseResult, TestResult, mean_sd
+from spinejax.metrics.results import (
+    CaseResult, RocCurve, TestResult, best_median_worst, mean_sd)
+from spinejax.metrics.tested_runs import TestedRun, load_tested, unique_names
 
 CONFIDENCE = 0.95  # of the intervals
 NUM_RESAMPLES = 9999  # of the bootstrap
 SEED = 0  # of the bootstrap
+_OVERLAPS = {'dice': 'Dice', 'iou': 'IoU', 'recall': 'Recall', 'precision': 'Precision'}
 _COUNTS = ('delta', 'missed', 'false')  # printed without decimals for a case
 _LAMINAE = {  # name, decimals, and whether it is shown first; lower is better for all
     'd3d_mean': ('Mean d₃D, voxels', 2, True),
@@ -34,7 +38,7 @@ _LAMINAE = {  # name, decimals, and whether it is shown first; lower is better f
     'false': ('False laminae', 1, True),
 }
 _COLUMNS = ('metric', 'name', 'better', 'run', 'cases', 'mean', 'sd', 'compared_cases',
-            'difference', 'low', 'high', 'p_value', 'note')
+            'difference', 'low', 'high', 'p_value', 'adjusted_p', 'note')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +57,7 @@ class PairedTest:
   low: float | None = None  # confidence interval of the difference
   high: float | None = None
   p_value: float | None = None  # of the one-tailed test that the first run is better
+  adjusted_p: float | None = None  # by `holm` over the other runs
   note: str = ''  # why something is None
 
 
@@ -68,6 +73,14 @@ class ComparedMetric:
   values: Mapping[str, tuple[float | None, ...]]  # {run: one value per case}
   runs: Mapping[str, RunSummary]
   against: Mapping[str, PairedTest]  # {other run: test against the first run}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFact:
+  """A number of each run as a whole. It has no values of cases, so it is not tested."""
+  key: str  # 'auc/CLASS', 'seconds_per_image', 'training_seconds', 'step' or 'num_parameters'
+  name: str
+  values: Mapping[str, float | None]  # by run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,23 +102,18 @@ class Comparison:
   confidence: float = CONFIDENCE
   num_resamples: int = NUM_RESAMPLES
   seed: int = SEED
+  facts: tuple[RunFact, ...] = ()  # in the order to print
   workdirs: Mapping[str, str] = dataclasses.field(default_factory=dict)  # {run: its folder}
   fingerprint: str = ''  # hash of the test data
   is_phantom: bool = False  # whether the cases are phantoms
+  classes: tuple[str, ...] = ()  # background first
+  roc: Mapping[str, Mapping[str, RocCurve]] = dataclasses.field(default_factory=dict)  # by run
 
   def to_json(self) -> dict[str, Any]:
     """The content of comparison.json."""
     content = dataclasses.asdict(self)
-    del content['is_phantom']
+    del content['is_phantom'], content['roc']
     return content
-
-
-class _TestedRun(NamedTuple):
-  workdir: str
-  classes: tuple[str, ...]
-  data_name: str  # config.data.name
-  fingerprint: str  # hash of the test data
-  result: TestResult
 
 
 def compare_runs(workdirs: Sequence[str]) -> Comparison:
@@ -119,7 +127,7 @@ def compare_runs(workdirs: Sequence[str]) -> Comparison:
     ValueError: only one run, one given twice, one without a test, or other classes, cases or data.
   """
   names = unique_names(workdirs)
-  first, *others = tested = [_load_run(workdir) for workdir in workdirs]
+  first, *others = tested = [load_tested(workdir) for workdir in workdirs]
   for other in others:
     where = f'{first.workdir} and {other.workdir}'
     if first.classes != other.classes:
@@ -133,38 +141,23 @@ def compare_runs(workdirs: Sequence[str]) -> Comparison:
       raise ValueError(f'{where} were tested on cases of the same names but other content (the '
                        'fingerprints in dataset.json differ: other files, label map, or size or '
                        'preparation of volumes); compare runs on one dataset.')
-  found = compare({name: run.result for name, run in zip(names, tested)}, first.classes)
+  by_name = dict(zip(names, tested))
+  found = compare({name: run.result for name, run in by_name.items()}, first.classes)
+  notes = [f'The ROC curves of {name} are not stored; to draw them, test it again with spinejax '
+           f'test --workdir={run.workdir}.' for name, run in by_name.items() if not run.roc]
   return dataclasses.replace(
       found, workdirs=dict(zip(names, workdirs)), fingerprint=first.fingerprint,
-      is_phantom=any('phantom' in run.data_name for run in tested))
-
-
-def unique_names(workdirs: Sequence[str]) -> list[str]:
-  """The name of each folder, preceded by its parents as far as needed to be unique.
-
-  Raises:
-    ValueError: fewer than two folders, or one given twice.
-  """
-  paths = [pathlib.Path(workdir).expanduser().resolve() for workdir in workdirs]
-  if len(paths) < 2:
-    raise ValueError('--workdirs needs at least two run folders separated by commas, got '
-                     f'{",".join(workdirs) or "none"}.')
-  for i, path in enumerate(paths):
-    if path in paths[:i]:
-      raise ValueError(f'{workdirs[i]} is given twice in --workdirs; give every run once.')
-  names = []
-  for path in paths:
-    depth = 1
-    while any(path.parts[-depth:] == other.parts[-depth:] for other in paths if other != path):
-      depth += 1
-    names.append('/'.join(path.parts[-depth:]))
-  return names
+      is_phantom=any('phantom' in run.data_name for run in tested),
+      facts=_facts(by_name, first.classes),
+      roc={name: run.roc for name, run in by_name.items() if run.roc},
+      notes=(*found.notes, *notes))
 
 
 def compare(results: Mapping[str, TestResult], classes: Sequence[str]) -> Comparison:
   """Means, deviations, paired tests and intervals of every metric that all runs have.
 
-  The metrics are the Dice of each foreground class, their mean if there are several, and the
+  The metrics are Dice, IoU, recall and precision of each foreground class and, if there are
+  several, their mean; the accuracy over pixels; the absolute error of the largest angle; and the
   metrics of `metrics.laminae` over all laminae and by region.
 
   Args:
@@ -173,8 +166,9 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str]) -> Compar
   """
   first, *others = names = list(results)
   cases, summary = list(results[first].cases), results[first].laminae
-  scores = {run: {name: _scores(case) for name, case in result.cases.items()}
-            for run, result in results.items()}
+  angle_note = _why_without_angles(results)
+  scores = {run: {name: _scores(case, with_angle=not angle_note)
+                  for name, case in result.cases.items()} for run, result in results.items()}
   regions = [region for region in ('all', *laminae.REGIONS)
              if all(any(f'missed/{region}' in of_case for of_case in of_run.values())
                     for of_run in scores.values())]
@@ -185,8 +179,7 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str]) -> Compar
     if any(run.cases for run in summaries.values()):
       metrics.append(ComparedMetric(
           key, name, better, digits, 0 if key.split('/')[0] in _COUNTS else digits, main, values,
-          summaries, against={run: paired_test(values[first], values[run], better=better)
-                              for run in others}))
+          summaries, against=_against(values, better)))
 
   def count_missed(run: str, region: str) -> MissedLaminae:
     missed, true = (sum(case.get(f'{metric}/{region}') or 0 for case in scores[run].values())
@@ -194,8 +187,49 @@ def compare(results: Mapping[str, TestResult], classes: Sequence[str]) -> Compar
     return MissedLaminae(int(missed), int(true))
 
   missed = {region: {run: count_missed(run, region) for run in names} for region in regions}
-  return Comparison(tuple(names), tuple(cases), tuple(metrics), missed,
-                    _notes(results, cases, metrics), summary.localizer_dice if summary else {})
+  notes = (*filter(None, [angle_note]), *_notes(results, cases, metrics))
+  return Comparison(tuple(names), tuple(cases), tuple(metrics), missed, notes,
+                    summary.localizer_dice if summary else {}, classes=tuple(classes))
+
+
+def _against(values: Mapping[str, Sequence[float | None]], better: str) -> dict[str, PairedTest]:
+  """Tests of the first run against each other one, corrected for their number."""
+  first, *others = values
+  tests = [paired_test(values[first], values[run], better=better) for run in others]
+  adjusted = holm([test.p_value for test in tests])
+  return {run: dataclasses.replace(test, adjusted_p=p)
+          for run, test, p in zip(others, tests, adjusted)}
+
+
+def case_dice(found: Comparison, run: str) -> dict[str, float | None]:
+  """The Dice of each case, as the mean of the foreground classes."""
+  key = f'dice/{"mean_foreground" if len(found.classes) > 2 else found.classes[1]}'
+  values = next((metric.values[run] for metric in found.metrics if metric.key == key),
+                (None,) * len(found.cases))
+  return dict(zip(found.cases, values, strict=True))
+
+
+def choose_cases(found: Comparison, names: Sequence[str] = ()) -> dict[str, str]:
+  """{case: role} of the cases to show.
+
+  Without names they are the worst, the median and the best case of the first run by `case_dice`.
+  'all' stands for all cases.
+
+  Raises:
+    ValueError: a name is that of no test case.
+  """
+  dice = case_dice(found, found.runs[0])
+  roles = {found.cases[i]: role for i, role in best_median_worst(list(dice.values())).items()}
+  if not names:
+    return dict(reversed(roles.items()))
+  if list(names) == ['all']:
+    names = found.cases
+  for name in names:
+    if name not in dice:
+      nearest = difflib.get_close_matches(name, found.cases, n=1, cutoff=0)
+      raise ValueError(f'{name} is not one of the {len(found.cases)} test cases; the nearest name '
+                       f'is {nearest[0]}.')
+  return {name: roles.get(name, '') for name in names}
 
 
 def paired_test(first: Sequence[float | None], other: Sequence[float | None], *, better: str
@@ -251,7 +285,8 @@ def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:
 def write_tables(folder: str | os.PathLike, found: Comparison) -> None:
   """Writes comparison.json, and comparison.csv with a line for each metric and run.
 
-  The last columns of the CSV compare the first run with the run of the line.
+  The last columns of the CSV compare the first run with the run of the line. A fact of a run has
+  its value as the mean.
   """
   text = io.StringIO(newline='')
   writer = csv.writer(text)
@@ -259,35 +294,14 @@ def write_tables(folder: str | os.PathLike, found: Comparison) -> None:
   for metric in found.metrics:
     for run, summary in metric.runs.items():
       test = metric.against.get(run)
-      compared = dataclasses.astuple(test) if test else (None,) * 6
+      compared = dataclasses.astuple(test) if test else ()
       writer.writerow([metric.key, metric.name, metric.better, run, summary.cases, summary.mean,
                        summary.sd, *compared])
+  for fact in found.facts:
+    for run, value in fact.values.items():
+      writer.writerow([fact.key, fact.name, '', run, '', value])
   runs.write_json(pathlib.Path(folder) / 'comparison.json', found.to_json())
   runs.write_text(pathlib.Path(folder) / 'comparison.csv', text.getvalue())
-
-
-def _load_run(workdir: str) -> _TestedRun:
-  """Reads a run folder, which must have been tested on the test cases of its dataset."""
-  config, info = runs.load_config(workdir), runs.load_dataset_info(workdir)
-  path = pathlib.Path(workdir) / 'test_metrics.json'
-  remedy = f'run spinejax test --workdir={workdir}'
-  if not path.is_file():
-    raise ValueError(f'{workdir} has not been tested ({path.name} is missing); {remedy}.')
-  try:
-    result = TestResult.from_json(runs.read_json(path))
-  except ValueError as error:
-    raise ValueError(f'{path} is not the result of a test ({error}); {remedy}.') from error
-  try:
-    names, fingerprint = set(info['split']['test']), info['fingerprint']['test']
-    classes, data_name = tuple(config['data']['classes']), config['data']['name']
-  except (KeyError, TypeError) as error:
-    raise ValueError(f'the files of {workdir} do not say what the run was tested on; {remedy}.'
-                     ) from error
-  if not names:
-    raise ValueError(f'{workdir} has no test cases; there is nothing to compare.')
-  if set(result.cases) != names:
-    raise ValueError(f'{path} is of other cases than the test set in {workdir}; {remedy}.')
-  return _TestedRun(workdir, classes, data_name, fingerprint, result)
 
 
 def _define_metrics(classes: Sequence[str], regions: Sequence[str]
@@ -296,7 +310,10 @@ def _define_metrics(classes: Sequence[str], regions: Sequence[str]
   names = {name: name for name in classes[1:]}
   if len(names) > 1:
     names['mean_foreground'] = 'mean of foreground'
-  metrics = [(f'dice/{key}', f'Dice, {name}', 'higher', 3, True) for key, name in names.items()]
+  metrics = [(f'{metric}/{key}', f'{shown}, {name}', 'higher', 3, metric == 'dice')
+             for metric, shown in _OVERLAPS.items() for key, name in names.items()]
+  metrics += [('accuracy/mean_all', 'Pixel accuracy', 'higher', 3, True),
+              ('angle_error', 'Angle error, degrees', 'lower', 1, True)]
   for region in regions:
     for metric, (name, digits, main) in _LAMINAE.items():
       if region != 'all':
@@ -307,9 +324,47 @@ def _define_metrics(classes: Sequence[str], regions: Sequence[str]
   return metrics
 
 
-def _scores(case: CaseResult) -> dict[str, float | None]:
+def _facts(tested: Mapping[str, TestedRun], classes: Sequence[str]) -> tuple[RunFact, ...]:
+  """What is known of some run: areas under the ROC curves, durations, step and parameters."""
+  areas = {name: name for name in classes[1:]} | {'any_foreground': 'any foreground'}
+  facts = [RunFact(f'auc/{key}', f'AUC, {name}', {
+      run: of.result.auc.get(key) for run, of in tested.items()}) for key, name in areas.items()]
+  facts += [
+      RunFact('seconds_per_image', 'Seconds per image', {
+          run: of.result.seconds_per_image.mean if of.result.seconds_per_image else None
+          for run, of in tested.items()}),
+      RunFact('training_seconds', 'Training', {
+          run: of.training_seconds for run, of in tested.items()}),
+      RunFact('step', 'Step', {run: of.result.step for run, of in tested.items()}),
+      RunFact('num_parameters', 'Parameters', {
+          run: of.num_parameters for run, of in tested.items()})]
+  return tuple(fact for fact in facts if any(v is not None for v in fact.values.values()))
+
+
+def _why_without_angles(results: Mapping[str, TestResult]) -> str:
+  """A sentence if the angles of the runs cannot be compared; '' if they can, or if none has any."""
+  without = [run for run, result in results.items() if not result.angles]
+  if without:
+    return '' if len(without) == len(results) else (
+        f'Angle errors are left out: {", ".join(without)} was tested without angles.')
+  for name in next(iter(results.values())).cases:
+    angles = [result.cases[name].angle for result in results.values()]
+    references = {angle and angle.reference_deg for angle in angles}
+    if len({value if value is None else round(value, 6) for value in references}) > 1:
+      methods = '; '.join(f'{run}: {result.angles.method}, {result.angles.reference}'
+                          for run, result in results.items() if result.angles)
+      return (f'Angle errors are left out: the runs have other references, such as in {name} '
+              f'({methods}).')
+  return ''
+
+
+def _scores(case: CaseResult, with_angle: bool) -> dict[str, float | None]:
   """The values of a case by the keys of the metrics, and its true laminae."""
-  scores = {f'dice/{name}': value for name, value in case.overlap.get('dice', {}).items()}
+  scores = {f'{metric}/{name}': value for metric in (*_OVERLAPS, 'accuracy')
+            for name, value in case.overlap.get(metric, {}).items()}
+  angle = case.angle
+  if with_angle and angle and angle.angle_deg is not None and angle.reference_deg is not None:
+    scores['angle_error'] = abs(angle.angle_deg - angle.reference_deg)
   for metric, values in (case.laminae or {}).items():
     metric = 'laminae_dice' if metric == 'dice' else metric
     scores |= {f'{metric}/{region}': value for region, value in values.items()}

@@ -6,7 +6,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -237,12 +237,36 @@ class ShownCase:
   interlaced: bool  # adds a picture with image and mask in alternate rows
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class ComparedCase:
+  """One test case as several runs segment it; a volume is shown by its coronal projection."""
+  name: str
+  role: str  # 'best', 'median' or 'worst' of the first run; '' if it was asked for
+  image: np.ndarray  # gray levels [H,W]
+  label: np.ndarray  # true classes, int [H,W]
+  masks: Mapping[str, np.ndarray]  # {run: predicted classes, int [H,W]}
+  dice: Mapping[str, float | None]  # {run: mean over the foreground classes}
+  probs: Mapping[str, np.ndarray]  # {run: of any foreground class, float [H,W]}, or empty
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
   """What `evaluate` gives to the report."""
   result: TestResult
   roc: Mapping[str, RocCurve]  # by class; empty without test cases
   shown_cases: tuple[ShownCase, ...]
+
+
+def best_median_worst(scores: Sequence[float | None]) -> dict[int, str]:
+  """{index: role} of the best, the median and the worst defined score, in this order.
+
+  Two scores are the best and the worst, one is the best.
+  """
+  defined = {i: score for i, score in enumerate(scores) if score is not None}
+  order = sorted(defined, key=lambda i: -defined[i])
+  if len(order) < 3:
+    return dict(zip(order, ('best', 'worst')))
+  return {order[0]: 'best', order[len(order) // 2]: 'median', order[-1]: 'worst'}
 
 
 def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None, int]:

@@ -141,6 +141,26 @@ def roc_figure(roc: Mapping[str, RocCurve], classes: Sequence[str]) -> Figure:
   return figure
 
 
+def joint_roc_figure(roc: Mapping[str, Mapping[str, RocCurve]], classes: Sequence[str]) -> Figure:
+  """The ROC curves of all runs, {run: {class: curve}}: a chart for each class, with the areas."""
+  names = [name for name in [*classes, 'any_foreground']
+           if any(name in of_run for of_run in roc.values())]
+  figure = Figure(figsize=(3.6 * max(len(names), 1), 3.7), layout='constrained')
+  for axis, name in zip(figure.subplots(1, max(len(names), 1), squeeze=False)[0], names):
+    axis.plot([0, 1], [0, 1], color=style.RULE, linewidth=1, zorder=1)
+    for place, (run, of_run) in enumerate(roc.items()):
+      curve = of_run.get(name)
+      if curve and curve.auc is not None:
+        axis.plot(curve.fpr, curve.tpr, linewidth=1.6, linestyle=_DASHES[place % len(_DASHES)],
+                  color=colors.RUN_COLORS[place % len(colors.RUN_COLORS)],
+                  label=f'{_short(run)}, AUC {curve.auc:.3f}')
+    axis.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), aspect='equal')
+    axis.set_title('any foreground' if name == 'any_foreground' else name, fontsize=style.FONT,
+                   color=style.INK, loc='left', parse_math=False)
+    style.finish_axes(axis, 'false positive rate', 'true positive rate', legend=True)
+  return figure
+
+
 def case_dice_figure(cases: Mapping[str, CaseResult], classes: Sequence[str]) -> Figure:
   """Dice of every case as a dot, by class, with the median as a line."""
   columns = {name: (name, colors.class_color(i)) for i, name in enumerate(classes) if i}
@@ -168,8 +188,7 @@ def box_figure(values: Mapping[str, Sequence[float | None]], name: str) -> Figur
 
   A box has the median and the quartiles; whiskers are at most 1.5 interquartile ranges long.
   """
-  labels = [textwrap.shorten(run, 34, placeholder='…') if ' ' in run or len(run) <= 34
-            else f'{run[:16]}…{run[-17:]}' for run in values]
+  labels = [_short(run) for run in values]
   longest = max(map(len, labels), default=0)
   figure, axis = _chart(4.4 + 0.066 * longest, 0.8 + 0.46 * max(len(values), 1))
   for place, run_values in enumerate(values.values()):
@@ -280,6 +299,12 @@ def _chart(width: float, height: float) -> tuple[Figure, Axes]:
   """A figure of a size in inches with one axis."""
   figure = Figure(figsize=(width, height), layout='constrained')
   return figure, figure.subplots()
+
+
+def _short(run: str) -> str:
+  """The name of a run in 34 characters at most."""
+  return (textwrap.shorten(run, 34, placeholder='…') if ' ' in run or len(run) <= 34
+          else f'{run[:16]}…{run[-17:]}')
 
 
 def _dot(steps: np.ndarray) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from spinejax.measurement.results import AngleResult, Curve
-from spinejax.metrics.comparison import ComparedMetric
+from spinejax.metrics.comparison import ComparedMetric, RunFact
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import (
     Agreement, AngleSummary, BandAgreement, ClassTable, LaminaeSummary, TestResult)
@@ -16,6 +16,9 @@ UNDEFINED_NOTE = ('– means undefined: the class is absent from truth and predi
                   'the truth; precision: from the prediction).')
 ANGLE_COLUMNS = ('MAD ± sd', 'bias', '95 % limits', 'within 5°', 'r', 'ICC(2,1)')
 NAIVE_NOTE = 'The naive angle is the largest one between the lines, without the fitted midline.'
+FACTS_NOTE = ('Seconds per image: mean time of a prediction in the test. Training: time of the '
+              'steps, without compilation and validation. Both are those of the machine of the '
+              'run. Step: of the checkpoint that was tested.')
 LAMINAE_ROWS = {'all': 'all laminae', 'thoracic': 'thoracic', 'lumbar': 'lumbar'}
 LAMINAE_COLUMNS = {'true': ('True', 1), 'missed': ('Missed', 1), 'false': ('False', 1),
                    'delta': ('Δ', 1), 'd3d_mean': ('Mean d₃D, voxels', 2),
@@ -205,18 +208,28 @@ def largest_angle(result: AngleResult) -> tuple[str, str]:
   return (curve_angle(curve), curve_interval(curve)) if curve else ('no curve', '')
 
 
-def comparison_cells(metric: ComparedMetric, run: str) -> tuple[str, str, str, str]:
-  """Mean ± deviation of a run, and difference, interval and p of the first run against it."""
+def comparison_cells(metric: ComparedMetric, run: str) -> tuple[str, str, str, str, str]:
+  """Mean ± deviation; difference, interval, p and adjusted p of the first run against the run."""
   summary, digits, test = metric.runs[run], metric.digits, metric.against.get(run)
   mean = format_value(summary.mean, digits)
   if summary.sd is not None:
     mean += f' ± {format_value(summary.sd, digits)}'
   if test is None:
-    return mean, '', '', ''
+    return mean, '', '', '', ''
   interval = (UNDEFINED if test.low is None or test.high is None
               else format_interval((test.low, test.high), digits))
   return (mean, format_difference(test.difference, digits), interval,
-          format_probability(test.p_value))
+          format_probability(test.p_value), format_probability(test.adjusted_p))
+
+
+def fact_cell(fact: RunFact, run: str) -> str:
+  """The value of a run as text."""
+  value = fact.values[run]
+  if value is None or fact.key.startswith('auc/'):
+    return format_value(value)
+  if fact.key == 'training_seconds':
+    return format_duration(value)
+  return f'{value:.3g}' if fact.key == 'seconds_per_image' else f'{value:,.0f}'
 
 
 def agreement_titles(found: TableAgreement) -> list[str]:

@@ -164,10 +164,8 @@ def probability_figure(probs: np.ndarray, classes: Sequence[str]) -> Figure:
     shown.set(cmap='inferno', clim=(0.0, 1.0))
   width, height = figure.get_size_inches()
   share = min(2.6 / width, 0.7)  # of the width, for the color bar
-  place = figure.add_axes((0.5 - share / 2, (style.FOOT - 0.2) / height, share, 0.09 / height))
-  bar = figure.colorbar(shown, cax=place, orientation='horizontal', ticks=[0, 0.5, 1])
-  bar.outline.set_visible(False)
-  place.tick_params(length=0, labelsize=style.FONT - 1, labelcolor=style.MUTED, pad=2)
+  style.probability_bar(
+      figure, shown, (0.5 - share / 2, (style.FOOT - 0.2) / height, share, 0.09 / height))
   return figure
 
 

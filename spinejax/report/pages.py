@@ -19,8 +19,8 @@ from spinejax import colors, logs, runs
 from spinejax.measurement.results import AngleResult
 from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
-from spinejax.metrics.results import CaseResult, Evaluation, ShownCase
-from spinejax.report import curves, formats, overlays, style, terminal
+from spinejax.metrics.results import CaseResult, ComparedCase, Evaluation, ShownCase
+from spinejax.report import compared_case, curves, formats, overlays, style, terminal
 from spinejax.version import __version__
 
 METRICS = {'dice': 'Dice', 'iou': 'IoU', 'recall': 'Recall', 'precision': 'Precision',
@@ -76,12 +76,14 @@ def write_run_report(workdir: str | os.PathLike, config: ConfigDict, evaluation:
       shown_cases=[(case, _case_figures(case, classes)) for case in evaluation.shown_cases])
 
 
-def write_comparison(folder: str | os.PathLike, found: Comparison) -> pathlib.Path:
-  """Writes index.html and the box plots box_METRIC.png, and returns the path of the page.
+def write_comparison(folder: str | os.PathLike, found: Comparison,
+                     cases: Sequence[ComparedCase] = ()) -> pathlib.Path:
+  """Writes index.html and its pictures, and returns the path of the page.
 
-  The folder is made if absent; box plots of an older page are removed.
+  The pictures are box_METRIC.png, roc.png if the curves are known, and case_NAME.png. The folder is
+  made if absent; pictures of an older page are removed.
   """
-  folder = _open_folder(folder, 'box_*.png')
+  folder = _open_folder(folder, 'box_*.png', 'roc.png', 'case_*.png')
   plots = []
   for metric in found.metrics:
     if metric.main:
@@ -90,9 +92,16 @@ def write_comparison(folder: str | os.PathLike, found: Comparison) -> pathlib.Pa
       medians = ', '.join(f'{run} {_median(values, metric.digits)}'
                           for run, values in metric.values.items())
       plots.append((figure, f'{metric.name} of each run; medians: {medians}'))
+  roc = curves.joint_roc_figure(found.roc, found.classes) if found.roc else None
+  if roc:
+    style.save_png(folder / 'roc.png', roc)
+  pictures = [(case, compared_case.compared_figure(case, found.classes)) for case in cases]
+  for i, (case, figure) in enumerate(pictures):
+    style.save_png(folder / f'case_{i + 1}_{_file_name(case.name)}.png', figure, tight=True)
   first, *others = found.runs
   return write_page(folder / 'index.html', 'comparison.html', is_phantom=found.is_phantom,
-                    title=f'{first} against {", ".join(others)}', comparison=found, plots=plots)
+                    title=f'{first} against {", ".join(others)}', comparison=found, plots=plots,
+                    roc=roc, pictures=pictures)
 
 
 def write_agreement(folder: str | os.PathLike, found: TableAgreement) -> pathlib.Path:

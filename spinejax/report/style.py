@@ -61,17 +61,31 @@ def panels(titles: Sequence[str], size: tuple[int, int]) -> tuple[Figure, list[A
     axis = figure.add_axes((column * (width + gap) / total_width,
                             1 - (row + 1) * (height + head) / total_height,
                             width / total_width, height / total_height))
-    lines = textwrap.wrap(title, max(6, int(width / 0.075)), max_lines=2, placeholder='…')
-    axis.set_title('\n'.join(lines), fontsize=FONT, color=INK, pad=4, parse_math=False,
-                   linespacing=1.05)
+    write_title(axis, title, width)
     axis.set_axis_off()
     axes.append(axis)
   return figure, axes
 
 
+def write_title(axis: Axes, title: str, width: float) -> None:
+  """Writes a title above axes of `width` inches, in two lines at most."""
+  lines = textwrap.wrap(title, max(6, int(width / 0.075)), max_lines=2, placeholder='…')
+  axis.set_title('\n'.join(lines), fontsize=FONT, color=INK, pad=4, parse_math=False,
+                 linespacing=1.05)
+
+
 def show_image(axis: Axes, image: np.ndarray) -> AxesImage:
   """Shows an image of gray levels 0..255 or RGB that fills its axes."""
   return axis.imshow(image, cmap='gray', vmin=0, vmax=255, interpolation='none', aspect='auto')
+
+
+def probability_bar(figure: Figure, shown: AxesImage, box: tuple[float, float, float, float]
+                    ) -> None:
+  """Draws a horizontal color bar of probabilities; the box is in shares of the figure."""
+  place = figure.add_axes(box)
+  bar: Any = figure.colorbar(shown, cax=place, orientation='horizontal', ticks=[0, 0.5, 1])
+  bar.outline.set_visible(False)
+  place.tick_params(length=0, labelsize=FONT - 1, labelcolor=MUTED, pad=2)
 
 
 def legend_below(figure: Figure, handles: Sequence[Artist]) -> None:

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spinejax.measurement.results import AngleResult
-from spinejax.metrics.comparison import Comparison
+from spinejax.metrics.comparison import Comparison, RunFact
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import TestResult
 from spinejax.report import formats
@@ -64,8 +64,12 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
       rows.append((headings[-1],))
       rows += [(f'  {run}', *formats.comparison_cells(metric, run)) for run in comparison.runs]
   title = f'{len(comparison.runs)} runs on {formats.count_cases(len(comparison.cases))}'
-  columns = 'mean ± sd', 'difference', formats.interval_name(comparison.confidence), 'p'
+  columns = 'mean ± sd', 'difference', formats.interval_name(comparison.confidence), 'p', 'Holm'
   _print_table(console, title, columns, rows, bold=headings)
+  facts = [fact for fact in comparison.facts
+           if not fact.key.startswith('auc/') or fact is _widest_auc(comparison)]
+  _print_table(console, 'Whole runs', [fact.name.replace(' ', '\n', 1) for fact in facts], [
+      (run, *(formats.fact_cell(fact, run) for fact in facts)) for run in comparison.runs])
   if comparison.missed:
     _print_table(
         console, 'Missed laminae, all cases together',
@@ -74,9 +78,14 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
                  for counts in comparison.missed.values())) for run in comparison.runs])
   _print_notes(console, [
       '↑ higher is better, ↓ lower is better.',
-      f'Difference: {first} minus the run. p: one-tailed paired t-test that {first} is better, not '
-      'corrected for the number of tests.', formats.localizer_note(comparison.localizer_dice),
-      *comparison.notes])
+      f'Difference: {first} minus the run. p: one-tailed paired t-test that {first} is better. '
+      'Holm: p corrected for the number of runs, within each metric.', formats.FACTS_NOTE,
+      formats.localizer_note(comparison.localizer_dice), *comparison.notes])
+
+
+def _widest_auc(comparison: Comparison) -> RunFact | None:
+  """The area of all foreground classes together, or that of the one class."""
+  return next((fact for fact in reversed(comparison.facts) if fact.key.startswith('auc/')), None)
 
 
 def print_agreement(found: TableAgreement, console: Console | None = None) -> None:

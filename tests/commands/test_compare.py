@@ -1,14 +1,19 @@
 """The command that compares runs: from hand-made run folders to its files, and what it refuses."""
 import csv
 import json
+import pathlib
 import re
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from spinejax import runs
-from spinejax.metrics import comparison
-from tests import processes
+from spinejax.data import datasets
+from spinejax.metrics import comparison, roc, tested_runs
+from spinejax.metrics.results import RocCurve
+from tests import processes, tiny
+from tests.report import html_page
 
 CLASSES = ('background', 'rib', 'lump')
 VALUES = {'a': (0.9, 0.7, 0.8, 0.85), 'b': (0.6, 0.6, 0.7, 0.5), 'c': (0.9, 0.75, 0.8, 0.8)}
@@ -22,7 +27,9 @@ def write_run(folder, values=VALUES['a'], *, classes=CLASSES, fingerprint='f00d'
               laminae=False, names=None):
   folder.mkdir(parents=True)
   names = names or [f'case_{i}' for i in range(len(values))]
-  runs.write_json(folder / 'config.json', {'data': {'name': data, 'classes': classes}})
+  runs.write_json(folder / 'config.json', {'data': {
+      'name': data, 'directory': '', 'classes': classes, 'image_size': (9, 9), 'label_map': (),
+      'preparation': ()}})
   runs.write_json(folder / 'dataset.json',
                   {'split': {'test': names}, 'fingerprint': {'test': fingerprint}})
   results = {'step': 1, 'per_image': {}, 'pooled': {}, 'auc': {}, 'cases': {
@@ -49,7 +56,7 @@ def test_three_runs_from_the_command_to_the_files(tmp_path):
   assert result.returncode == 0, result.stderr
   lines = result.stdout.splitlines()
   assert max(map(len, lines[:-1])) <= 80 and '3 runs on 4 cases' in lines[0]
-  assert any(re.match(r' *b +0\.600 ± 0\.082 +0\.213 +0\.\d+ to 0\.\d+ +0\.0\d\d', line)
+  assert any(re.match(r' *b +0\.600 ± 0\.082 +0\.213 +0\.\d+ to 0\.\d+( +0\.0\d\d){2}', line)
              for line in lines)
   assert lines[-1] == f'Comparison: {output / "index.html"}'
   stored = json.loads((output / 'comparison.json').read_text())
@@ -57,11 +64,12 @@ def test_three_runs_from_the_command_to_the_files(tmp_path):
   assert stored['missed']['lumbar']['a'] == {'missed': 12, 'true': 72}
   with (output / 'comparison.csv').open(encoding='utf-8') as file:
     rows = list(csv.DictReader(file))
-  assert len(rows) == 3 * len(stored['metrics'])
+  assert len(rows) == 3 * len(stored['metrics'] + stored['facts'])
   row = next(row for row in rows if row['metric'] == 'dice/rib' and row['run'] == 'b')
   test = stored['metrics'][0]['against']['b']
-  assert [float(row[key]) for key in ('difference', 'low', 'high', 'p_value')] == [
-      test[key] for key in ('difference', 'low', 'high', 'p_value')]
+  numbers = ('difference', 'low', 'high', 'p_value', 'adjusted_p')
+  assert [float(row[key]) for key in numbers] == [test[key] for key in numbers]
+  assert rows[-1]['metric'] == 'step' and rows[-1]['mean'] == '1'
   assert row['compared_cases'] == '4'
   plots = sorted(path.name for path in output.glob('*.png'))
   assert plots == sorted('box_' + metric['key'].replace('/', '_') + '.png'
@@ -71,9 +79,46 @@ def test_three_runs_from_the_command_to_the_files(tmp_path):
   page = (output / 'index.html').read_text()
   assert page.count('<svg') == len(plots)
   for words in ('not a medical device', 'phantoms, not clinical data', 'a against b, c',
-                '12 of 72', 'perfect localizer', 'case_3', folders[2]):
+                '12 of 72', 'perfect localizer', 'case_3', folders[2],
+                f'ROC curves of c are not stored; to draw them, test it again with spinejax test '
+                f'--workdir={folders[2]}.', 'No case is shown:'):
     assert words in page, words
   assert 'http' not in page.replace('http-equiv', '') and '<script' not in page
+
+
+def test_cases_curves_and_whole_runs_are_shown(tmp_path):
+  config = tiny.tiny_config('seam:quick')
+  cases, workdirs = datasets.load_dataset(config.data), []
+  for shift, name in enumerate('ab'):
+    folder = pathlib.Path(write_run(tmp_path / name, VALUES[name][:3], names=cases['test'].names,
+                                    classes=config.data.classes))
+    workdirs.append(folder)
+    runs.write_json(folder / 'config.json', config)
+    runs.write_json(folder / 'dataset.json', datasets.describe(cases))
+    runs.write_json(folder / 'manifest.json', {
+        'starts': [{'num_parameters': 1234}, {}], 'durations': {'training': 61.5}})
+    (folder / 'predictions').mkdir()
+    for record in (cases['test'][i] for i in range(3)):
+      Image.fromarray(np.roll(record.label, shift, 1)).save(
+          folder / 'predictions' / f'{record.name}.png')
+    results = runs.read_json(folder / 'test_metrics.json')
+    runs.write_json(folder / 'test_metrics.json', results | {
+        'auc': {'rib': 0.75}, 'seconds_per_image': {'mean': 0.125, 'median': 0.1, 'images': 8}})
+    roc.write_curves(folder / 'roc.json', {
+        'rib': RocCurve((0, 0.5, 1), (0, 1, 1), 0.75 if name == 'a' else 0.5)})
+  chosen = cases['test'].names[2]
+  result = call(f'--workdirs={",".join(map(str, workdirs))}', f'--cases={chosen}')
+  assert result.returncode == 0, result.stderr
+  assert re.search(r'a +0\.750 +0\.125 +1 min 02 s +1 +1,234 *\n', result.stdout)
+  page = html_page.Page((tmp_path / 'a' / 'comparison' / 'index.html').read_text())
+  assert page.tables['runs'][1:] == [[name, '0.750', '0.125', '1 min 02 s', '1', '1,234']
+                                     for name in 'ab']
+  # The curve of b is that of another test.
+  assert 'The ROC curves of b are not stored;' in page.text
+  assert f'median of a · {chosen}' in page.text
+  pictures = {path.name for path in (tmp_path / 'a' / 'comparison').glob('*.png')}
+  assert {'roc.png', f'case_1_{chosen}.png'} <= pictures
+  assert len([name for name in pictures if name.startswith('case')]) == 1
 
 
 def test_the_default_folder_is_in_the_first_run_and_is_renewed(tmp_path):
@@ -92,7 +137,7 @@ def test_the_default_folder_is_in_the_first_run_and_is_renewed(tmp_path):
 
 def test_names_of_folders_are_made_unique(tmp_path):
   paths = [str(tmp_path / path) for path in ('x/run', 'y/run', 'y/other')]
-  assert comparison.unique_names(paths) == ['x/run', 'y/run', 'other']
+  assert tested_runs.unique_names(paths) == ['x/run', 'y/run', 'other']
   folders = [write_run(tmp_path / name / '<b>run', VALUES['a']) for name in ('x', 'y')]
   result = call(f'--workdirs={",".join(folders)}', f'--output={tmp_path}/out')
   assert result.returncode == 0
@@ -140,6 +185,8 @@ def test_the_command_refuses_in_one_line(tmp_path):
   for arguments, code, sentence in (
       ([f'--workdirs={a}'], 1, 'needs at least two run folders'),
       ([f'--workdirs={a},{tmp_path}/none'], 1, 'holds no run'),
+      ([f'--workdirs={a},{b}', '--cases=case_2,case_7'], 1, 'the nearest name is case_'),
+      ([f'--workdirs={a},{b}', '--cases=case_2'], 1, 'needs config.data.directory'),
       ([f'--workdirs={a},{b}', f'--output={a}/config.json'], 1, 'must be a folder'),
       ([], 2, '--workdirs')):
     result = call(*arguments)

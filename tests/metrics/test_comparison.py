@@ -1,4 +1,5 @@
 """Comparison of runs: numbers by hand, and everything that has no number."""
+import dataclasses
 import json
 import math
 
@@ -8,7 +9,9 @@ from scipy import stats
 
 from spinejax.metrics import comparison
 from spinejax.metrics.comparison import MissedLaminae, RunSummary
-from spinejax.metrics.results import CaseResult, LaminaeSummary, TestResult
+from spinejax.metrics import agreement
+from spinejax.metrics.results import (
+    AngleSummary, CaseAngle, CaseResult, LaminaeSummary, TestResult)
 
 CLASSES = ('background', 'rib', 'lump')
 
@@ -20,6 +23,15 @@ def result(dice, laminae=None):
     overlap = {'dice': {'rib': value, 'lump': 0.5, 'mean_foreground': value}}
     cases[f'case_{i}'] = CaseResult(f'case_{i}', overlap, laminae and laminae[i])
   return TestResult(1, {}, {}, cases, {}, laminae=laminae and LaminaeSummary({}, {}, {'0.5': 0.65}))
+
+
+def angles(measured, reference, method='uca'):
+  """Result with these angles of its cases."""
+  cases = {name: dataclasses.replace(case, angle=CaseAngle(true, angle, None, 'mild', 'ok', ()))
+           for (name, case), angle, true in zip(result([0.5] * 3).cases.items(), measured,
+                                                reference)}
+  summary = AngleSummary(method, 'phantom truth', 0, agreement.agree(reference, measured), None)
+  return TestResult(1, {}, {}, cases, {}, angles=summary)
 
 
 def lamina_case(missed, true=(24, 10), d3d=1.0):
@@ -110,6 +122,59 @@ def test_undefined_values_are_left_out_with_a_note():
   assert any('Dice, lump (b): the difference is the same' in note for note in found.notes)
   _, metrics = compare(a=result([None, None]), b=result([None, None]))
   assert list(metrics) == ['dice/lump']
+
+
+def test_overlap_accuracy_and_angle_errors_are_compared():
+  def tested(value, measured):
+    of = angles(measured, [10.0, 20.0, 30.0])
+    cases = {name: dataclasses.replace(case, overlap={
+        metric: {'rib': value, 'lump': None, 'mean_foreground': value, 'mean_all': value}
+        for metric in ('dice', 'iou', 'recall', 'precision', 'accuracy')})
+             for name, case in of.cases.items()}
+    return dataclasses.replace(of, cases=cases)
+
+  _, metrics = compare(a=tested(0.5, [11.0, 18.0, None]), b=tested(0.25, [14.0, 14.0, 30.0]))
+  assert list(metrics) == [
+      'dice/rib', 'dice/mean_foreground', 'iou/rib', 'iou/mean_foreground', 'recall/rib',
+      'recall/mean_foreground', 'precision/rib', 'precision/mean_foreground', 'accuracy/mean_all',
+      'angle_error']
+  assert [key for key, metric in metrics.items() if metric.main] == [
+      'dice/rib', 'dice/mean_foreground', 'accuracy/mean_all', 'angle_error']
+  error = metrics['angle_error']
+  assert error.values == {'a': (1, 2, None), 'b': (4, 6, 0)} and error.better == 'lower'
+  assert error.against['b'].difference == -3.5 and error.against['b'].cases == 2
+
+
+@pytest.mark.parametrize('other, words', [
+    (result([0.5] * 3), 'b was tested without angles'),
+    (angles([1.0, 2.0, 3.0], [10.0, 21.0, 30.0], 'spa'),
+     'other references, such as in case_1 (a: uca, phantom truth; b: spa, phantom truth)'),
+    (angles([1.0, 2.0, 3.0], [None, 20.0, 30.0]), 'other references, such as in case_0')])
+def test_angles_against_other_references_are_left_out(other, words):
+  found, metrics = compare(a=angles([11.0, 18.0, 30.0], [10.0, 20.0, 30.0]), b=other)
+  assert 'angle_error' not in metrics and words in found.notes[0]
+
+
+def test_p_values_are_adjusted_within_a_metric():
+  found, metrics = compare(a=result([0.9, 0.7, 0.8, 0.8]), b=result([0.6, 0.6, 0.7, 0.5]),
+                           c=result([0.8, 0.7, 0.8, 0.7]), d=result([0.9, 0.7, 0.8, 0.8]))
+  tests = metrics['dice/rib'].against
+  assert tests['b'].adjusted_p == pytest.approx(2 * tests['b'].p_value)
+  assert tests['c'].adjusted_p == tests['c'].p_value > tests['b'].adjusted_p
+  assert tests['d'].adjusted_p is None  # the same run cannot be tested and is not counted
+
+
+def test_cases_are_chosen_by_the_dice_of_the_first_run():
+  found, _ = compare(a=result([0.6, 0.9, None, 0.7]), b=result([0.1, 0.2, 0.3, 0.4]))
+  assert comparison.case_dice(found, 'b')['case_2'] == 0.3
+  assert list(comparison.choose_cases(found).items()) == [
+      ('case_0', 'worst'), ('case_3', 'median'), ('case_1', 'best')]
+  assert comparison.choose_cases(found, ['case_2', 'case_1']) == {'case_2': '', 'case_1': 'best'}
+  assert list(comparison.choose_cases(found, ['all'])) == list(found.cases)
+  with pytest.raises(ValueError, match='case_33 is not one of the 4 .* nearest name is case_3'):
+    comparison.choose_cases(found, ['case_33'])
+  found, _ = compare(a=result([None]), b=result([0.1]))
+  assert comparison.choose_cases(found) == {}
 
 
 def test_one_case_has_means_alone():

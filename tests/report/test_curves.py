@@ -73,6 +73,17 @@ def test_roc_names_areas_and_leaves_out_absent_classes():
   np.testing.assert_array_equal(curve(axis, 'rib, AUC 0.988'), [[0, 0], [0, 1], [1, 1]])
 
 
+def test_joint_roc_has_a_chart_for_each_class_and_a_curve_for_each_run():
+  a = {'any_foreground': RocCurve((0, 1), (0, 1), 0.5), 'rib': RocCurve((0, 1), (1, 1), 1.0)}
+  b = {'rib': RocCurve((0, 0.5, 1), (0, 1, 1), 0.75), 'lump': RocCurve((), (), None)}
+  figure = curves.joint_roc_figure({'a': a, '$b': b}, CLASSES)
+  assert [axis.get_title(loc='left') for axis in figure.axes] == ['rib', 'lump', 'any foreground']
+  rib, lump, _ = figure.axes
+  np.testing.assert_array_equal(curve(rib, '$b, AUC 0.750'), [[0, 0], [0.5, 1], [1, 1]])
+  np.testing.assert_array_equal(curve(rib, 'a, AUC 1.000'), [[0, 1], [1, 1]])
+  assert len(lump.get_lines()) == 1
+
+
 def test_every_defined_dice_is_drawn_once():
   values = {'a': 0.5, 'b': 0.5, 'c': 0.501, 'd': 0.9, 'e': None}
   cases = {name: case(name, rib=value, mean_foreground=value) for name, value in values.items()}
@@ -102,7 +113,8 @@ def test_whiskers_reach_one_and_a_half_quartile_ranges():
 @pytest.mark.parametrize('draw', [
     lambda: curves.loss_figure([]), lambda: curves.validation_figure([], CLASSES),
     lambda: curves.accuracy_figure([]),
-    lambda: curves.roc_figure({}, CLASSES), lambda: curves.case_dice_figure({}, CLASSES),
+    lambda: curves.roc_figure({}, CLASSES), lambda: curves.joint_roc_figure({}, CLASSES),
+    lambda: curves.case_dice_figure({}, CLASSES),
     lambda: curves.box_figure({'a': [None]}, 'nothing')])
 def test_figures_of_nothing_are_drawn_without_warnings(draw):
   with warnings.catch_warnings():

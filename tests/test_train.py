@@ -73,7 +73,9 @@ def test_a_run_leaves_everything_behind(finished):
   assert runs.load_config(workdir).to_dict() == config.to_dict()
   steps = [row['step'] for row in logs.read_metrics(workdir) if row['phase'] == 'train']
   assert steps == [1, 2, 3, 4]
-  assert len([row for row in logs.read_metrics(workdir) if row['phase'] == 'validation']) == 2
+  validation = [row for row in logs.read_metrics(workdir) if row['phase'] == 'validation']
+  assert [row['epoch'] for row in validation] == [1, 2] and 'by epoch' in page
+  assert all(0 <= row['accuracy/mean_all'] <= 1 for row in validation)
   durations = runs.read_manifest(workdir)['durations']
   assert set(durations) == {
       'start', 'first step', 'training', 'validation', 'checkpoints', 'test'}

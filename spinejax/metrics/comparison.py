@@ -349,7 +349,7 @@ def _why_without_angles(results: Mapping[str, TestResult]) -> str:
         f'Angle errors are left out: {", ".join(without)} was tested without angles.')
   for name in next(iter(results.values())).cases:
     angles = [result.cases[name].angle for result in results.values()]
-    references = {angle and angle.reference_deg for angle in angles}
+    references = [angle.reference_deg if angle else None for angle in angles]
     if len({value if value is None else round(value, 6) for value in references}) > 1:
       methods = '; '.join(f'{run}: {result.angles.method}, {result.angles.reference}'
                           for run, result in results.items() if result.angles)

@@ -112,7 +112,7 @@ def _grid(titles: Sequence[str], width: float, heights: Sequence[float]
   return figure, rows
 
 
-def _show_mask(axis: Axes, image: np.ndarray, mask: np.ndarray | None, size: tuple[int, ...],
+def _show_mask(axis: Axes, image: np.ndarray, mask: np.ndarray | None, size: tuple[int, int],
                classes: Sequence[str]) -> None:
   """Shows an image at `size`, with its mask if there is one."""
   shown = style.resize_image(colors.to_bytes(image), size)

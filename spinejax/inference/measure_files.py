@@ -8,7 +8,7 @@ import numpy as np
 from spinejax import handoff, measurement
 from spinejax.handoff import tables
 from spinejax.measurement import AngleResult
-from spinejax.readers import corner_tables, images, layouts, masks, volumes
+from spinejax.readers import corner_tables, images, landmarks, layouts, masks, volumes
 from spinejax.readers.orientation import Geometry
 from spinejax.report import pages
 
@@ -90,8 +90,18 @@ def write_tables(output: pathlib.Path, results: Mapping[str, AngleResult]) -> No
 
 def write_case(output: pathlib.Path, case: handoff.Case, image: np.ndarray | None,
                formats: Sequence[str]) -> tuple[str, ...]:
-  """Writes the page of a case and its files in `formats`; returns what could not be written."""
+  """Writes the page of a case and its files in `formats`; returns what could not be written.
+
+  Of a volume, NAME_laminae.csv has the laminae of the result.
+  """
   pages.write_case(output, case.name, image, case.mask, case.result, case.classes)
+  if case.geometry is not None and case.result.laminae:
+    laminae = [vars(lamina) for lamina in case.result.laminae]
+    points = np.array([[lamina[axis] for axis in ('row', 'column', 'depth')] for lamina in laminae])
+    landmarks.write_landmarks(
+        output / f'{case.name}_laminae.csv', points, case.geometry,
+        {name: [lamina[name] for lamina in laminae]
+         for name in ('level', 'side', 'confidence', 'found')})
   return handoff.write_formats(output, case, formats)
 
 

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from spinejax.measurement import curves, find, fit, flags
+from spinejax.measurement import curves, find, fit, flags, proposals
 from spinejax.measurement.course import Course, find_course, fit_data, level_spacing
 from spinejax.measurement.results import AngleResult, Curve, Level, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
@@ -45,10 +45,11 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
                     options: Options = Options()) -> AngleResult:
   """Center-of-lamina angle of unordered laminae: best chain, joint spline, extremes rule.
 
-  The result has levels, midline and naive_deg. Every curve has the rotation of its apex, the mean
-  of three levels, and its plane of maximum curvature. Levels have names if they are 17, missing
-  ones counted. A mirrored volume is not detected. ValueError unless the points are [n,3] and the
-  spacing fits.
+  The result has levels, midline, naive_deg, and the laminae of `proposals`: without those that
+  belong to no level, and with those that are missing. Every curve has the rotation of its apex, the
+  mean of three levels, and its plane of maximum curvature. Levels have names if they are 17,
+  missing ones counted. A mirrored volume is not detected. ValueError unless the points are [n,3]
+  and the spacing fits.
 
   Args:
     points: [n,3] (down, left, deep) in voxels; false laminae may be among them.
@@ -105,7 +106,8 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
       METHOD, steps, found, flags=weak, options=options, levels_found=len(y),
       notes=[f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
       level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
-      midline=fit.to_pixels(path, steps), naive_deg=round(naive, 2))
+      midline=fit.to_pixels(path, steps), naive_deg=round(naive, 2),
+      laminae=proposals.list_laminae(course, points, spacings, names, steps))
 
 
 def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names, str]:

@@ -106,6 +106,18 @@ class Level:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lamina:
+  """A lamina of a volume, found or proposed where one is missing. Positions are in voxels."""
+  level: str | None  # T1..L5; None where unknown
+  side: str  # 'right' or 'left' of the patient
+  row: float
+  column: float
+  depth: float
+  confidence: float  # share of such laminae that are within 3 mm of a true one, on phantoms
+  found: bool  # False if it is proposed
+
+
+@dataclasses.dataclass(frozen=True)
 class AngleResult:
   """The angles of a case.
 
@@ -121,6 +133,7 @@ class AngleResult:
     spacing: mm per pixel in array order; None where unknown.
     model, checkpoint: network and step of a predicted mask, else None.
     midline: points (row, column[, depth]) in pixels, top to bottom.
+    laminae: of a volume, without false ones and with missing ones, top to bottom.
     naive_deg: largest angle between the lines of the levels, without a fitted midline.
     cross_check_deg: largest angle by a second fit; X-ray masks only.
     rule: 'extremes' or 'challenge'; landmarks only.
@@ -141,6 +154,7 @@ class AngleResult:
   version: str = __version__
   levels: tuple[Level, ...] = ()
   midline: tuple[tuple[float, ...], ...] = ()
+  laminae: tuple[Lamina, ...] = ()
   naive_deg: float | None = None
   cross_check_deg: float | None = None
   rule: str | None = None
@@ -162,6 +176,8 @@ class AngleResult:
       keys = _LEVEL_KEYS.get(self.method, vars(self.levels[0]))
       entries['levels'] = [{key: _to_list(getattr(level, key)) for key in keys}
                            for level in self.levels]
+    if self.laminae:
+      entries['laminae'] = [vars(lamina).copy() for lamina in self.laminae]
     if self.calibration:
       entries['calibration'] = vars(self.calibration).copy()
     return {'schema': SCHEMA} | entries
@@ -175,6 +191,7 @@ class AngleResult:
       values = {key: _to_tuple(value) for key, value in entries.items() if key != 'schema'}
       values['curves'] = tuple(Curve(**curve) for curve in values['curves'])
       values['levels'] = tuple(Level(**level) for level in values.get('levels', ()))
+      values['laminae'] = tuple(Lamina(**lamina) for lamina in values.get('laminae', ()))
       if values.get('calibration'):
         values['calibration'] = Calibration(**values['calibration'])
       return cls(**values)

@@ -6,7 +6,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,20 +126,23 @@ def _read_markups(path: pathlib.Path) -> _Rows:
   return places, regions, True
 
 
-def write_landmarks(path: str | os.PathLike, points: np.ndarray, geometry: Geometry) -> None:
+def write_landmarks(path: str | os.PathLike, points: np.ndarray, geometry: Geometry,
+                    columns: Mapping[str, Sequence[Any]] | None = None) -> None:
   """Writes points [P,3] (voxels, may be empty) as a CSV table.
 
-  The columns are i, j, k (voxels along the axes of the volume's file) and, if the spacing is known,
-  x, y, z (LPS positions in mm). `read_landmarks` reads the points back to 1e-6 mm. Raises OSError
-  if the file cannot be written.
+  The columns are i, j, k (voxels along the axes of the volume's file), if the spacing is known
+  x, y, z (LPS positions in mm), and further ones of P cells. `read_landmarks` reads the points back
+  to 1e-6 mm. Raises OSError if the file cannot be written.
   """
+  columns = columns or {}
   places = [orientation.to_index(points, geometry)]
   if orientation.has_spacing(geometry):
     places.append(orientation.to_physical(points, geometry))
   text = io.StringIO()
   writer = csv.writer(text)
-  writer.writerow('ijkxyz'[:3 * len(places)])
-  writer.writerows([f'{x:.7f}' for x in row] for row in np.concatenate(places, -1))
+  writer.writerow([*'ijkxyz'[:3 * len(places)], *columns])
+  writer.writerows([*(f'{x:.7f}' for x in row), *cells]
+                   for row, *cells in zip(np.concatenate(places, -1), *columns.values()))
   runs.write_text(path, text.getvalue())
 
 

@@ -121,7 +121,8 @@ def _score_case(predictor: load.Predictor, record: Record, prediction: predict.P
       num_correct=int(np.sum(segmentation.predict_labels(prediction.logits) == small)),
       num_pixels=small.size,
       laminae=laminae.case_metrics(
-          mask, label, spacing=record.spacing, landmarks=record.landmarks, region=record.region)
+          mask, label, cleaned=None if angle is None else laminae.clean(mask, angle.laminae),
+          spacing=record.spacing, landmarks=record.landmarks, region=record.region)
       if label.ndim == 3 else None,
       angle=angle, reference_deg=reference, is_exact=is_exact)
 

@@ -21,6 +21,7 @@ FACTS_NOTE = ('Seconds per image: mean time of a prediction in the test. Trainin
               'run. Step: of the checkpoint that was tested.')
 LAMINAE_ROWS = {'all': 'all laminae', 'thoracic': 'thoracic', 'lumbar': 'lumbar'}
 LAMINAE_COLUMNS = {'true': ('True', 1), 'missed': ('Missed', 1), 'false': ('False', 1),
+                   'missed_cleaned': ('Missed, cleaned', 1), 'false_cleaned': ('False, cleaned', 1),
                    'delta': ('Δ', 1), 'd3d_mean': ('Mean d₃D, voxels', 2),
                    'd3d_sum': ('Total d₃D, voxels', 1), 'd3d_mean_mm': ('Mean d₃D, mm', 2),
                    'd3d_sum_mm': ('Total d₃D, mm', 1), 'dice': ('Dice', 3)}  # name, decimals
@@ -143,6 +144,16 @@ def laminae_columns(laminae: LaminaeSummary | None) -> dict[str, tuple[str, int]
   """Columns of a table of laminae that are defined in some case, {metric: (name, decimals)}."""
   return {metric: column for metric, column in LAMINAE_COLUMNS.items()
           if laminae and any(value is not None for value in laminae.mean.get(metric, {}).values())}
+
+
+def cleaned_note(laminae: LaminaeSummary) -> str:
+  """A sentence on the laminae missed and falsely found after `metrics.laminae.clean`, or ''."""
+  missed, false = (laminae.mean.get(f'{metric}_cleaned', {}).get('all')
+                   for metric in ('missed', 'false'))
+  if missed is None or false is None:
+    return ''
+  return (f'Cleaned by levels: {missed:.1f} missed and {false:.1f} false laminae a volume, without '
+          'those that belong to no level and with proposals for missing ones.')
 
 
 def localizer_note(localizer_dice: Mapping[str, float]) -> str:

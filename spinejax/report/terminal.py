@@ -45,7 +45,7 @@ def print_results(result: TestResult, classes: Sequence[str],
                  rows)
     _print_notes(console, [
         'd₃D: distance from each true centroid to the nearest predicted one.',
-        formats.localizer_note(laminae.localizer_dice)])
+        formats.cleaned_note(laminae), formats.localizer_note(laminae.localizer_dice)])
   rows = [(name, *cells) for name, cells in formats.angle_rows(result.angles).items()]
   if rows:
     _print_table(console, 'Angle errors, degrees', formats.ANGLE_COLUMNS, rows)

@@ -70,10 +70,14 @@ def test_files_are_measured_by_what_they_hold(folders):
                                  (table, 'landmark_cobb', 'landmark Cobb'),
                                  (folders / 'laminae.npz', None, 'center of lamina')):
     settings = measure_files.Settings(method=method, spacing=(1.0, 1.0))
-    outcome, = measure_files.measure_files([path], settings, image if method else None)
+    outcome, = measure_files.measure_files(
+        [path], settings, image if method else None, None if method else folders)
     result = outcome.angle
     assert result.method == expected
     assert expected == 'spa' or (result.status == 'ok' and result.levels_found == 17)
+  lines = (folders / 'laminae_laminae.csv').read_text().splitlines()
+  assert lines[0] == 'i,j,k,x,y,z,level,side,confidence,found' and len(lines) == 35
+  assert lines[1].endswith(',T1,right,0.99,True') and lines[34].endswith(',L5,left,0.99,True')
 
 
 @pytest.mark.parametrize('arguments, sentence', [

@@ -7,7 +7,7 @@ import pytest
 from benchmarks import measure_laminae
 from benchmarks.measure_laminae import benchmark, largest, mad
 from spinejax import measurement
-from spinejax.measurement import course, curves, fit
+from spinejax.measurement import course, curves, fit, proposals
 
 
 @pytest.fixture(scope='module')
@@ -52,6 +52,15 @@ def test_many_misses_are_flagged():
   for row in rows:
     words = ' '.join(row['result'].flags)
     assert row.get('sure') or 'degrees wide' in words or 'levels of 17' in words
+  near: dict[float, list[bool]] = {}  # by confidence, which is their share in many more cases
+  for i, row in enumerate(rows):
+    truth, _ = measure_laminae.draw((11, i))
+    for x in row['result'].laminae:
+      away = np.linalg.norm(truth - (x.row, x.column, x.depth), axis=1).min()
+      near.setdefault(x.confidence, []).append(away < 3)
+  assert near.keys() == {proposals.FOUND, proposals.OPPOSITE, proposals.BETWEEN}
+  for confidence, within in near.items():
+    assert np.mean(within) == pytest.approx(confidence, abs=0.25)
 
 
 def test_a_zigzag_of_lone_laminae_is_followed_to_the_end(cases):
@@ -61,6 +70,29 @@ def test_a_zigzag_of_lone_laminae_is_followed_to_the_end(cases):
     result = measurement.measure_laminae(np.delete(points, gone, 0), 1.0, replicates=0)
     assert result.levels_found == 17
     assert abs(result.major_deg - largest(truth.cobb)) < 12
+
+
+def test_false_laminae_are_left_out_and_missing_ones_proposed(spine):
+  steps = np.array([2.0, 1.0, 0.5])
+  level, right, left = 7, 2 * 11, 2 * 4 + 1  # both of T8, the right one of T12, the left one of T5
+  given = np.delete(spine, [2 * level, 2 * level + 1, right, left], 0)
+  false = spine[[10, 25]] + [4, 25, 8]
+  result = measurement.measure_laminae(np.concatenate([given, false]) / steps, steps, replicates=0)
+  assert len(result.laminae) == 34
+  places = np.array([(x.row, x.column, x.depth) for x in result.laminae]) * steps
+  away = np.linalg.norm(places - spine, axis=1)
+  proposed = {i for i, x in enumerate(result.laminae) if not x.found}
+  assert proposed == {2 * level, 2 * level + 1, right, left}
+  assert max(away[i] for i in proposed) < 4 and np.delete(away, sorted(proposed)).max() < 0.02
+  assert [(x.level, x.side) for x in result.laminae] == [
+      (level, side) for level in curves.LEVELS for side in ('right', 'left')]
+  of = [x.confidence for x in result.laminae]
+  assert (of[0], of[right], of[2 * level]) == (
+      proposals.FOUND, proposals.OPPOSITE, proposals.BETWEEN)
+  entries = json.loads(json.dumps(result.to_json()))
+  assert measurement.AngleResult.from_json(entries) == result
+  del entries['laminae']  # as files were before
+  assert measurement.AngleResult.from_json(entries).laminae == ()
 
 
 def test_the_smoothing_follows_the_roughness():

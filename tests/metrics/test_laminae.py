@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from spinejax.measurement.results import Lamina
 from spinejax.metrics import laminae
 
 SHAPE = (20, 10, 6)
@@ -44,6 +45,24 @@ def test_a_case_counted_by_hand():
   assert values['dice'] == pytest.approx({
       'all': 2 * (27 + 12) / (7 * 27), 'thoracic': 2 * (27 + 12) / (4 * 27), 'lumbar': 0.0})
   assert json.loads(json.dumps(values, allow_nan=False)) == values
+
+
+def test_a_mask_cleaned_by_hand():
+  """Of the two found laminae one is true; the third component is false, the fourth one missed."""
+  truth = cubes((2, 2, 2), (7, 7, 2), (17, 7, 0))
+  prediction = cubes((2, 2, 2), (8, 8, 2), (17, 2, 2))
+  named = [Lamina(None, 'right', *place, 0.9, found) for place, found in (
+      ((2.2, 2, 2), True), ((7.9, 8, 2), True), ((16.4, 6.6, -0.8), False))]
+  cleaned = laminae.clean(prediction, named)
+  expected = cubes((2, 2, 2), (8, 8, 2)).astype(bool)
+  expected[15:18, 6:9, :1] = True
+  np.testing.assert_array_equal(cleaned, expected)
+  values = laminae.case_metrics(prediction, truth, cleaned=cleaned)
+  assert counts_of(values) == (1, 1, 0)
+  assert (values['missed_cleaned'], values['false_cleaned']) == ({'all': 0}, {'all': 0})
+  np.testing.assert_array_equal(laminae.clean(prediction, ()), prediction > 0)
+  mean = laminae.summarize([values, laminae.case_metrics(prediction, truth)]).mean
+  assert mean['missed_cleaned'] == {'all': 0.0} and mean['missed'] == {'all': 1.0}
 
 
 def counts_of(values, key='all'):

@@ -103,6 +103,13 @@ def test_a_written_table_reads_back(tmp_path, geometry, header):
   assert lines[0] == header and lines[1].startswith('1.0000000,3.0000000,6.0000000')
   np.testing.assert_allclose(
       landmarks.read_landmarks(tmp_path / 'a.csv', geometry).points, points, atol=1e-6)
+  landmarks.write_landmarks(tmp_path / 'a.csv', points, geometry,
+                            dict(level=['T5', None], found=[True, False]))
+  lines = (tmp_path / 'a.csv').read_text().split()
+  assert lines[0] == header + ',level,found' and lines[1].endswith(',T5,True')
+  again = landmarks.read_landmarks(tmp_path / 'a.csv', geometry)
+  np.testing.assert_allclose(again.points, points, atol=1e-6)
+  assert again.region.tolist() == [landmarks.THORACIC, landmarks.UNKNOWN]
   landmarks.write_landmarks(tmp_path / 'a.csv', np.zeros((0, 3)), geometry)
   assert len(landmarks.read_landmarks(tmp_path / 'a.csv', geometry).points) == 0
   with pytest.raises(OSError, match='cannot be written'):

@@ -9,7 +9,7 @@ config starts from one of them and states only what that paper says:
 The fields of `model` and `loss` depend on their `name`; the signatures in `spinejax.models` and
 `spinejax.losses` document them and hold their defaults.
 """
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -203,8 +203,8 @@ def rows(names: str) -> list[dict[str, Any]]:
   return [{'variant': name} for name in names.split()]
 
 
-def three_seeds(tables: Mapping[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
-  """The items of a sweep over the rows of all tables, each row once."""
-  distinct = [row for table in tables.values() for row in table]
-  return [{**row, 'seed': seed} for index, row in enumerate(distinct)
-          if row not in distinct[:index] for seed in range(3)]
+def three_seeds(tables: Mapping[str, list[dict[str, Any]]]) -> Callable[[], list[dict[str, Any]]]:
+  """The `sweep` of a config: three seeds of the rows of all tables, each row once."""
+  rows_of_all = [row for table in tables.values() for row in table]
+  return lambda: [{**row, 'seed': seed} for index, row in enumerate(rows_of_all)
+                  if row not in rows_of_all[:index] for seed in range(3)]

@@ -5,7 +5,9 @@
 Variants, rows of TABLES:
   ours     criss-cross and global channel attention, structure-affinity auxiliary head
   wide     the same with the head of 65.19 M parameters that table III prints
-  wo_sca, wo_saa  position instead of criss-cross attention; an FCN auxiliary head
+  wo_sca, wo_saa, wo_both   position instead of criss-cross attention; an FCN auxiliary head; both
+  danet_affinity, danet_criss_cross   table II as its text reads: DANet with one change each
+  printed  channel attention and affinity as printed; printed_channel, printed_affinity: one of them
   danet, ccnet, psanet, fpn, unet   same loss and protocol; unet is U-Net S5-D16
   rsnu, seam      U-Net of RSN-U-net with total variation; SEAM; each with its own loss
   quick    ours: a small network on small images for two CPU cores (docs/results.md)
@@ -32,7 +34,6 @@ PLAIN = dict(name='cross_entropy_dice', dice_weight=3.0,
 AUXILIARY = dict(**PLAIN, auxiliary_weight=0.4)
 LOSS = dict(**AUXILIARY, branch_weight=1.0)
 SEAM_LOSS = dict(name='seam', structure_weight=0.4, center_weight=0.5, center='component')
-
 DANET = {'model.channel': 'danet', 'model.branch_losses': True}
 
 PAPER = {
@@ -69,12 +70,6 @@ VARIANTS: dict[str, dict] = {
         'optimizer.learning_rate': 2e-3, 'optimizer.final_learning_rate': 2e-5,
     },
 }
-
-
-def get_config(variant='ours'):
-  return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
-
-
 TABLES = {
     'I': common.rows('unet fpn rsnu seam psanet ccnet danet printed ours'),
     'II': common.rows('wo_both wo_sca wo_saa ours danet danet_affinity danet_criss_cross'),
@@ -82,8 +77,8 @@ TABLES = {
     'IV': [{'variant': 'ours', 'loss.dice_weight': x} for x in (0.0, 1.0, 2.0, 2.5, 3.0, 4.0, 5.0)],
     'forms': common.rows('ours printed printed_channel printed_affinity'),
 }
+sweep = common.three_seeds(TABLES)
 
 
-def sweep():
-  """Three seeds of every row; II is the grid of one factor each, then the paper's own reading."""
-  return common.three_seeds(TABLES)
+def get_config(variant='ours'):
+  return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))

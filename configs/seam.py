@@ -66,18 +66,12 @@ VARIANTS: dict[str, dict] = {
         'optimizer.learning_rate': 2e-3, 'optimizer.final_learning_rate': 2e-5,
     },
 }
-
-
-def get_config(variant='ours'):
-  return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
-
-
 TABLES = {
     '1': common.rows('fpn unet ppmu rsnu wave_ct danet emanet nonlocal wo_al wo_ss printed ours'),
     'forms': common.rows('ours printed mean wo_ss bone_unit pixel_unit class_center'),
 }
+sweep = common.three_seeds(TABLES)
 
 
-def sweep():
-  """Three seeds of every row of table 1, and of the forms of attention and center regression."""
-  return common.three_seeds(TABLES)
+def get_config(variant='ours'):
+  return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))

@@ -55,9 +55,16 @@ class FinishedRun:
 
 
 def read_file(path: pathlib.Path) -> list[FinishedRun]:
-  """The runs of a JSON Lines file; none where there is no file."""
+  """The runs of a JSON Lines file; none where there is no file.
+
+  Raises ValueError for other content.
+  """
   lines = path.read_text().splitlines() if path.is_file() else []
-  return [FinishedRun(**row) for row in map(json.loads, lines)]
+  try:
+    return [FinishedRun(**row) for row in map(json.loads, lines)]
+  except (ValueError, TypeError) as error:
+    raise ValueError(f'{path} does not hold rows of this version of benchmarks.collect ({error}); '
+                     'delete it and collect again.') from error
 
 
 def write_file(path: pathlib.Path, found: Iterable[FinishedRun]) -> None:

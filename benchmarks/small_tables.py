@@ -55,11 +55,18 @@ def _result_cells(table: papers.Table, system: System, differences: Sequence[Dif
   dice = [number(mean_sd([run.dice[name] for run in system.runs])[0], 3) for name in table.classes]
   cells = [system.row.title, *dice]
   for metric, difference in zip(metrics, differences):
-    spread = small_protocol.spread(system, metric)
-    deviation = '' if spread.sd is None else f' ± {number(spread.sd, metric.digits)}'
-    cells += [number(spread.mean, metric.digits) + deviation,
+    cells += [_mean_cell(system, metric),
               '–' if difference is None else describe(difference, metric.digits)]
   return [*cells, str(len(system.runs)), f'{system.runs[0].parameters:,}', system.row.printed]
+
+
+def _mean_cell(system: System, metric: small_protocol.Metric) -> str:
+  """Mean and deviation over seeds, and the number of cases of all runs where it is undefined."""
+  spread = small_protocol.spread(system, metric)
+  deviation = '' if spread.sd is None else f' ± {number(spread.sd, metric.digits)}'
+  undefined = sum(value is None for run in system.runs for value in metric.read(run))
+  return (number(spread.mean, metric.digits) + deviation
+          + (f' ({undefined} undefined)' if undefined else ''))
 
 
 def describe(difference: Difference, digits: int) -> str:
@@ -138,8 +145,8 @@ def claims(found: Found) -> str:
 def _weakest(claim: papers.Claim, found: Found) -> tuple[str, Difference | None]:
   """The rival with the smallest improvement over it, and the improvement.
 
-  The p value is the largest of all rivals, which tests that all improvements are there. Without one
-  of the systems there is no difference.
+  If it is positive, its p value is the largest of all rivals, which tests that there is an
+  improvement over each. Without one of the systems there is no difference.
   """
   metric = METRICS[claim.metric]
   better = small_protocol.select(found, papers.ROWS[claim.better])
@@ -151,8 +158,9 @@ def _weakest(claim: papers.Claim, found: Found) -> tuple[str, Difference | None]
     return '', None
   title, smallest = min(known, key=lambda pair: pair[1].value)
   p_values = [difference.p_value for _, difference in known]
-  largest = None if None in p_values else max(p_values)
-  return title, dataclasses.replace(smallest, p_value=largest)
+  if smallest.value <= 0 or None in p_values:
+    return title, smallest
+  return title, dataclasses.replace(smallest, p_value=max(p_values))
 
 
 def _improvement(difference: Difference, sign: int) -> Difference:

@@ -77,6 +77,9 @@ def test_rows_are_sorted_replaced_and_short(tmp_path):
   assert path.read_bytes() == written
   assert [(run.seed, run.step) for run in finished_runs.read_file(path)] == [(0, 200), (1, 200)]
   assert max(map(len, written.splitlines())) < 6000
+  path.write_text('{"config": "seam:fpn,small"}')
+  with pytest.raises(ValueError, match='rows.jsonl does not hold rows of this version'):
+    finished_runs.read_file(path)
 
 
 def test_a_run_without_a_config_of_the_package_is_refused(tmp_path):
@@ -183,7 +186,8 @@ def test_a_table_has_every_row_with_any_number_of_seeds():
   assert sum('| not run |' in line for line in lines) == len(papers.SEAM.rows) - 3
   ours, fpn, unet = (next(line.split(' | ')[1:] for line in lines if f'| {title} |' in line)
                      for title in ('SEAM', 'FPN', 'U-Net S5-D16'))
-  assert ours[3:7] == ['0.801 ± 0.001', '–', '2.00 ± 0.00', '–'] and ours[-1] == '81.85 |'
+  assert ours[3:7] == ['0.801 ± 0.001', '–', '2.00 ± 0.00 (3 undefined)', '–']
+  assert ours[-1] == '81.85 |'
   assert fpn[4].startswith('−0.020 [−0.02') and fpn[4].endswith(', p < 0.001')  # 2 of 2 tests
   assert unet[3] == '0.850' and unet[-3:] == ['1', '1,000', '78.09 |']
 
@@ -222,6 +226,7 @@ def test_claims_name_the_closest_rival_and_end_with_the_verdict():
   assert 'improvement +0.010 [' in of['SEAM is better than U-Net S5-D16 and PPMU']
   assert of['SEAM is better than U-Net S5-D16 and PPMU'].endswith(' over PPMU; holds on phantoms.')
   assert 'improvement −0.020 [' in of['SEAM is better than its FPN']
+  assert ', p < 0.001;' in of['SEAM is better than its FPN']
   assert of['SEAM is better than its FPN'].endswith('; does not hold on phantoms.')
   assert of['The attention raises the Dice'] == (
       '- The attention raises the Dice (paper: 0.0071): not run.')

@@ -120,7 +120,7 @@ def read_folder(folder: pathlib.Path) -> FinishedRun:
                                if result.at_network_size else {}),
       values=_values(cases, config.data.classes[1:]), angles=_angles(result),
       durations=_rounded(manifest['durations'], 1),
-      seconds_per_image=result.seconds_per_image and _round(result.seconds_per_image.median, 4),
+      seconds_per_image=_round(getattr(result.seconds_per_image, 'median', None), 4),
       device=machine['device'] if kind == 'cpu' else kind, cores=machine['cores'],
       versions={package: start['versions'][package] for package in machine['versions']},
       date=start['date'])

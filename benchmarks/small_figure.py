@@ -53,12 +53,14 @@ def _draw_metric(axis: Axes, systems: Sequence[System], metric: Metric) -> None:
     return
   for place, system in enumerate(systems):
     spread = small_protocol.spread(system, metric)
+    if spread.mean is None:
+      continue
     color = colors.VERMILION if system is proposed else colors.BLUE
     difference = small_protocol.difference(system, proposed, metric)
-    if system is not proposed and difference and difference.low is not None:
-      ends = [center + difference.low, center + difference.high]
-      axis.plot(ends, [place] * 2, color=color, linewidth=1.6, solid_capstyle='butt')
-    axis.plot([spread.mean], [place], '|', color=color, markersize=12, markeredgewidth=2.4)
+    if system is not proposed and difference:
+      ends = [center + end for end in (difference.low, difference.high) if end is not None]
+      axis.plot(ends, [place] * len(ends), color=color, linewidth=1.6, solid_capstyle='butt')
+    axis.plot(spread.mean, place, '|', color=color, markersize=12, markeredgewidth=2.4)
     axis.plot(spread.seeds, [place] * len(spread.seeds), 'o', color=color, markersize=4,
               markerfacecolor='white', markeredgewidth=1, zorder=3)
   axis.axvline(center, color=style.MUTED, linewidth=0.9, zorder=0)

@@ -41,9 +41,13 @@ def _differences(systems: Sequence[System], metric: small_protocol.Metric
   """Each system minus the first, with the p values of the metric adjusted by Holm."""
   proposed, *others = systems
   found = [small_protocol.difference(system, proposed, metric) for system in others]
-  adjusted = holm([difference and difference.p_value for difference in found])
+  adjusted = holm(_p_values(found))
   return [None, *(difference and dataclasses.replace(difference, p_value=p_value)
                   for difference, p_value in zip(found, adjusted))]
+
+
+def _p_values(differences: Iterable[Difference | None]) -> list[float | None]:
+  return [difference.p_value if difference else None for difference in differences]
 
 
 def _result_cells(table: papers.Table, system: System, differences: Sequence[Difference | None]
@@ -129,13 +133,13 @@ def _convergence(system: System) -> list[str]:
 
 def claims(found: Found) -> str:
   """The claims of each paper, each with a difference and a verdict."""
-  groups = collections.defaultdict(list)
+  groups: dict[str, list[papers.Claim]] = collections.defaultdict(list)
   for table in papers.TABLES.values():
     groups[table.name.partition(',')[0]] += table.claims
   lines = []
   for paper, of_paper in groups.items():
     weakest = [_weakest(claim, found) for claim in of_paper]
-    adjusted = holm([difference and difference.p_value for _, difference in weakest])
+    adjusted = holm(_p_values(difference for _, difference in weakest))
     lines += [f'**{paper}**', '', *(
         f'- {sentence(claim, *of_claim, p_value)}'
         for claim, of_claim, p_value in zip(of_paper, weakest, adjusted)), '']
@@ -157,8 +161,8 @@ def _weakest(claim: papers.Claim, found: Found) -> tuple[str, Difference | None]
   if len(known) < len(pairs):
     return '', None
   title, smallest = min(known, key=lambda pair: pair[1].value)
-  p_values = [difference.p_value for _, difference in known]
-  if smallest.value <= 0 or None in p_values:
+  p_values = [difference.p_value for _, difference in known if difference.p_value is not None]
+  if smallest.value <= 0 or len(p_values) < len(known):
     return title, smallest
   return title, dataclasses.replace(smallest, p_value=max(p_values))
 

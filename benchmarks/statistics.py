@@ -60,7 +60,7 @@ def paired_difference(first: Sequence[Sequence[float | None]],
   pair = [np.array(values, np.float64) for values in (first, other)]
   if not all(values.size for values in pair):
     return None
-  defined = np.logical_and(*(np.isfinite(values).all(0) for values in pair))
+  defined = np.isfinite(np.concatenate(pair)).all(0)
   if not defined.any():
     return None
   a, b = (values[:, defined] for values in pair)

@@ -56,13 +56,11 @@ VARIANTS: dict[str, dict] = {
         'data.num_test': 8.0, 'optimizer.final_learning_rate': 1e-4,
     },
 }
+TABLES = {
+    'I': common.rows('dice wbce centroid dice,printed wbce,printed centroid_published,printed'),
+}
+sweep = common.three_seeds(TABLES)
 
 
 def get_config(variant='centroid'):
   return common.create_config(common.volumes(), PAPER, *common.select(VARIANTS, variant))
-
-
-def sweep():
-  """Three seeds of every row of table I, as printed and with our aids."""
-  rows = 'dice wbce centroid dice,printed wbce,printed centroid_published,printed'.split()
-  return [{'variant': variant, 'seed': seed} for variant in rows for seed in range(3)]

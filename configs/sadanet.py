@@ -10,11 +10,13 @@ Variants, rows of TABLES:
   printed  channel attention and affinity as printed; printed_channel, printed_affinity: one of them
   danet, ccnet, psanet, fpn, unet   same loss and protocol; unet is U-Net S5-D16
   rsnu, seam      U-Net of RSN-U-net with total variation; SEAM; each with its own loss
+  small    after a row, as `fpn,small`: the small protocol (docs/small_protocol.md)
   quick    ours: a small network on small images for two CPU cores (docs/results.md)
 Protocol (sections IV.A, IV.B): 2048x512 images, 512x256 patches (ours: random crops), both flips
 and rotation (ours: 10 degrees), batch 4, cross entropy + 3 squared Dice, auxiliary loss 0.4 (ours,
-as in MMSegmentation), Adam with L2 5e-4, 1e-3 to 5e-6 by cosine, 160,000 steps. The paper starts
-from pretrained weights: --config.init_from=resnet50_v1c.pth.
+as in MMSegmentation), Adam with L2 5e-4, 1e-3 to 5e-6 by cosine, 160,000 steps; the mask is resized
+to the original size, not the logits. The backbone is a pretrained ResNet:
+--config.init_from=resnet50_v1c.pth, of a whole network with --config.init_parts="('backbone',)".
 """
 from spinejax.configs import common
 
@@ -43,6 +45,7 @@ PAPER = {
     'augment.flip_vertical': 0.5, 'augment.rotation': 10.0,
     'optimizer.schedule': 'cosine', 'optimizer.weight_decay': 5e-4,
     'optimizer.learning_rate': 1e-3, 'optimizer.final_learning_rate': 5e-6,
+    'evaluation.resize': 'mask',  # or 'logits'
 }
 VARIANTS: dict[str, dict] = {
     'ours': {},
@@ -68,6 +71,7 @@ VARIANTS: dict[str, dict] = {
         'model.backbone_width': 16, 'model.head_features': 64, 'model.query_features': 8,
         'model.auxiliary_features': 32, 'data.patch_size': (128, 128), 'optimizer.warmup_steps': 20,
         'optimizer.learning_rate': 2e-3, 'optimizer.final_learning_rate': 2e-5,
+        'evaluation.resize': 'logits',
     },
 }
 TABLES = {

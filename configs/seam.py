@@ -16,8 +16,10 @@ Variants, rows of table 1:
   quick         ours: a small network on small images for two CPU cores (docs/results.md)
 
 Protocol (sections 3.1, 3.2): 1024x256 images, 512x256 patches every 128 rows, flips and rotation,
-batch 12, Adam 1e-4 to 5e-6 by cosine, lambda 0.4, beta 0.5. The paper trains for 7 h on a GTX
-2080 Ti and gives no number of steps: 80,000 is our choice.
+batch 12, Adam 1e-4 to 5e-6 by cosine, lambda 0.4, beta 0.5; the mask is resized to the original
+size, not the logits. The paper trains for 7 h on a GTX 2080 Ti and gives no number of steps: 80,000
+is our choice. Its FPN has the settings of panoptic FPN, which starts from a ResNet of ImageNet:
+--config.init_from=resnet50_v1c.pth, of a whole network with --config.init_parts="('backbone',)".
 """
 from spinejax.configs import common
 
@@ -38,6 +40,7 @@ PAPER = {
     'augment.flip_vertical': 0.5, 'augment.rotation': 10.0,
     'optimizer.schedule': 'cosine', 'optimizer.learning_rate': 1e-4,
     'optimizer.final_learning_rate': 5e-6,
+    'evaluation.resize': 'mask',  # or 'logits'
 }
 VARIANTS: dict[str, dict] = {
     'ours': {},
@@ -64,6 +67,7 @@ VARIANTS: dict[str, dict] = {
         'model.backbone_width': 16, 'model.neck_features': 64, 'model.head_features': 48,
         'data.patch_size': (256, 128), 'data.patch_stride': (64, 128), 'optimizer.warmup_steps': 20,
         'optimizer.learning_rate': 2e-3, 'optimizer.final_learning_rate': 2e-5,
+        'evaluation.resize': 'logits',
     },
 }
 TABLES = {

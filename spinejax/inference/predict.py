@@ -36,8 +36,9 @@ def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterat
 
   Each image is resized to the network's size and transferred to the nearest style if the predictor
   does that. With `config.evaluation.resize='logits'` the logits are resized to the original size
-  bilinearly and classified there (SEAM, section 3.1). With 'mask' the image is classified at the
-  network's size and the mask is resized to the nearest pixel (RSN-U-net, section III.A).
+  bilinearly and classified there, as in MMSegmentation. With 'mask' the image is classified at the
+  network's size and the mask is resized to the nearest pixel (SEAM, section 3.1; SADANet, section
+  IV.A; RSN-U-net, section III.A).
   """
   config, transfer = predictor.config, predictor.transfer
   for chunk, batch in examples.image_batches(images, config.data, predictor.batch_size):

@@ -15,6 +15,7 @@ VERBS = {
     'predict': ('spinejax.commands.predict', 'segment and measure new images'),
     'measure': ('spinejax.commands.measure', 'measure angles of masks from any program'),
     'compare': ('spinejax.commands.compare', 'compare runs on the same test cases'),
+    'stress': ('spinejax.commands.stress', 'test runs on phantoms whose artifacts get stronger'),
     'agree': ('spinejax.commands.agree', 'agreement of two tables of angles'),
     'build': ('spinejax.commands.build', 'check a folder of images and build a dataset'),
     'cost': ('spinejax.commands.cost', 'count parameters, operations and memory of a network'),

@@ -65,7 +65,7 @@ def evaluate(config: ConfigDict, workdir: str, *, checkpoint: str = 'best',
   classes, tested = tuple(config.data.classes), []
   histograms: dict[str, np.ndarray] = {}
   for record, prediction, seconds in _predict_cases(predictor, cases['test']):
-    tested.append(dataclasses.replace(_score_case(predictor, record, prediction), seconds=seconds))
+    tested.append(dataclasses.replace(score_case(predictor, record, prediction), seconds=seconds))
     _write_prediction(folder / 'predictions', tested[-1], prediction.mask, record.spacing)
     if interlaced and prediction.mask.ndim == 2:
       Image.fromarray(overlays.interlace(record.image, prediction.mask)).save(
@@ -101,9 +101,9 @@ def _predict_cases(predictor: load.Predictor, test: datasets.Source
         progress.advance()
 
 
-def _score_case(predictor: load.Predictor, record: Record, prediction: predict.Prediction
+def score_case(predictor: load.Predictor, record: Record, prediction: predict.Prediction
                 ) -> ScoredCase:
-  """Compares the prediction of a case with its label, and measures its angle."""
+  """Compares the prediction of a labelled case with its label, and measures its angle."""
   config, label, mask = predictor.config, _label_of(record), prediction.mask
   small = resize.resize_nearest(label, prediction.logits.shape[:-1])
   angle = predict.measure_prediction(predictor, mask, record.spacing, probs=prediction.probs)

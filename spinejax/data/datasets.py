@@ -207,7 +207,7 @@ def _prepare(record: Record, config: Config) -> Record:
     raise ValueError(f'{record.name}: {error}') from None
 
 
-def _convert(record: Record, config: Config) -> Record:
+def convert_record(record: Record, config: Config) -> Record:
   """The record with the channels and the classes of the config."""
   label_map, label = np.asarray(_label_map(config), np.uint8), record.label
   return dataclasses.replace(
@@ -279,7 +279,7 @@ def load_built(config: Config) -> Dataset:
     except Exception:
       raise ValueError(f'{directory}: the {split} set is damaged at {case["name"]}; build it '
                        'again.') from None
-    return _convert(Record(**fields), config)
+    return convert_record(Record(**fields), config)
 
   return make_sources(cases, read, config)
 
@@ -310,6 +310,17 @@ def load_phantoms(config: Config) -> Dataset:
   return sources
 
 
+def load_test_phantoms(config: Config, count: int, strengths: phantoms.Strengths) -> Source:
+  """The first test phantoms of a config at other strengths of the artifacts, with all labels.
+
+  They have one channel; `convert_record` gives them the channels and classes of a config.
+  """
+  _, labels = _PHANTOMS[config['name']]
+  return load_phantoms({
+      **config, 'classes': labels, 'label_map': (), 'channels': 1, 'num_train': 0,
+      'num_validation': 0, 'num_test': count, 'strengths': dataclasses.asdict(strengths)})['test']
+
+
 def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source:
   """Phantoms of the seeds from `first` on."""
   names = tuple(f'phantom_{seed:07d}' for seed in range(first, first + count))
@@ -329,7 +340,7 @@ def _phantom_source(config: Config, kind: str, first: int, count: int) -> Source
                     hole_fraction=getattr(case.truth, 'hole_fraction', None))
     if kind == 'volume':
       record = dataclasses.replace(record, landmarks=case.annotated, region=case.region)
-    return _prepare(_convert(record, config), config)
+    return _prepare(convert_record(record, config), config)
 
   probe = records.digest(read(0)) if names else ''
   options = *map(str, settings.values()), *_preparation_options(config)

@@ -20,7 +20,7 @@ from scipy import stats
 from spinejax import runs
 from spinejax.metrics import laminae
 from spinejax.metrics.results import (
-    CaseResult, RocCurve, TestResult, best_median_worst, mean_sd)
+    CaseResult, Interval, RocCurve, TestResult, best_median_worst, mean_sd)
 from spinejax.metrics.tested_runs import TestedRun, load_tested, unique_names
 
 CONFIDENCE = 0.95  # of the intervals
@@ -253,15 +253,26 @@ def paired_test(first: Sequence[float | None], other: Sequence[float | None], *,
     return PairedTest(count, mean, note='the difference is the same in every case, so nothing can '
                                         'be tested')
   test = stats.ttest_rel(*pairs.T, alternative={'higher': 'greater', 'lower': 'less'}[better])
+  interval = mean_interval(differences)
+  if interval is None:
+    return PairedTest(count, mean, p_value=float(test.pvalue),
+                      note='the bootstrap of so few different values has no interval')
+  return PairedTest(count, mean, *interval, float(test.pvalue))
+
+
+def mean_interval(values: Sequence[float] | np.ndarray) -> Interval | None:
+  """Bias-corrected and accelerated bootstrap interval of the mean of one value per case.
+
+  None with fewer than two values, and with equal or too few different ones.
+  """
+  if len(values) < 2 or np.ptp(values) == 0:
+    return None
   with warnings.catch_warnings():
     warnings.simplefilter('ignore', stats.DegenerateDataWarning)
     low, high = map(float, stats.bootstrap(
-        (differences,), np.mean, n_resamples=NUM_RESAMPLES, confidence_level=CONFIDENCE,
+        (values,), np.mean, n_resamples=NUM_RESAMPLES, confidence_level=CONFIDENCE,
         method='BCa', rng=np.random.default_rng(SEED)).confidence_interval)
-  if not math.isfinite(low + high):
-    return PairedTest(count, mean, p_value=float(test.pvalue),
-                      note='the bootstrap of so few different values has no interval')
-  return PairedTest(count, mean, low, high, float(test.pvalue))
+  return (low, high) if math.isfinite(low + high) else None
 
 
 def holm(p_values: Sequence[float | None]) -> tuple[float | None, ...]:

@@ -224,6 +224,24 @@ def curves_from_json(content: Any) -> Mapping[str, RocCurve]:
 
 
 @dataclasses.dataclass(frozen=True)
+class StressScore:
+  """One run on one phantom of the stress suite."""
+  dice: float | None  # mean of the foreground classes
+  bone_dice: float | None  # all foreground classes as one
+  auc: float | None  # of the foreground against the background, over the pixels of the image
+  error_deg: float | None  # absolute error of the largest angle; None without an angle
+  status: str | None  # of the angle: 'ok', 'partial' or 'fail'; None if the run measures none
+
+
+def stress_scores_from_json(content: Any) -> Mapping[str, StressScore]:
+  """Reads {case: score} as `dataclasses.asdict` gives it; ValueError for other content."""
+  try:
+    return _read(Mapping[str, StressScore], content)
+  except (AttributeError, KeyError, TypeError, OverflowError) as error:
+    raise ValueError(f'expected scores of cases, got other content ({error}).') from error
+
+
+@dataclasses.dataclass(frozen=True)
 class ShownCase:
   """One view of a test case that the report shows."""
   name: str  # of the case, with the view if it is a volume

@@ -46,20 +46,26 @@ def class_histograms(probs: np.ndarray, label: np.ndarray, classes: Sequence[str
                      ) -> dict[str, np.ndarray]:
   """Histogram of each foreground class against the rest and, with several, of 'any_foreground'.
 
-  The score of 'any_foreground' is 1 - p_background, computed as the sum of the other probabilities,
-  which is precise near 0.
-
   Args:
     probs: float [..., K], as of `segmentation.class_probs`.
     label: int [...]; with K = 2 every label above 0 is foreground.
     classes: K names, background first.
   """
-  foreground = score_histogram(np.sum(probs[..., 1:], axis=-1), label > 0)
+  foreground = foreground_histogram(probs, label)
   if len(classes) == 2:
     return {classes[1]: foreground}
   histograms = {name: score_histogram(probs[..., index], label == index)
                 for index, name in enumerate(classes) if index}
   return histograms | {'any_foreground': foreground}
+
+
+def foreground_histogram(probs: np.ndarray, label: np.ndarray) -> np.ndarray:
+  """Histogram of all foreground classes as one; the arguments are those of `class_histograms`.
+
+  The score is 1 - p_background, computed as the sum of the other probabilities, which is precise
+  near 0.
+  """
+  return score_histogram(np.sum(probs[..., 1:], axis=-1), label > 0)
 
 
 def roc_curve(histogram: np.ndarray, max_points: int = 1000) -> RocCurve:

@@ -15,12 +15,14 @@ from matplotlib.patches import Rectangle
 
 from spinejax import colors
 from spinejax.metrics.results import Agreement, CaseResult, RocCurve
+from spinejax.metrics.robustness import Stress
 from spinejax.report import formats, style
 
 MAX_POINTS = 300  # of a training curve; longer ones are averaged in as many bins
 DOTTED_BELOW = 20  # points; shorter curves show each point
 _DASHES = ('-', (0, (6, 2)), (0, (2, 1.2)), (0, (6, 2, 1.5, 2)))
 _PART_DASHES = ('--', ':', '-.', (0, (5, 1, 1, 1, 1, 1)))
+_MARKERS = ('o', 's', '^', 'D', 'v', 'P')  # of runs
 _BAND_COLOR = '#56b4e9'
 _MANY = 200  # dots; more are drawn smaller and lighter
 _SMALL = style.FONT - 1  # points
@@ -209,6 +211,34 @@ def box_figure(values: Mapping[str, Sequence[float | None]], name: str) -> Figur
   style.finish_axes(axis, name, '')
   axis.grid(axis='y', visible=False)
   axis.tick_params(axis='y', length=0, labelcolor=style.INK)
+  return figure
+
+
+def stress_figure(found: Stress) -> Figure:
+  """Every metric of every run against the strength of each artifact, with intervals as bands."""
+  metrics, columns = found.shown_metrics, len(found.artifacts)
+  figure = Figure(figsize=(0.9 + 2.15 * columns, 0.7 + 1.8 * len(metrics)), layout='constrained')
+  axes = figure.subplots(len(metrics), columns, sharex=True, sharey='row', squeeze=False)
+  for column, (artifact, stressed) in enumerate(found.artifacts.items()):
+    axes[0, column].set_title(formats.stress_name(artifact), fontsize=style.FONT, color=style.INK)
+    for row, metric in enumerate(metrics):
+      axis = axes[row, column]
+      for place, (run, levels) in enumerate(stressed.levels.items()):
+        spreads = [level.metrics[metric] for level in levels]
+        mean, low, high = (np.array([getattr(spread, end) for spread in spreads], float)
+                           for end in ('mean', 'low', 'high'))
+        color = colors.RUN_COLORS[place % len(colors.RUN_COLORS)]
+        axis.fill_between(found.strengths, low, high, color=color, alpha=0.18, linewidth=0)
+        axis.plot(found.strengths, mean, color=color, linewidth=1.6, label=run,
+                  marker=_MARKERS[place % len(_MARKERS)], markersize=4)
+      name = 'angle error, degrees' if metric == 'error_deg' else (
+          formats.STRESS_METRICS[metric][0].partition(',')[0])
+      style.finish_axes(axis, 'strength' if row == len(metrics) - 1 else '', '' if column else name)
+  drawn = figure.legend(*axes[0, 0].get_legend_handles_labels(), loc='outside lower center',
+                        ncols=min(len(found.workdirs), max(1, columns)), frameon=False,
+                        fontsize=style.FONT, labelcolor=style.INK)
+  for text in drawn.get_texts():
+    text.set_parse_math(False)
   return figure
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from spinejax.measurement.results import AngleResult, Curve
 from spinejax.metrics.comparison import ComparedMetric, RunFact
 from spinejax.metrics.paired_tables import TableAgreement
+from spinejax.metrics.robustness import Level, Stress
 from spinejax.metrics.results import (
     Agreement, AngleSummary, BandAgreement, ClassTable, LaminaeSummary, TestResult)
 
@@ -29,6 +30,10 @@ MAX_NAMES = 5  # cases that a note names
 LEFT_OUT = {'only_in_reference': 'only in {reference}', 'only_in_other': 'only in {other}',
             'failed_in_reference': 'failed in {reference}', 'failed_in_other': 'failed in {other}',
             'without_angle': 'without an angle in one of them'}
+STRESS_METRICS = {'dice': ('Dice, mean of the foreground classes', 3),  # name, decimals
+                  'bone_dice': ('Dice, all bones as one class', 3),
+                  'auc': ('AUC, bone against background', 3),
+                  'error_deg': ('Angle error, degrees', 1)}
 STATISTICS = {'mad': 'mean absolute difference', 'mad_sd': 'sd of the absolute difference',
               'bias': 'the bias', 'within': 'share within', 'sd': 'sd of the difference',
               'limits': 'limits of agreement', 'lower_limit': 'the lower limit',
@@ -241,6 +246,66 @@ def fact_cell(fact: RunFact, run: str) -> str:
   if fact.key == 'training_seconds':
     return format_duration(value)
   return f'{value:.3g}' if fact.key == 'seconds_per_image' else f'{value:,.0f}'
+
+
+def stress_name(artifact: str) -> str:
+  """An artifact of the stress suite in words."""
+  return artifact.replace('_', ' ')
+
+
+def stress_cell(level: Level, metric: str, interval: bool = False) -> str:
+  """Mean of a run at a strength, with its interval if asked for, and (n) angles that failed."""
+  digits, spread = STRESS_METRICS[metric][1], level.metrics[metric]
+  text = format_value(spread.mean, digits)
+  if interval and spread.low is not None and spread.high is not None:
+    text += f', {format_interval((spread.low, spread.high), digits)}'
+  return text + (f' ({level.failed})' if metric == 'error_deg' and level.failed else '')
+
+
+def stress_rows(found: Stress, metric: str, interval: bool = False) -> list[tuple[str, ...]]:
+  """Rows (name, cell of each strength): an artifact, its runs and, of holes, the missing pixels."""
+  rows: list[tuple[str, ...]] = []
+  for artifact, stressed in found.artifacts.items():
+    rows.append((stress_name(artifact),))
+    rows += [(f'  {run}', *(stress_cell(level, metric, interval) for level in levels))
+             for run, levels in stressed.levels.items()]
+    if artifact == 'holes':
+      shares = [f'{100 * share:.1f} %' for share in stressed.hole_fraction]
+      rows.append(('  missing pixels', *shares))
+  return rows
+
+
+def stress_differences(found: Stress) -> list[tuple[str, ...]]:
+  """Rows (name, mean over the strengths, interval, slope, interval): an artifact, its metrics."""
+  rows: list[tuple[str, ...]] = []
+  others = list(found.workdirs)[1:]
+  for artifact, stressed in found.artifacts.items():
+    rows.append((stress_name(artifact),))
+    for run in others:
+      for metric in found.shown_metrics:
+        difference, digits = stressed.against[run][metric], STRESS_METRICS[metric][1]
+        name = STRESS_METRICS[metric][0].partition(',')[0]
+        cells: list[str] = []
+        for test, places in ((difference.mean, digits), (difference.slope, digits + 1)):
+          ends = (test.low, test.high) if test.low is not None and test.high is not None else None
+          cells += [format_difference(test.difference, places),
+                    format_interval(ends, places) or UNDEFINED]
+        rows.append((f'  {name}' + (f', {run}' if len(others) > 1 else ''), *cells))
+  return rows
+
+
+def stress_notes(found: Stress) -> list[str]:
+  """Sentences on the numbers of a stress suite and on what they leave out."""
+  first, *others = found.workdirs
+  notes = ['Strength: factor of the difficulty; 1 is the usual phantom, 0 is without the artifact.']
+  if 'error_deg' in found.shown_metrics:
+    notes.append('Angle error: mean absolute difference of the largest angle from that of the '
+                 'phantom; in brackets the cases without an angle, which it leaves out.')
+  if others:
+    notes.append(f'Differences: {first} minus {others[0] if len(others) == 1 else "the run"}; the '
+                 'mean over the strengths and the least-squares slope per unit of strength of each '
+                 'case that is defined at all strengths, with bootstrap intervals over cases.')
+  return [*notes, *found.notes]
 
 
 def agreement_titles(found: TableAgreement) -> list[str]:

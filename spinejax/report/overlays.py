@@ -5,7 +5,7 @@ class names by index, background first.
 """
 import io
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.patheffects
 import numpy as np
@@ -112,6 +112,30 @@ def save_overlay(path: str | os.PathLike, image: np.ndarray, prediction: np.ndar
   data = io.BytesIO()
   Image.fromarray(overlay(image, prediction, classes)).save(data, format='PNG', compress_level=3)
   runs.write_bytes(path, data.getvalue())
+
+
+def samples_figure(images: Mapping[str, Sequence[np.ndarray]], columns: Sequence[str]) -> Figure:
+  """Parts of images [H,W] of equal size as a grid, a row for each name, as wide as the images.
+
+  A part is twice as wide as it is high, and lies where the first and the last image of its row
+  differ most.
+  """
+  height, width = next(iter(images.values()))[0].shape
+  part = min(height, max(1, round(height / 8)))
+  figure = Figure(figsize=(0.9 + 2.1 * len(columns), 0.3 + 1.3 * len(images)),
+                  layout='constrained')
+  axes = figure.subplots(len(images), len(columns), squeeze=False)
+  for row, (name, pictures) in zip(axes, images.items()):
+    change = np.abs(pictures[-1].astype(float) - pictures[0]).sum(1)
+    top = int(np.argmax(np.convolve(change, np.ones(part), 'valid')))
+    for axis, picture in zip(row, pictures):
+      style.show_image(axis, picture[top:top + part])
+      axis.set(xticks=[], yticks=[])
+      axis.spines[:].set_visible(False)
+    row[0].set_ylabel(name, fontsize=style.FONT, color=style.INK, parse_math=False)
+  for axis, column in zip(axes[0], columns):
+    axis.set_title(column, fontsize=style.FONT, color=style.INK)
+  return figure
 
 
 def overlay_figure(image: np.ndarray, label: np.ndarray, prediction: np.ndarray,

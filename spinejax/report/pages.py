@@ -20,6 +20,7 @@ from spinejax.measurement.results import AngleResult
 from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import CaseResult, ComparedCase, Evaluation, ShownCase
+from spinejax.metrics.robustness import Stress
 from spinejax.report import compared_case, curves, formats, overlays, style, terminal
 from spinejax.version import __version__
 
@@ -83,7 +84,7 @@ def write_comparison(folder: str | os.PathLike, found: Comparison,
   The pictures are box_METRIC.png, roc.png if the curves are known, and case_NAME.png. The folder is
   made if absent; pictures of an older page are removed.
   """
-  folder = _open_folder(folder, 'box_*.png', 'roc.png', 'case_*.png')
+  folder = open_folder(folder, 'box_*.png', 'roc.png', 'case_*.png')
   plots = []
   for metric in found.metrics:
     if metric.main:
@@ -104,13 +105,31 @@ def write_comparison(folder: str | os.PathLike, found: Comparison,
                     roc=roc, pictures=pictures)
 
 
+def write_stress(folder: str | os.PathLike, found: Stress, sample: str,
+                 images: Mapping[str, Sequence[np.ndarray]]) -> pathlib.Path:
+  """Writes stress.png, stress_samples.png and index.html, and returns the path of the page.
+
+  `images` are the phantom called `sample` at every strength, uint8 [H,W], by artifact.
+  """
+  folder = open_folder(folder)
+  figure = curves.stress_figure(found)
+  samples = overlays.samples_figure(
+      {formats.stress_name(artifact): pictures for artifact, pictures in images.items()},
+      [f'strength {strength:g}' for strength in found.strengths])
+  style.save_png(folder / 'stress.png', figure)
+  style.save_png(folder / 'stress_samples.png', samples)
+  return write_page(folder / 'index.html', 'stress.html', is_phantom=True, found=found,
+                    title=f'Stress suite of {", ".join(found.workdirs)}', figure=figure,
+                    sample=sample, samples=samples)
+
+
 def write_agreement(folder: str | os.PathLike, found: TableAgreement) -> pathlib.Path:
   """Writes agreement.json, bland_altman.png, scatter.png and index.html; returns the page's path.
 
   With several angles each has its pictures, bland_altman_NUMBER_COLUMN.png and so on. The folder is
   made if absent; pictures of an older page are removed.
   """
-  folder = _open_folder(folder, 'bland_altman*.png', 'scatter*.png')
+  folder = open_folder(folder, 'bland_altman*.png', 'scatter*.png')
   runs.write_json(folder / 'agreement.json', found.to_json())
   names, pictures = (found.reference.name, found.other.name), []
   for i, (column, agreement) in enumerate(found.angles.items()):
@@ -165,7 +184,7 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path
   return path
 
 
-def _open_folder(folder: str | os.PathLike, *old: str) -> pathlib.Path:
+def open_folder(folder: str | os.PathLike, *old: str) -> pathlib.Path:
   """The folder, made if absent, without the files of an older page."""
   folder = pathlib.Path(folder)
   if folder.exists() and not folder.is_dir():

@@ -10,9 +10,11 @@ from spinejax.measurement.results import AngleResult
 from spinejax.metrics.comparison import Comparison, RunFact
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import TestResult
+from spinejax.metrics.robustness import Stress
 from spinejax.report import formats
 
 MAX_WIDTH = 80  # columns
+MAX_STRENGTHS = 7  # columns of a table; more go to the next one
 
 
 def print_results(result: TestResult, classes: Sequence[str],
@@ -86,6 +88,25 @@ def print_comparison(comparison: Comparison, console: Console | None = None) -> 
 def _widest_auc(comparison: Comparison) -> RunFact | None:
   """The area of all foreground classes together, or that of the one class."""
   return next((fact for fact in reversed(comparison.facts) if fact.key.startswith('auc/')), None)
+
+
+def print_stress(found: Stress, console: Console | None = None) -> None:
+  """Prints every metric by artifact, run and strength, and the differences of the first run."""
+  console = console or Console()
+  headings = [formats.stress_name(artifact) for artifact in found.artifacts]
+  for metric in found.shown_metrics:
+    title = f'{formats.STRESS_METRICS[metric][0]}, {formats.count_cases(len(found.cases))}'
+    rows = formats.stress_rows(found, metric)
+    for start in range(0, len(found.strengths), MAX_STRENGTHS):
+      part = slice(start, start + MAX_STRENGTHS)
+      _print_table(console, title, [f'{strength:g}' for strength in found.strengths[part]],
+                   [(name, *cells[part]) for name, *cells in rows], bold=headings)
+  if len(found.workdirs) > 1:
+    interval = formats.interval_name(found.confidence)
+    _print_table(console, f'{next(iter(found.workdirs))} minus the others',
+                 ('mean', interval, 'slope', interval), formats.stress_differences(found),
+                 bold=headings)
+  _print_notes(console, formats.stress_notes(found))
 
 
 def print_agreement(found: TableAgreement, console: Console | None = None) -> None:

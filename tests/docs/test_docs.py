@@ -123,6 +123,8 @@ def test_a_command_runs(command, workspace):
     words = ['python', '-m', 'spinejax.main', *words[1:]]
   if words[0] == 'spinejax':
     words = ['python', '-m', 'spinejax', *words[1:]]
+  if 'stress' in words:
+    words += ['--cases=1', '--strengths=1,2']
   call('-c', RUN, *words[2:], cwd=workspace)
 
 

@@ -167,14 +167,14 @@ def _score_all(trained: Mapping[str, load.Run], data: ConfigDict,
 def _score_run(predictor: load.Predictor, source: datasets.Source, progress: logs.Progress
                ) -> dict[str, Any]:
   """The content of a cell: scores of a run on some phantoms, and their fraction of holes."""
-  records = [datasets.convert_record(record, predictor.config.data) for record in source]
+  records = [datasets.convert_record(source[i], predictor.config.data) for i in range(len(source))]
   scores = {}
   for record, prediction in zip(records, predict.predict_images(
       predictor, (record.image for record in records))):
     scores[record.name] = dataclasses.asdict(_score(predictor, record, prediction))
     progress.advance()
-  holes = [record.hole_fraction for record in records]
-  return {'hole_fraction': float(np.mean(holes)), 'scores': scores}
+  holes = float(np.mean([record.hole_fraction or 0.0 for record in records]))
+  return {'hole_fraction': holes, 'scores': scores}
 
 
 def _score(predictor: load.Predictor, record: Record, prediction: predict.Prediction

@@ -11,7 +11,7 @@ from spinejax.phantoms.vpi_images.anatomy import HEIGHT, ROWS, SCANNER_SPACING, 
 GAPS = 1.3  # mean number of stretches with frames further apart, at difficulty 1
 # Ranges of the row of a gap in the image, its length in scanner pixels, and the pixels that it adds
 # between two frames.
-GAP_RANGES = ((0.08, 0.95), (5, 28), (0.3, 1.0))
+GAP_RANGES = ((0.08, 0.95), (5.0, 28.0), (0.3, 1.0))
 FRAME_DISTANCE = 0.62  # pixels of the image between two frames
 MAX_STRENGTH = 100  # beyond it an image is nothing but the artifact
 
@@ -70,7 +70,7 @@ def draw_sweep(rng: np.random.Generator, gap_rng: np.random.Generator, shape: tu
   """
   mean = GAPS * difficulty
   count = rng.poisson(mean)
-  gaps = np.stack([rng.uniform(*limits, count) for limits in GAP_RANGES])
+  gaps = np.stack([rng.uniform(low, high, count) for low, high in GAP_RANGES])
   gray = rng.uniform(0, 0.08)
   tilt = rng.choice([-1, 1]) * rng.uniform(0.8, 3) + rng.uniform(0.3, 1) * wander(rng, 150)
   slopes = np.tan(np.radians(tilt))

@@ -158,9 +158,9 @@ def _score_all(trained: Mapping[str, load.Run], data: ConfigDict,
           progress.advance(len(source))
         scores[name] = stress_scores_from_json(cell['scores'])
       drawn[strengths] = _Phantoms(source[0].image[..., 0], cell['hole_fraction'], scores)
-      progress.note(f'{_describe_strengths(strengths)}: Dice ' + ', '.join(
+      progress.note(f'{_describe_strengths(strengths)}: AUC ' + ', '.join(
           f'{name} {mean:.3f}' for name, of in scores.items()
-          if (mean := mean_sd(score.dice for score in of.values())[0]) is not None))
+          if (mean := mean_sd(score.auc for score in of.values())[0]) is not None))
   return drawn
 
 

@@ -263,13 +263,15 @@ def stress_cell(level: Level, metric: str, interval: bool = False) -> str:
 
 
 def stress_rows(found: Stress, metric: str, interval: bool = False) -> list[tuple[str, ...]]:
-  """Rows (name, cell of each strength): an artifact, its runs and, of holes, the missing pixels."""
+  """Rows (name, cell of each strength): an artifact, its runs, and beside the Dice of holes the
+  fraction of missing pixels.
+  """
   rows: list[tuple[str, ...]] = []
   for artifact, stressed in found.artifacts.items():
     rows.append((stress_name(artifact),))
     rows += [(f'  {run}', *(stress_cell(level, metric, interval) for level in levels))
              for run, levels in stressed.levels.items()]
-    if artifact == 'holes':
+    if artifact == 'holes' and metric == found.dice:
       shares = [f'{100 * share:.1f} %' for share in stressed.hole_fraction]
       rows.append(('  missing pixels', *shares))
   return rows

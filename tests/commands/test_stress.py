@@ -18,26 +18,24 @@ from tests import processes
 from tests.inference import made
 from tests.report.html_page import Page
 
-pytestmark = pytest.mark.xdist_group('test_stress')  # one worker writes the runs
-SIZE = (96, 32)
-FIELDS = {'data.render_size': (128, 32), 'model.levels': 1, 'eval_batch_size': 2}
+pytestmark = pytest.mark.xdist_group('inference')  # one worker writes the runs
+SIZE = (64, 40)
 FEW = stress.Settings(('holes', 'speckle'), (4.0, 1.0), 2)
 
 
 @pytest.fixture(scope='module')
-def folders(tmp_path_factory):
+def folders(image_run, tmp_path_factory):
   """Runs with random weights: two of bone against background, one of four classes."""
   root = tmp_path_factory.mktemp('runs')
-  for name in ('rsn', 'seam'):
-    (root / name).mkdir()
-  made.write_run(root / 'rsn', 'rsn_unet:quick', SIZE, **FIELDS)
-  shutil.copytree(root / 'rsn', root / 'unet')
+  for name in ('rsn', 'unet'):
+    shutil.copytree(image_run, root / name)
   config = runs.load_config(root / 'rsn').to_dict()
   config['data']['difficulty'], config['angle']['method'] = 2.0, ''
   runs.write_json(root / 'unet' / 'config.json', config)
-  made.write_run(root / 'seam', 'rsn_unet:quick', SIZE, **FIELDS, **{
-      'data.classes': ('background', 'rib', 'thoracic process', 'lump'), 'data.label_map': (),
-      'model.num_classes': 4})
+  (root / 'seam').mkdir()
+  made.write_run(root / 'seam', 'rsn_unet:quick', SIZE, **{
+      'model.levels': 1, 'model.num_classes': 4, 'eval_batch_size': 2, 'data.label_map': (),
+      'data.classes': ('background', 'rib', 'thoracic process', 'lump')})
   return {path.name: str(path) for path in root.iterdir()}
 
 
@@ -81,7 +79,7 @@ def test_the_files_say_what_the_runs_scored(suite, folders):
     assert score['auc'] == roc.roc_curve(histogram['any_foreground']).auc
     case = evaluate.score_case(predictor, record, prediction)
     assert score['status'] == case.angle.status
-  holes = [[phantoms.vpi(2_000_000 + i, (128, 32), strengths=phantoms.Strengths(holes=value)
+  holes = [[phantoms.vpi(2_000_000 + i, SIZE, strengths=phantoms.Strengths(holes=value)
                          ).truth.hole_fraction for i in range(2)] for value in (1.0, 4.0)]
   assert found['artifacts']['holes']['hole_fraction'] == pytest.approx(np.mean(holes, 1))
   with (folder / 'stress.csv').open(encoding='utf-8') as file:

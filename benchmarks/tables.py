@@ -9,6 +9,7 @@ import functools
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import flags
 
@@ -21,8 +22,15 @@ MARKED = re.compile(r'(<!-- table: (\w+) -->\n)(.*?)(<!-- end -->)', re.DOTALL)
 _CHECK = flags.DEFINE_bool('check', False, 'Change nothing; exit with 1 if a table is out of date.')
 
 
+def newest_quick_runs() -> list[dict[str, Any]]:
+  """The newest run of each config, those with the most test cases first."""
+  rows = sorted(read('quick_runs.jsonl'), key=lambda row: row['date'])
+  newest = {row['config']: row for row in rows}
+  return sorted(newest.values(), key=lambda row: (-row['cases'], row['config']))
+
+
 def quick_runs() -> str:
-  rows = sorted(read('quick_runs.jsonl'), key=lambda row: -row['cases'])
+  rows = newest_quick_runs()
   cells = [[f'`{row["config"]}`', str(row['cases']),
             number(row['dice']['mean_foreground'], 3),
             number(row['at_network_size']['accuracy'], 3),
@@ -33,8 +41,7 @@ def quick_runs() -> str:
 
 
 def quick_angles() -> str:
-  rows = [row for row in sorted(read('quick_runs.jsonl'), key=lambda row: -row['cases'])
-          if row['angles']]
+  rows = [row for row in newest_quick_runs() if row['angles']]
   cells = []
   for row in rows:
     found, naive = row['angles']['agreement'], row['angles']['naive']

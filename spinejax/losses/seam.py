@@ -69,9 +69,11 @@ def center_regression(
       that is nearest to the pixel. Resized like `label`. Not used if `center` is 'class'.
     center: 'component', or 'class' for the ablation with one center per class, which lies between
       a left and a right bone of the class.
-    unit: of the distances. 'image' is that of the paper, the height and the width of the map; the
-      term is then about 0.01 and its gradient below 1 % of that of the class supervision. 'pixel'
-      is a pixel of the map, and 'bone' the square root of the bone's area on the map.
+    unit: of the distances. 'image' is that of the paper, the height and the width of the map.
+      'pixel' is a pixel of the map, and 'bone' the square root of the bone's area on the map. On
+      phantoms with maps of 128x64 the norm of the gradient is 0.0005 to 0.014 of that of the class
+      supervision with 'image', 5 to 15 with 'pixel' and 0.05 to 0.8 with 'bone'. The larger values
+      are those of random and of blurred key maps, the smaller ones those of sharp maps.
     epsilon: smallest mass, in pixels, to divide by.
 
   Returns:
@@ -98,7 +100,7 @@ def center_regression(
   area, truth = moments(bones.astype(probs.dtype), segments)
   error = estimate / jnp.maximum(mass, epsilon) - truth / jnp.maximum(area, 1)
   if unit != 'image':
-    error *= jnp.asarray(size, error.dtype)
+    error *= jnp.asarray(size, error.dtype)[None, None]
   if unit == 'bone':
     error /= jnp.sqrt(jnp.maximum(area, 1))
   total = jnp.sum(area * optax.huber_loss(error), axis=(1, 2))

@@ -3,6 +3,9 @@
 They take and return maps [N,H,W,C] of any size, also a single row, column or pixel. Parameters have
 the names of MMSegmentation's modules. Energies, softmaxes and the products with them are float32;
 `dtype` is that of the convolutions. Results have the dtype of the input.
+
+Modules sow what they attend to in the collection 'intermediates', which `inference.maps` reads.
+Where it is not mutable, as in training and prediction, nothing is stored or computed for it.
 """
 from collections.abc import Callable, Sequence
 import functools
@@ -101,6 +104,7 @@ class CrissCrossAttention(nn.Module):
     column = jnp.where(itself, -jnp.inf, jnp.einsum('nhwc,niwc->nhwi', query, key))
     row = jnp.einsum('nhwc,nhjc->nhwj', query, key)
     weights = nn.softmax(jnp.concatenate([column, row], -1))
+    self.sow('intermediates', 'criss_cross', weights)
     y = (jnp.einsum('nhwi,niwc->nhwc', weights[..., :height], value)
          + jnp.einsum('nhwj,nhjc->nhwc', weights[..., height:], value))
     return _add(self, x, y)
@@ -120,10 +124,9 @@ class PositionAttention(nn.Module):
     def project(features: int, name: str) -> Array:
       return _flat(layers.Conv(features, 1, dtype=self.dtype, name=name)(x))
 
-    y = attend(project(self.query_features, 'query_project'),
-               project(self.query_features, 'key_project'),
-               project(x.shape[-1], 'value_project'))
-    return _add(self, x, y)
+    query, key = (project(self.query_features, name) for name in ('query_project', 'key_project'))
+    self.sow('intermediates', 'position', (query, key))
+    return _add(self, x, attend(query, key, project(x.shape[-1], 'value_project')))
 
 
 class ChannelAttention(nn.Module):
@@ -140,6 +143,7 @@ class ChannelAttention(nn.Module):
   def __call__(self, x: Array) -> Array:
     energy = _channel_energy(x)
     weights = nn.softmax(jnp.max(energy, -1, keepdims=True) - energy)
+    self.sow('intermediates', 'channel', weights)
     return _add(self, x, _mix_channels(weights, x))
 
 
@@ -155,6 +159,7 @@ class GlobalChannelAttention(nn.Module):
   @nn.compact
   def __call__(self, x: Array) -> Array:
     weights = nn.softmax(_channel_energy(x))
+    self.sow('intermediates', 'channel', weights)
     return _add(self, x, _mix_channels(weights, x), nn.initializers.ones)
 
 
@@ -175,6 +180,7 @@ class CosineChannelAttention(nn.Module):
     squares = jnp.einsum('nii->ni', energy)
     lengths = jnp.sqrt(jnp.maximum(squares, 1e-12))
     weights = nn.softmax(temperature * energy / (lengths[:, :, None] * lengths[:, None]))
+    self.sow('intermediates', 'channel', weights)
     return (x.astype(jnp.float32) + _mix_channels(weights, x).reshape(x.shape)).astype(x.dtype)
 
 
@@ -203,7 +209,8 @@ class StructureAffinity(nn.Module):
     'printed'     sum_p q_pc k'_pn, over all pixels p, as in the papers. It grows with the map: at
                   512x256 the softmax is one-hot and theta has no gradient.
     'mean'        the printed product, divided by the number of pixels.
-    'class_mean'  the printed product, divided by sum_p k'_pn: the mean query of a class.
+    'class_mean'  the printed product, divided by sum_p k'_pn: the mean query of a class. A bias of
+                  theta is in every class alike, so it changes nothing.
   Another raises ValueError. Batch norm and ReLU follow rho; the papers do not mention them.
   """
   num_classes: int
@@ -229,6 +236,7 @@ class StructureAffinity(nn.Module):
     weights = nn.softmax(energy)
     rebuilt = jnp.einsum('nck,npk->npc', weights, structure).reshape(n, h, w, -1)
     rebuilt = layers.Conv(channels, 1, dtype=self.dtype, name='delta')(rebuilt)
+    self.sow('intermediates', 'affinity', (weights, rebuilt))
     z = layers.ConvNorm(channels, axis_name=self.axis_name, dtype=self.dtype, name='rho')(
         jnp.concatenate([rebuilt, v.astype(rebuilt.dtype)], -1), train=train)
     return z, key
@@ -264,6 +272,7 @@ class ExpectationMaximization(nn.Module):
       weights = nn.softmax(jnp.einsum('npc,nck->npk', points, bases))
       shares = weights / jnp.maximum(jnp.sum(weights, 1, keepdims=True), 1e-12)
       bases = _unit(jnp.einsum('npc,npk->nck', points, shares))
+    self.sow('intermediates', 'bases', (weights, shares))
     if train and not self.is_initializing():
       mean = jnp.mean(bases, 0, keepdims=True)
       if self.axis_name is not None:
@@ -298,7 +307,9 @@ class NonLocal(nn.Module):
       return _flat(layers.Conv(features, 1, kernel_init=nn.initializers.normal(0.01),
                                dtype=self.dtype, name=name)(x))
 
-    y = attend(project('theta'), project('phi'), project('g'), scale=features ** -0.5)
+    query, key, scale = project('theta'), project('phi'), features ** -0.5
+    self.sow('intermediates', 'position', (query, key, scale))
+    y = attend(query, key, project('g'), scale=scale)
     y = layers.ConvNorm(
         x.shape[-1], 1, negative_slope=1.0, scale_init=nn.initializers.zeros,
         axis_name=self.axis_name, dtype=self.dtype, name='conv_out')(

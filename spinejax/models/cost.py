@@ -237,7 +237,9 @@ def _layer_calls(model: nn.Module, shape: Sequence[int], *, train: bool
   params = traverse_util.flatten_dict(variables.get('params', {}))
   captured = traverse_util.flatten_dict(variables.pop('intermediates', {}))
   calls = {}
-  for (*path, _), outputs in captured.items():
+  for (*path, method), outputs in captured.items():
+    if method != '__call__':  # what a module has sown
+      continue
     own = {leaf: params[*path, leaf] for leaf in ('kernel', 'bias', 'scale')
            if (*path, leaf) in params}
     for number, y in enumerate(outputs):

@@ -34,8 +34,8 @@ class DilatedNetwork(nn.Module):
   """The fields and the frame of a network with a head on a dilated ResNet.
 
   Takes image [N,H,W,C], normalized. Returns the maps of the decode head, which reads the last stage
-  of the ResNet, and in training with `auxiliary` 'aux_logits' of a head on the stage before; all
-  float32 [N,H,W,K]. An image whose size is not a multiple of the output stride is extended by its
+  of the ResNet, and with `auxiliary` 'aux_logits' of a head on the stage before, in training and
+  where 'intermediates' are collected; all float32 [N,H,W,K]. An image whose size is not a multiple of the output stride is extended by its
   last row and column, and the maps are cropped. MMSegmentation rounds their size up instead.
   """
   num_classes: int
@@ -62,7 +62,8 @@ class DilatedNetwork(nn.Module):
                                      **shared, name='backbone')(padded, train=train)
     shared |= dict(num_classes=self.num_classes, dropout=self.dropout)
     maps = head(features=self.head_features, **shared, name='decode_head')(last, train=train)
-    if train and self.auxiliary:
+    collected = self.is_mutable_collection('intermediates') and not self.is_initializing()
+    if self.auxiliary and (train or collected):
       auxiliary = (auxiliary_head or FCNHead)(
           features=self.auxiliary_features, **shared, name='auxiliary_head')
       maps['aux_logits'] = auxiliary(middle, train=train)['logits']

@@ -1,9 +1,11 @@
 """Attention modules against slow loops over their equations, and their limits."""
+import functools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from spinejax.models import attention
@@ -93,19 +95,60 @@ def test_criss_cross_attention_equals_a_loop_over_row_and_column(size):
 @pytest.mark.parametrize('module, weigh', [
     (attention.GlobalChannelAttention(), softmax),
     (attention.ChannelAttention(), lambda e: softmax(e.max(-1, keepdims=True) - e)),
+    (attention.CosineChannelAttention(), lambda e: softmax(
+        0.7 * e / np.sqrt(np.outer(np.diag(e), np.diag(e))))),
 ])
 def test_channel_attention_equals_its_equation(module, weigh):
   x = random(2, 3, 4, 5)
-  actual = module.apply({'params': {'gamma': jnp.float32(0.7)}}, x)
+  cosine = isinstance(module, attention.CosineChannelAttention)
+  number = {'temperature' if cosine else 'gamma': jnp.float32(0.7)}
+  actual = module.apply({'params': number}, x)
   for n in range(2):
     f = np.asarray(x[n], np.float64).reshape(12, 5).T
-    expected = f + 0.7 * weigh(f @ f.T) @ f
+    expected = f + (1 if cosine else 0.7) * weigh(f @ f.T) @ f
     np.testing.assert_allclose(actual[n], expected.T.reshape(3, 4, 5), rtol=1e-4, atol=1e-5)
 
 
-def test_global_channel_attention_starts_as_the_printed_sum():
-  variables = attention.GlobalChannelAttention().init(jax.random.key(0), random(1, 3, 4, 5))
-  assert variables == {'params': {'gamma': 1}}
+def test_channel_attention_of_sadanet_starts_as_the_printed_sum():
+  init = lambda module: module.init(jax.random.key(0), random(1, 3, 4, 5))
+  assert init(attention.GlobalChannelAttention()) == {'params': {'gamma': 1}}
+  assert init(attention.CosineChannelAttention()) == {'params': {'temperature': 10}}
+
+
+def sown(module, name, variables, x, **mode):
+  _, found = module.apply(variables, x, mutable=['intermediates'], **mode)
+  return found['intermediates'][name][0]
+
+
+def test_cosines_between_channels_by_hand():
+  """Channels (3, 4), (4, 3) and 0: cosines 1, 24/25 and 0, whatever their lengths and the map."""
+  x = jnp.array([[3.0, 40, 0], [4, 30, 0]])[None, None]
+  variables = {'params': {'temperature': jnp.float32(25 * np.log(2))}}
+  first, second = 2.0 ** np.array([25, 24, 0]), 2.0 ** np.array([24, 25, 0])
+  expected = np.stack([first / first.sum(), second / second.sum(), np.ones(3) / 3])
+  for repeats in (1, 50):
+    weights = sown(attention.CosineChannelAttention(), 'channel', variables,
+                   jnp.tile(x, (1, repeats, 1, 1)))
+    np.testing.assert_allclose(weights[0], expected, rtol=1e-4, atol=1e-9)
+
+
+def test_cosines_do_not_select_the_channel_itself_at_the_papers_size():
+  """512 channels after batch norm and ReLU, 64x32 pixels. The printed softmax is the identity."""
+  x = jax.nn.relu(random(1, 64, 32, 512))
+  for module, low, high in ((attention.CosineChannelAttention(), 0.5, 0.8),
+                            (attention.GlobalChannelAttention(), 1, 1)):
+    own = jnp.diagonal(sown(module, 'channel', module.init(jax.random.key(0), x), x)[0])
+    assert low <= own.min() <= own.max() <= high
+
+
+def test_a_channel_of_zeros_has_a_finite_gradient():
+  x = random(1, 3, 4, 5).at[..., 2].set(0)
+  module = attention.CosineChannelAttention()
+  variables = module.init(jax.random.key(0), x)
+  total = lambda variables, x: jnp.sum(jnp.square(module.apply(variables, x)))
+  gradients = jax.grad(total, (0, 1))(variables, x)
+  assert all(np.isfinite(y).all() for y in jax.tree.leaves(gradients))
+  assert gradients[0]['params']['temperature'] != 0
 
 
 @pytest.mark.parametrize('module, mode', [
@@ -123,9 +166,9 @@ def test_other_residual_modules_start_as_the_identity(module, mode):
 # Structure affinity
 
 
-@pytest.mark.parametrize('scale', ['sum', 'mean'])
-def test_structure_affinity_equals_its_equations(scale):
-  module = attention.StructureAffinity(num_classes=3, query_features=2, scale=scale)
+@pytest.mark.parametrize('form', ['printed', 'mean', 'class_mean'])
+def test_structure_affinity_equals_its_equations(form):
+  module = attention.StructureAffinity(num_classes=3, query_features=2, form=form)
   v = random(2, 4, 3, 5)
   variables = jax.jit(lambda: module.init(jax.random.key(1), v, train=False))()
   z, k = jax.jit(lambda v: module.apply(variables, v, train=False))(v)
@@ -138,7 +181,7 @@ def test_structure_affinity_equals_its_equations(scale):
     probabilities = softmax(key)
     energy = sum(np.outer(conv(flat, 'theta')[position], probabilities[position])
                  for position in range(12))
-    weights = softmax(energy / (12 if scale == 'mean' else 1))
+    weights = softmax(energy / {'printed': 1, 'mean': 12, 'class_mean': probabilities.sum(0)}[form])
     rebuilt = conv(probabilities @ weights.T, 'delta').reshape(4, 3, 5)
     joined = np.pad(np.concatenate([rebuilt, v[example]], -1), ((1, 1), (1, 1), (0, 0)))
     expected = np.zeros((4, 3, 5))
@@ -147,6 +190,75 @@ def test_structure_affinity_equals_its_equations(scale):
                                  p['rho']['conv']['kernel'])
     expected = np.maximum(expected / np.sqrt(1 + 1e-5), 0)
     np.testing.assert_allclose(z[example], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('form, expected', [
+    ('printed', 5.5 - 4.5), ('mean', (5.5 - 4.5) / 3), ('class_mean', 5.5 / 1.25 - 4.5 / 1.75)])
+def test_affinities_by_hand(form, expected):
+  """Queries 2, 2 and 6; k' (3/4, 1/4) twice and (1/4, 3/4), so the classes weigh 1.75 and 1.25."""
+  v = jnp.array([2.0, 2, 6])[None, None, :, None]
+  module = attention.StructureAffinity(2, 2, form)
+  params = dict(module.init(jax.random.key(0), v, train=False)['params'])
+  point = lambda *kernel: jnp.array(kernel)[None, None, None]
+  params['theta'] = {'kernel': point(1.0, -1.0), 'bias': jnp.zeros(2)}
+  params['phi'] = {'kernel': point(-np.log(3) / 2, 0), 'bias': jnp.array([2 * np.log(3), 0])}
+  statistics = module.init(jax.random.key(0), v, train=False)['batch_stats']
+  weights, _ = sown(module, 'affinity', {'params': params, 'batch_stats': statistics}, v,
+                    train=False)
+  np.testing.assert_allclose(jnp.log(weights[0, :, 1] / weights[0, :, 0]), [expected, -expected],
+                             rtol=1e-4)
+
+
+LABEL = np.repeat(np.arange(4), 32)[:, None] + np.zeros(64, int)  # 512x256 pixels at stride 4
+
+
+def head_features(label, seed):
+  """What the head of an FPN gives: four maps after batch norm and ReLU, added, [1,H,W,128]."""
+  classes = random(4, 128, seed=5) / 2
+  return jnp.sum(jax.nn.relu(random(4, *label.shape, 128, seed=seed) + classes[label][None]), 0)[None]
+
+
+@pytest.fixture(scope='module')
+def affinity_params():
+  """Parameters as initialized, and after 20 steps on a map of 16x8 pixels."""
+  module, label = attention.StructureAffinity(4, 32), LABEL[::8, ::8]
+  v, tx = head_features(label, 2), optax.sgd(0.05, 0.9)
+
+  def loss(params):
+    (z, key), _ = module.apply({'params': params}, v, train=True, mutable=['batch_stats'])
+    entropy = optax.softmax_cross_entropy_with_integer_labels
+    return jnp.mean(entropy(z[..., :4], label[None]) + entropy(key, label[None]))
+
+  @jax.jit
+  def step(params, state):
+    updates, state = tx.update(jax.grad(loss)(params), state)
+    return optax.apply_updates(params, updates), state
+
+  first = params = module.init(jax.random.key(0), v, train=True)['params']
+  state = tx.init(params)
+  for _ in range(20):
+    params, state = step(params, state)
+  assert loss(params) < loss(first) / 2
+  return first, params
+
+
+def test_theta_learns_at_the_papers_size_and_as_printed_does_not(affinity_params):
+  v = head_features(LABEL, 1)
+
+  @functools.partial(jax.jit, static_argnums=1)
+  def gradient(params, form):
+    def total(params):
+      module = attention.StructureAffinity(4, 32, form)
+      (z, _), _ = module.apply({'params': params}, v, train=True, mutable=['batch_stats'])
+      return jnp.mean(z * random(*z.shape, seed=8))
+    found = jax.grad(total)(params)
+    return [jnp.linalg.norm(found[name]['kernel']) for name in ('theta', 'delta')]
+
+  for params in affinity_params:
+    theta, delta = gradient(params, 'class_mean')
+    assert theta > 0.1 * delta
+    printed, delta = gradient(params, 'printed')
+    assert printed == 0 < delta
 
 
 # Expectation maximization
@@ -269,8 +381,9 @@ MODULES = {
     'position': (attention.PositionAttention(2), {}),
     'channel': (attention.ChannelAttention(), {}),
     'global_channel': (attention.GlobalChannelAttention(), {}),
+    'cosine_channel': (attention.CosineChannelAttention(), {}),
     'structure_affinity': (attention.StructureAffinity(3, 2), {'train': True}),
-    'structure_affinity_mean': (attention.StructureAffinity(3, 2, 'mean'), {'train': True}),
+    'structure_affinity_printed': (attention.StructureAffinity(3, 2, 'printed'), {'train': True}),
     'expectation_maximization': (attention.ExpectationMaximization(3), {'train': True}),
     'non_local': (attention.NonLocal(), {'train': True}),
 }

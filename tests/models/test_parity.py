@@ -86,7 +86,7 @@ class StructureAffinityHead(nn.Module):
   @nn.compact
   def __call__(self, x):
     x = layers.ConvNorm(16, name='reduce')(x, train=False)
-    z, key = attention.StructureAffinity(4, query_features=4, name='affinity')(x, train=False)
+    z, key = attention.StructureAffinity(4, 4, 'printed', name='affinity')(x, train=False)
     return layers.Conv(4, 1, name='cls')(z), key
 
 

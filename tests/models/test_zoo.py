@@ -122,7 +122,7 @@ def test_dual_attention_head_by_hand(wide):
     y = apply_conv(variables, 'pam_conv_cat', np.concatenate([x, y], -1), 3)
     y = apply_conv(variables, 'pam_last_conv', y, 3)
   z = apply_conv(variables, 'cam_in_conv', x, 3)
-  z = submodule(attention.GlobalChannelAttention(), variables, 'cam', z)
+  z = submodule(attention.CosineChannelAttention(), variables, 'cam', z)
   z = apply_conv(variables, 'cam_out_conv', z, 3)
   np.testing.assert_allclose(head.apply(variables, x, train=False)['logits'],
                              classify(variables, y + z), rtol=1e-4, atol=1e-5)

@@ -14,6 +14,7 @@ VERBS = {
     'test': ('spinejax.commands.test', 'test a trained run again and write its report'),
     'predict': ('spinejax.commands.predict', 'segment and measure new images'),
     'measure': ('spinejax.commands.measure', 'measure angles of masks from any program'),
+    'maps': ('spinejax.commands.maps', 'pictures of what the attention of a network looks at'),
     'compare': ('spinejax.commands.compare', 'compare runs on the same test cases'),
     'stress': ('spinejax.commands.stress', 'test runs on phantoms whose artifacts get stronger'),
     'agree': ('spinejax.commands.agree', 'agreement of two tables of angles'),

@@ -12,7 +12,7 @@ from rich.console import Console
 from spinejax import colors, logs, phantoms, runs
 from spinejax.config import check_config
 from spinejax.data import datasets, resize
-from spinejax.inference import load, predict
+from spinejax.inference import load, maps, predict
 from spinejax.measurement.results import AngleResult
 from spinejax.metrics import agreement, laminae, roc, segmentation
 from spinejax.metrics.results import (
@@ -200,6 +200,7 @@ def _summarize_angles(cases: Sequence[ScoredCase], angles: Mapping[str, CaseAngl
 def _show_cases(predictor: load.Predictor, test: datasets.Source,
                 cases: Sequence[ScoredCase], result: TestResult) -> tuple[ShownCase, ...]:
   """Pictures of the best, the median and the worst case by mean Dice of the foreground."""
+  mapper = maps.create_mapper(predictor.run) if predictor.run else None
   scores = [result.cases[case.name].overlap['dice']['mean_foreground'] for case in cases]
   shown = []
   for index, role in best_median_worst(scores).items():
@@ -209,7 +210,8 @@ def _show_cases(predictor: load.Predictor, test: datasets.Source,
       shown.append(ShownCase(
           f'{case.name}, {view}' if view else case.name, role, image, label, mask, probs,
           scores[index], case.angle if view in ('', CORONAL) else None,
-          interlaced=not view and predictor.config.evaluation.interlaced))
+          interlaced=not view and predictor.config.evaluation.interlaced,
+          maps=maps.attention_maps(mapper, record.image, label) if mapper else None))
   return tuple(shown)
 
 

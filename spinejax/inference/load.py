@@ -31,6 +31,7 @@ class Predictor:
       None if images are segmented as they are.
     tile: size of the tiles that `logits` segments one at a time; () for whole images.
     num_bytes: memory that the compiled network needs, with its weights; 0 if unknown.
+    run: the network itself.
   """
   config: ConfigDict
   info: dict[str, Any]
@@ -40,6 +41,7 @@ class Predictor:
   transfer: Callable[[np.ndarray], np.ndarray] | None = None
   tile: tuple[int, ...] = ()
   num_bytes: int = 0
+  run: Run | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,7 +111,7 @@ def create_predictor(run: Run, *, style_transfer: bool | None = None,
   if part != size:
     logits = functools.partial(tiles.predict_in_tiles, logits, tile=part)
   predictor = Predictor(run.config, run.info, run.step, batch_size, logits,
-                        tile=part if part != size else (), num_bytes=network.num_bytes)
+                        tile=part if part != size else (), num_bytes=network.num_bytes, run=run)
   if not isinstance(run.model, wave_ct.WaveCT) or not (transfers or training is not None):
     return predictor
 

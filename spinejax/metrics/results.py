@@ -223,6 +223,18 @@ def curves_from_json(content: Any) -> Mapping[str, RocCurve]:
     raise ValueError(f'expected ROC curves, got other content ({error}).') from error
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class AttentionMaps:
+  """What a network attended to in one image, at its size H x W; None for what it does not have."""
+  prediction: np.ndarray  # predicted classes, int [H,W]
+  key: np.ndarray | None = None  # probabilities of the key map, float [H,W,K]
+  affinity: np.ndarray | None = None  # weights of the classes in each channel, float [C,K]
+  rebuilt: np.ndarray | None = None  # length of the features rebuilt from the key map, float [H,W]
+  channels: np.ndarray | None = None  # weights of all channels in each channel, float [C,C]
+  positions: np.ndarray | None = None  # weights of all pixels in one pixel, float [H,W]
+  pixel: tuple[int, int] | None = None  # row and column of this pixel at the network's size
+
+
 @dataclasses.dataclass(frozen=True)
 class StressScore:
   """One run on one phantom of the stress suite."""
@@ -253,6 +265,7 @@ class ShownCase:
   dice: float | None  # mean over the foreground classes
   angle: AngleResult | None  # shown on the view along the spine
   interlaced: bool  # adds a picture with image and mask in alternate rows
+  maps: AttentionMaps | None = None  # of a network with attention
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

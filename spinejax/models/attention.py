@@ -236,7 +236,7 @@ class StructureAffinity(nn.Module):
     weights = nn.softmax(energy)
     rebuilt = jnp.einsum('nck,npk->npc', weights, structure).reshape(n, h, w, -1)
     rebuilt = layers.Conv(channels, 1, dtype=self.dtype, name='delta')(rebuilt)
-    self.sow('intermediates', 'affinity', (weights, rebuilt))
+    self.sow('intermediates', 'affinity', (weights, structure, rebuilt))
     z = layers.ConvNorm(channels, axis_name=self.axis_name, dtype=self.dtype, name='rho')(
         jnp.concatenate([rebuilt, v.astype(rebuilt.dtype)], -1), train=train)
     return z, key

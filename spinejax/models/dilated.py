@@ -35,8 +35,9 @@ class DilatedNetwork(nn.Module):
 
   Takes image [N,H,W,C], normalized. Returns the maps of the decode head, which reads the last stage
   of the ResNet, and with `auxiliary` 'aux_logits' of a head on the stage before, in training and
-  where 'intermediates' are collected; all float32 [N,H,W,K]. An image whose size is not a multiple of the output stride is extended by its
-  last row and column, and the maps are cropped. MMSegmentation rounds their size up instead.
+  where 'intermediates' are collected; all float32 [N,H,W,K]. An image whose size is not a multiple
+  of the output stride is extended by its last row and column, and the maps are cropped.
+  MMSegmentation rounds their size up instead.
   """
   num_classes: int
   backbone: str = 'resnet50_v1c'
@@ -214,6 +215,7 @@ class PSAHead(Head):
       mask = self.conv(y, f'attention{suffix}_0', kernel_size=1, train=train)
       mask = layers.Conv(self.mask_size[0] * self.mask_size[1], 1, use_bias=False,
                          dtype=self.dtype, name=f'attention{suffix}_1')(mask)
+      self.sow('intermediates', direction, mask)
       y = attention.psa_attend(mask, y, self.mask_size, direction)
       return jnp.pad(y, ((0, 0), (1, 1), (1, 1), (0, 0)))
 

@@ -21,7 +21,7 @@ from spinejax.metrics.comparison import Comparison
 from spinejax.metrics.paired_tables import TableAgreement
 from spinejax.metrics.results import CaseResult, ComparedCase, Evaluation, ShownCase
 from spinejax.metrics.robustness import Stress
-from spinejax.report import compared_case, curves, formats, overlays, style, terminal
+from spinejax.report import compared_case, curves, formats, maps, overlays, style, terminal
 from spinejax.version import __version__
 
 METRICS = {'dice': 'Dice', 'iou': 'IoU', 'recall': 'Recall', 'precision': 'Precision',
@@ -177,7 +177,8 @@ def write_page(path: pathlib.Path, template: str, **values: Any) -> pathlib.Path
       loader=jinja2.FileSystemLoader(pathlib.Path(__file__).parent / 'templates'),
       autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
   environment.filters.update(fixed=formats.format_value, signed=formats.format_difference)
-  environment.globals.update(formats=formats, colors=colors, embed=style.embed)
+  environment.globals.update(formats=formats, colors=colors, embed=style.embed,
+                             maps_note=maps.maps_note)
   page = environment.get_template(template).render(**values)
   path.parent.mkdir(parents=True, exist_ok=True)
   runs.write_text(path, page)
@@ -239,4 +240,8 @@ def _case_figures(case: ShownCase, classes: Sequence[str]) -> dict[str, Figure]:
              'probabilities': overlays.probability_figure(case.probs, classes)}
   if case.angle:
     figures['angle'] = overlays.angle_figure(case.image, case.prediction, case.angle, classes)
+  if case.maps:
+    figures['attention'] = maps.maps_figure(case.image, case.label, case.maps, classes)
+    if case.maps.affinity is not None or case.maps.channels is not None:
+      figures['weights'] = maps.weights_figure(case.maps, classes)
   return figures

@@ -50,8 +50,8 @@ def panels(titles: Sequence[str], size: tuple[int, int]) -> tuple[Figure, list[A
   gap, head = 0.09, 0.36  # inches between columns, and above each row for the titles
   width = math.sqrt(PANEL_AREA * size[1] / size[0])
   height = PANEL_AREA / width
-  columns = min(len(titles), max(1, int((ROW_WIDTH + gap) / (width + gap))))
-  rows = math.ceil(len(titles) / columns)
+  rows = math.ceil(len(titles) / max(1, int((ROW_WIDTH + gap) / (width + gap))))
+  columns = math.ceil(len(titles) / rows)
   total_width = columns * (width + gap) - gap
   total_height = rows * (height + head) + FOOT
   figure = Figure(figsize=(total_width, total_height))

@@ -203,7 +203,7 @@ def test_affinities_by_hand(form, expected):
   params['theta'] = {'kernel': point(1.0, -1.0), 'bias': jnp.zeros(2)}
   params['phi'] = {'kernel': point(-np.log(3) / 2, 0), 'bias': jnp.array([2 * np.log(3), 0])}
   statistics = module.init(jax.random.key(0), v, train=False)['batch_stats']
-  weights, _ = sown(module, 'affinity', {'params': params, 'batch_stats': statistics}, v,
+  weights, *_ = sown(module, 'affinity', {'params': params, 'batch_stats': statistics}, v,
                     train=False)
   np.testing.assert_allclose(jnp.log(weights[0, :, 1] / weights[0, :, 0]), [expected, -expected],
                              rtol=1e-4)
@@ -215,7 +215,8 @@ LABEL = np.repeat(np.arange(4), 32)[:, None] + np.zeros(64, int)  # 512x256 pixe
 def head_features(label, seed):
   """What the head of an FPN gives: four maps after batch norm and ReLU, added, [1,H,W,128]."""
   classes = random(4, 128, seed=5) / 2
-  return jnp.sum(jax.nn.relu(random(4, *label.shape, 128, seed=seed) + classes[label][None]), 0)[None]
+  x = random(4, *label.shape, 128, seed=seed) + classes[label][None]
+  return jnp.sum(jax.nn.relu(x), 0)[None]
 
 
 @pytest.fixture(scope='module')

@@ -1,5 +1,6 @@
 """Exact parameter counts and the contract of every network."""
 from flax import traverse_util
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -221,3 +222,21 @@ PRIOR = 'config.model.prior must be above 0 and below 1'
 def test_a_wrong_field_is_one_sentence(name, fields, sentence):
   with pytest.raises(ValueError, match=sentence):
     shapes(models.create_model({**SMALL[name], **fields}), (1, 16, 16, 1))
+
+
+@pytest.mark.parametrize('name', ['seam', 'sadanet', 'emanet', 'psanet', 'nonlocal'])
+def test_what_attention_sows_costs_nothing_where_it_is_not_collected(name, monkeypatch):
+  model = models.create_model(SMALL[name])
+  _, variables = shapes(model, (1, 32, 32, 1))
+
+  def programs():
+    def train(variables, image):
+      return model.apply(variables, image, train=True, mutable=['batch_stats'],
+                         rngs={'dropout': jax.random.key(5)})
+    image = jax.ShapeDtypeStruct((1, 32, 32, 1), jnp.float32)
+    predict = lambda variables, image: model.apply(variables, image, train=False)
+    return [jax.jit(step).lower(variables, image).as_text() for step in (train, predict)]
+
+  sowing = programs()
+  monkeypatch.setattr(nn.Module, 'sow', lambda *_: False)
+  assert programs() == sowing

@@ -13,8 +13,8 @@ from spinejax import runs
 from spinejax.measurement.results import AngleResult
 from spinejax.metrics import agreement
 from spinejax.metrics.results import (
-    AngleSummary, CaseAngle, CaseResult, Evaluation, LaminaeSummary, NetworkScores, RocCurve,
-    ShownCase, TestResult)
+    AngleSummary, AttentionMaps, CaseAngle, CaseResult, Evaluation, LaminaeSummary, NetworkScores,
+    RocCurve, ShownCase, TestResult)
 from spinejax.report import pages, style
 from tests.report.html_page import Page
 
@@ -283,6 +283,19 @@ def test_embedded_pictures_are_lossless():
     assert image.mode == mode
     np.testing.assert_array_equal(np.asarray(image.convert('RGBA' if mode == 'RGBA' else 'RGB')),
                                   pixels)
+
+
+def test_maps_of_attention_are_pictures_of_their_case(tmp_path):
+  """One row of the affinity is one-hot, and half of a channel is its own."""
+  affinity = np.float32([[1, 0, 0, 0], [0.5, 0.5, 0, 0]])
+  maps = AttentionMaps(np.zeros((40, 10), int), np.full((40, 10, 4), 0.25, np.float32), affinity,
+                       np.zeros((40, 10), np.float32), np.full((2, 2), 0.5, np.float32))
+  _, plain = write(tmp_path, shown=[make_case('a', 'best')])
+  _, text = write(tmp_path, shown=[make_case('a', 'best', maps=maps)])
+  assert text.count('<svg') == plain.count('<svg') + 2
+  assert 'affinity: 1 of 2 rows above 0.99; channels: 0 of 2 rows above 0.99, mean weight of a ' \
+      'channel in itself 0.50' in text
+  Page(text)
 
 
 def test_three_real_images_fit_in_five_megabytes(tmp_path, shared):

@@ -218,13 +218,15 @@ def _show_cases(predictor: load.Predictor, test: datasets.Source,
 def _views(record: Record, prediction: predict.Prediction) -> dict[str, tuple[np.ndarray, ...]]:
   """Image, label, mask and probabilities of a case by view; an image has the one view ''.
 
-  A volume has two maximum projections and the coronal slice with the most foreground.
+  A volume has two maximum projections, and the coronal and the axial slice with the most
+  foreground; the axial one has the skin on top.
   """
   image, label = record.image[..., 0], _label_of(record)
   if label.ndim == 2:
     return {'': (image, label, prediction.mask, prediction.probs)}
   arrays = colors.stretch(image), label, prediction.mask, prediction.probs
-  plane = int(np.argmax((label > 0).sum((0, 1))))
+  plane, row = (int(np.argmax((label > 0).sum(axes))) for axes in ((0, 1), (1, 2)))
   return {CORONAL: tuple(array.max(2) for array in arrays),
           'sagittal projection': tuple(array.max(1) for array in arrays),
-          f'coronal slice {plane}': tuple(array[:, :, plane] for array in arrays)}
+          f'coronal slice {plane}': tuple(array[:, :, plane] for array in arrays),
+          f'axial slice {row}': tuple(array[row].swapaxes(0, 1) for array in arrays)}

@@ -82,13 +82,17 @@ def test_laminae_are_counted_by_region(tested):
       {'0.5': 0.65, '0.7': 0.54, '1': 0.40}, abs=0.006)
 
 
-def test_volumes_are_shown_from_three_sides(tested):
+def test_volumes_are_shown_from_three_sides_and_in_slices(tested):
   evaluation, workdir = tested
   shown = evaluation.shown_cases
-  assert [case.role for case in shown] == ['best'] * 3 + ['worst'] * 3
-  views = [case.name.partition(', ')[2] for case in shown[:3]]
+  assert [case.role for case in shown] == ['best'] * 4 + ['worst'] * 4
+  views = [case.name.partition(', ')[2] for case in shown[:4]]
   assert views[:2] == ['coronal projection', 'sagittal projection'] and 'coronal slice' in views[2]
-  assert [case.image.shape for case in shown[:3]] == [SIZE[:2], (SIZE[0], SIZE[2]), SIZE[:2]]
+  assert [case.image.shape for case in shown[:4]] == [
+      SIZE[:2], (SIZE[0], SIZE[2]), SIZE[:2], (SIZE[2], SIZE[1])]
+  row = int(views[3].removeprefix('axial slice '))
+  mask = np.load(workdir / 'predictions' / f'{shown[0].name.partition(",")[0]}.npz')['mask']
+  np.testing.assert_array_equal(shown[3].prediction, mask[row].T)
   assert shown[0].angle is not None and shown[1].angle is shown[2].angle is None
   assert not any(case.interlaced for case in shown)
   page = pages.write_run_report(workdir, runs.load_config(workdir), evaluation).read_text()

@@ -41,7 +41,7 @@ def test_a_run_on_volumes_leaves_everything_behind(finished):
       assert arrays['spacing'].shape == (3,) and np.isfinite(arrays['spacing']).all()
   page = (workdir / 'report' / 'index.html').read_text()
   for words in ('phantom', 'not a medical device', 'coronal projection', 'sagittal projection',
-                'coronal slice'):
+                'coronal slice', 'axial slice'):
     assert words in page
 
 

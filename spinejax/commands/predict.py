@@ -6,7 +6,8 @@
 For every image it writes NAME_mask.png (class indices) and NAME_overlay.png. For every volume
 (NIfTI, NRRD, MetaImage or NPZ) it writes NAME_mask in the format and geometry of the file,
 NAME_centroids.csv with the predicted laminae in voxels and in mm (LPS), and NAME_overlay.png with
-the coronal and sagittal projections. NAME_laminae.csv has the laminae that make levels and
+the coronal and sagittal projections. NAME_preparation.png shows what each step of the preparation
+kept. NAME_laminae.csv has the laminae that make levels and
 proposals for missing ones, with level, side and confidence. Angles are in NAME_angle.json,
 NAME_angle.png and NAME_angle.html of each case, and in index.html and angles.csv of all cases. They
 need the size of a pixel, from the file or from --spacing.

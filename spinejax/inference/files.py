@@ -11,7 +11,7 @@ from spinejax.inference.measure_files import Outcome, write_case, write_tables
 from spinejax.inference.predict import (Prediction, known_spacing, measure_prediction,
                                         predict_images, predict_volume)
 from spinejax.readers import contents, images, landmarks, layouts, volumes
-from spinejax.report import overlays
+from spinejax.report import overlays, stages, style
 
 
 def predict_files(predictor: Predictor, paths: Sequence[pathlib.Path], output: pathlib.Path,
@@ -107,6 +107,8 @@ def _predict_volume(predictor: Predictor, path: pathlib.Path, output: pathlib.Pa
   image, mask = (np.concatenate([array.max(2), array.max(1)], axis=1)
                  for array in (colors.stretch(found.grid_image), found.grid_mask))
   overlays.save_overlay(output / f'{name}_overlay.png', image, mask, classes)
+  style.save_png(output / f'{name}_preparation.png', stages.preparation_figure(
+      volume.array, found.steps, volume.spacing))
   angle, notes = measure_prediction(
       predictor, found.mask, volume.spacing, points=found.centroids), found.notes
   if angle is not None:

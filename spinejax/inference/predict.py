@@ -1,6 +1,6 @@
 """Prediction of images and volumes at their original size, and angles."""
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
@@ -28,7 +28,12 @@ class VolumePrediction:
   centroids: np.ndarray  # float64 [P, 3] voxels, one of each predicted lamina
   grid_image: np.ndarray  # float32 [*image_size], the prepared volume that the network segmented
   grid_mask: np.ndarray  # uint8 [*image_size], its mask
-  notes: tuple[str, ...]  # a sentence for each step of the preparation that could not be done
+  steps: Mapping[str, preparation.Step]  # of the preparation, by name
+
+  @property
+  def notes(self) -> tuple[str, ...]:
+    """A sentence for each step of the preparation that could not be done."""
+    return tuple(step.note for step in self.steps.values() if step.note)
 
 
 def predict_images(predictor: Predictor, images: Iterable[np.ndarray]) -> Iterator[Prediction]:
@@ -80,7 +85,7 @@ def predict_volume(predictor: Predictor, array: np.ndarray, spacing: Numbers) ->
   return VolumePrediction(
       (probability >= 0.5).astype(np.uint8), probability,
       preparation.points_from_grid(centroids, prepared), image, prediction.mask,
-      tuple(step.note for step in prepared.steps if step.note))
+      dict(zip(preparation.steps_of(predictor.config.data), prepared.steps)))
 
 
 def measure_prediction(predictor: Predictor, mask: np.ndarray, spacing: Spacing, *,

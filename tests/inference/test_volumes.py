@@ -6,10 +6,12 @@ import numpy as np
 from PIL import Image
 import pytest
 
+from spinejax import colors
 from spinejax.inference import files
 from spinejax.inference.load import load_predictor
 from spinejax.inference.predict import predict_images, predict_volume
 from spinejax.readers import memory
+from spinejax.report import stages
 
 pytestmark = pytest.mark.xdist_group('inference')  # one worker writes the runs
 
@@ -74,6 +76,7 @@ def test_predictions_of_files_come_back_in_their_own_geometry(predictor, tmp_pat
   for name in 'ab':
     assert (output / f'{name}_angle.html').exists()
     assert Image.open(output / f'{name}_overlay.png').size == (16 + 8, 48)
+    assert (output / f'{name}_preparation.png').exists()
 
 
 def test_tiles_of_a_volume_agree_with_the_whole(volume_run, predictor):
@@ -107,5 +110,16 @@ def test_crops_of_the_preparation_are_undone(volume_run):
   np.testing.assert_array_equal(result.mask, result.probability >= 0.5)
   np.testing.assert_allclose(result.centroids, [[14.5, 9.5, 6.5]])
   assert seen[0].shape == (1, *SIZE, 1) and abs(seen[0].mean()) < 1e-5  # z-score last
+  volume = np.random.default_rng(0).uniform(0, 9, (30, 20, 12))
+  axes = stages.preparation_figure(volume, result.steps, (1.0, 1.0, 2.0)).axes
+  titles = [axis.get_title() for axis in axes[:3]]
+  assert titles == ['as read\n30 x 20 x 12', 'without top layer\n30 x 20 x 10',
+                    'rescaled\n48 x 16 x 8']
+  coronal, axial = (np.asarray(axes[i].images[0].get_array()) for i in (1, 4))
+  below = colors.stretch(volume[:, :, 2:])
+  np.testing.assert_array_equal(coronal, below.max(2))
+  np.testing.assert_array_equal(axial, below[10].T)
+  assert [axis.get_aspect() for axis in (axes[1], axes[4])] == [1.0, 2.0]
+  assert axes[2].get_aspect() == pytest.approx((30 / 48) / (20 / 16))
   with pytest.raises(ValueError, match='spacing of the volume is unknown'):
     predict_volume(predictor, np.eye(9)[..., None] * np.ones(9), [np.nan] * 3)

@@ -139,7 +139,7 @@ def case_metrics(
   if cleaned is not None:
     after = case_metrics(cleaned, label, landmarks=landmarks, region=region,
                          connectivity=connectivity)
-    values |= {'missed_cleaned': after['missed'], 'false_cleaned': after['false']}
+    values |= {f'{metric}_cleaned': dict(after[metric]) for metric in ('missed', 'false')}
   return {metric: by_region for metric, by_region in values.items() if by_region}
 
 

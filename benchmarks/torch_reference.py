@@ -161,7 +161,7 @@ class FPNHead(nn.Module):
 
 
 class StructureAffinity(nn.Module):
-  """SEAM, eq. 2 to 5."""
+  """SEAM, eq. 2 to 5, with the mean query of each class."""
 
   def __init__(self, features, query_features, num_classes):
     super().__init__()
@@ -174,6 +174,7 @@ class StructureAffinity(nn.Module):
     key = self.phi(v)
     structure = key.float().softmax(1).flatten(2)
     energy = self.theta(v).float().flatten(2) @ structure.transpose(1, 2)
+    energy = energy / structure.sum(2).unsqueeze(1)
     rebuilt = (energy.softmax(-1) @ structure).unflatten(2, v.shape[2:])
     return self.rho(torch.cat([self.delta(rebuilt.to(v.dtype)), v], 1)), key
 
@@ -246,18 +247,31 @@ class Position(nn.Module):
 
 
 class Channel(nn.Module):
-  """Channel attention: DANet's softmax of distances, or SADANet's softmax of energies."""
+  """DANet's channel attention, by the softmax of distances."""
 
-  def __init__(self, distances):
+  def __init__(self):
     super().__init__()
-    self.distances, self.gamma = distances, nn.Parameter(torch.zeros(()))
+    self.gamma = nn.Parameter(torch.zeros(()))
 
   def forward(self, x):
     flat = x.float().flatten(2)
     energy = flat @ flat.transpose(1, 2)
-    if self.distances:
-      energy = energy.amax(-1, keepdim=True) - energy
+    energy = energy.amax(-1, keepdim=True) - energy
     return (x.float() + self.gamma * (energy.softmax(-1) @ flat).view(x.shape)).to(x.dtype)
+
+
+class CosineChannel(nn.Module):
+  """SADANet's channel attention, by the softmax of cosines."""
+
+  def __init__(self):
+    super().__init__()
+    self.temperature = nn.Parameter(torch.full((), 10.0))
+
+  def forward(self, x):
+    flat = x.float().flatten(2)
+    unit = F.normalize(flat, dim=2)
+    weights = (self.temperature * unit @ unit.transpose(1, 2)).softmax(-1)
+    return (x.float() + (weights @ flat).view(x.shape)).to(x.dtype)
 
 
 class DualHead(nn.Module):
@@ -265,7 +279,7 @@ class DualHead(nn.Module):
   def __init__(self, cin, features, query_features, num_classes):
     super().__init__()
     self.pam_in_conv, self.cam_in_conv = ConvNorm(cin, features), ConvNorm(cin, features)
-    self.pam, self.cam = CrissCross(features, query_features), Channel(distances=False)
+    self.pam, self.cam = CrissCross(features, query_features), CosineChannel()
     self.pam_out_conv = ConvNorm(features, features)
     self.cam_out_conv = ConvNorm(features, features)
     self.conv_seg = conv(2, features, num_classes, 1)
@@ -374,7 +388,7 @@ class Attention(nn.Module):
     super().__init__()
     self.offset = nn.Parameter(torch.zeros(channels))
     if kind == 'channel':
-      self.attention = Channel(distances=True)
+      self.attention = Channel()
     else:
       module = CrissCross if kind == 'criss_cross' else Position
       self.attention = module(channels, query_features)
@@ -407,15 +421,15 @@ def randomize(net, image):
   for name, weight in net.named_parameters():
     if name.endswith('gamma'):
       weight.fill_(0.5)
+    elif name.endswith('temperature'):
+      weight.fill_(10.0)
     elif id(weight) in norms:
       weight.uniform_(0.5, 1.5)
     elif weight.ndim > 1:
       weight.normal_(0, math.sqrt(2 / weight[0].numel()))
     else:
       weight.normal_(0, 0.1)
-    if 'theta' in name:
-      weight.mul_(1e-3)  # products with it are summed over all pixels
-    elif 'query_' in name or 'key_' in name:
+    if 'query_' in name or 'key_' in name:
       weight.mul_(0.1)
     elif 'cam_in_conv.bn' in name:
       weight.mul_(0.05)

@@ -63,8 +63,9 @@ VARIANTS: dict[str, dict] = {
     'resnet101': {'model.backbone': 'resnet101_v1c'},
     'small': common.SMALL_ULTRASOUND,
     'quick': {
-        **common.QUICK_ULTRASOUND, 'num_steps': 700, 'eval_every': 350,
-        'model.backbone_width': 16, 'model.neck_features': 64, 'model.head_features': 48,
+        **common.QUICK_ULTRASOUND, 'num_steps': 1900, 'eval_every': 475, 'ema_decay': 0.99,
+        'model.backbone_width': 16, 'model.neck_features': 48, 'model.head_features': 32,
+        'augment.flip_vertical': 0.0,
         'data.patch_size': (256, 128), 'data.patch_stride': (64, 128), 'optimizer.warmup_steps': 20,
         'optimizer.learning_rate': 2e-3, 'optimizer.final_learning_rate': 2e-5,
         'evaluation.resize': 'logits',

@@ -149,7 +149,7 @@ def test_a_file_that_is_not_a_config(tmp_path):
 
 def test_configs_of_the_package_are_found_from_any_folder(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
-  assert config_lib.load_config('seam:quick').num_steps == 700
+  assert config_lib.load_config('seam:quick').num_steps == 1900
   assert config_lib.open_config('seam').run_name == 'seam_ours'
   assert config_lib.open_config(f'{tiny.ROOT}/configs/c_unet.py:dice').run_name == 'c_unet_dice'
   assert pathlib.Path(config_lib.__file__).with_name('configs').is_dir()

@@ -234,7 +234,7 @@ def test_create_loss_reads_any_mapping():
     ({'name': 'focal'}, r"config.loss.name must be one of bce_tv, .*, wave_ct; got 'focal'"),
     ({'tv_weight': 0.4}, r'config.loss.name must be one of .*; got None'),
     ({'name': 'seam', 'gamma': 1.0}, r"loss 'seam' has no argument gamma; it takes "
-     'structure_weight, center_weight, center, auxiliary_weight, branch_weight'),
+     'structure_weight, center_weight, center, center_unit, auxiliary_weight, branch_weight'),
     ({'name': 'weighted_bce'}, r"loss 'weighted_bce' needs a value for config.loss.positive_weigh"),
     ({'name': 'bce_tv', 'normalization': 'pixels'},
      "config.loss.normalization must be 'terms' or 'paper', got 'pixels'"),

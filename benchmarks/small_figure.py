@@ -68,7 +68,7 @@ def _draw_metric(axis: Axes, systems: Sequence[System], metric: Metric) -> None:
 
 
 def read_groups(path: pathlib.Path) -> list[tuple[str, list[System]]]:
-  """The systems of the tables SHOWN that were run, where the proposed one was run.
+  """The systems that were run, of the tables in SHOWN whose proposed system was run.
 
   Raises ValueError where there is none.
   """

@@ -353,7 +353,7 @@ def _facts(tested: Mapping[str, TestedRun], classes: Sequence[str]) -> tuple[Run
 
 
 def _why_without_angles(results: Mapping[str, TestResult]) -> str:
-  """A sentence if the angles of the runs cannot be compared; '' if they can, or if none has any."""
+  """Why the angles of the runs cannot be compared; '' if they can, or if no run has angles."""
   without = [run for run, result in results.items() if not result.angles]
   if without:
     return '' if len(without) == len(results) else (

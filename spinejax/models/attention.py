@@ -168,9 +168,8 @@ class CosineChannelAttention(nn.Module):
 
     c_ij = sum_p f_pi f_pj / (|f_i| |f_j|),  |f_i|^2 = sum_p f_pi^2
 
-  It has the form of `GlobalChannelAttention`, of cosines between channels in place of products. The
-  temperature t is learned, initially 10; there is no gamma. A channel that is zero has the cosine 0
-  with every other.
+  It is `GlobalChannelAttention` with cosines in place of products of channels. The temperature t is
+  learned, initially 10. There is no gamma. A channel of zeros has the cosine 0 with the others.
   """
 
   @nn.compact

@@ -35,12 +35,9 @@ VARIANTS: dict[str, dict] = {
         'optimizer.schedule': 'cosine', 'optimizer.final_learning_rate': 1e-4,
     },
 }
+TABLES = {'I': common.rows('unet rsn')}
+sweep = common.three_seeds(TABLES)
 
 
 def get_config(variant='rsn'):
   return common.create_config(common.ultrasound(), PAPER, *common.select(VARIANTS, variant))
-
-
-def sweep():
-  """Three seeds of both rows of table I."""
-  return [{'variant': variant, 'seed': seed} for variant in ('unet', 'rsn') for seed in range(3)]

@@ -52,12 +52,9 @@ VARIANTS: dict[str, dict] = {
         'data.render_size': (400, 150), 'data.image_size': (256, 96), 'data.patch_size': (256, 96),
     },
 }
+TABLES = {'protocols': common.rows('paper modern')}
+sweep = common.three_seeds(TABLES)
 
 
 def get_config(variant='paper'):
   return common.create_config(common.xrays(), PAPER, *common.select(VARIANTS, variant))
-
-
-def sweep():
-  """Three seeds of `paper` and `modern`."""
-  return [{'variant': name, 'seed': seed} for name in ('paper', 'modern') for seed in range(3)]

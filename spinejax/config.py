@@ -6,6 +6,7 @@ import inspect
 import math
 import pathlib
 import types
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
@@ -85,15 +86,19 @@ def open_config(name: str) -> ConfigFile:
   return ConfigFile(path, variant or ''.join(str(field.default) for field in defaults), module)
 
 
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+  """' (did you mean NEAREST?)' for an unknown name; '' if no known one is near."""
+  near = difflib.get_close_matches(name, known, 1)
+  return f' (did you mean {near[0]}?)' if near else ''
+
+
 def check_field(config: ConfigDict, name: str) -> None:
   """Raises ValueError naming the known fields unless the dotted `name` is a field of `config`."""
   group, where = config, 'config'
   for key in name.split('.'):
     known = sorted(group) if isinstance(group, ConfigDict) else []
     if key not in known:
-      near = difflib.get_close_matches(key, known, 1)
-      hint = f' (did you mean {near[0]}?)' if near else ''
-      raise ValueError(f'--config.{name}: {where} has no field {key!r}{hint}; '
+      raise ValueError(f'--config.{name}: {where} has no field {key!r}{did_you_mean(key, known)}; '
                        f'it has {", ".join(known) or "none"}.')
     group, where = group[key], f'{where}.{key}'
 

@@ -4,7 +4,6 @@ RSN-U-net (Huang et al., 2020) claims robustness to speckle and regular occlusio
 predicts the same test phantoms; their anatomy and the random numbers of artifacts stay the same.
 """
 import dataclasses
-import difflib
 import functools
 import hashlib
 import json
@@ -20,6 +19,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 
 from spinejax import evaluate, interrupts, logs, phantoms, runs
+from spinejax.config import did_you_mean
 from spinejax.data import datasets
 from spinejax.inference import load, predict
 from spinejax.metrics import robustness, roc, segmentation, tested_runs
@@ -43,9 +43,8 @@ class Settings:
   def __post_init__(self):
     for name in self.artifacts:
       if name not in ARTIFACTS:
-        near = difflib.get_close_matches(name, ARTIFACTS, 1)
-        hint = f' (did you mean {near[0]}?)' if near else ''
-        raise ValueError(f'there is no artifact {name!r}{hint}; there is {", ".join(ARTIFACTS)}.')
+        raise ValueError(f'there is no artifact {name!r}{did_you_mean(name, ARTIFACTS)}; '
+                         f'there is {", ".join(ARTIFACTS)}.')
     for name, values in (('artifacts', self.artifacts), ('strengths', self.strengths)):
       if not values or len(set(values)) < len(values):
         raise ValueError(f'--{name} must be different values separated by commas, not '

@@ -20,9 +20,15 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], source: str) -> 
 
 
 def number(value: float | None, digits: int, unit: str = '') -> str:
-  """A rounded number, '–' for None; a value that rounds to zero has no sign."""
-  return '–' if value is None else f'{round(value, digits) + 0.0:.{digits}f}{unit}'.replace(
-      '-', '−')
+  """A rounded number, '–' for None; a value that rounds to zero has no sign.
+
+  Sums of floats differ in the last bit from machine to machine. They are cut off first, so that a
+  mean that lies between two printed numbers gives the same one everywhere.
+  """
+  if value is None:
+    return '–'
+  exact = round(float(value), 9)
+  return f'{round(exact, digits) + 0.0:.{digits}f}{unit}'.replace('-', '−')
 
 
 def source_of(name: str, rows: Sequence[Mapping[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """Fit: splines for the midline of a spine, and their replicates by a wild bootstrap."""
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,13 @@ class LevelData:
 
 def basis(u: np.ndarray, num: int, derivative: int = 0) -> np.ndarray:
   """Cubic B-splines [n, num] at u [n] in [0, 1], or their derivatives by u."""
+  return _splines(num, derivative)(u)
+
+
+@functools.lru_cache(maxsize=128)
+def _splines(num: int, derivative: int) -> BSpline:
   knots = np.concatenate([np.zeros(3), np.linspace(0, 1, num - 2), np.ones(3)])
-  spline = BSpline(knots, np.eye(num), 3)
-  return (spline.derivative(derivative) if derivative else spline)(u)
+  return BSpline(knots, np.eye(num), 3).derivative(derivative)
 
 
 def fit_joint(data: LevelData, *, smoothing: float = 10.0, iterations: int = 12) -> Midline:

@@ -88,13 +88,16 @@ def half_centers(places: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
   centroids, midway between them, found by iteration. A vertical cut would underestimate the turn of
   a blob of half axes a and b by (b / a)^2.
   """
-  middle, direction = np.average(places, axis=0, weights=weights), np.array([0.0, 1.0])
+  sums = np.column_stack([weights, weights[:, None] * places])  # of weights, of y and of x
+  total, number = sums.sum(0), len(places)
+  middle, direction = total[1:] / total[0], np.array([0.0, 1.0])
   for _ in range(8):
-    right = (places - middle) @ direction > 0
-    if min(right.sum(), (~right).sum()) < 3:
+    right = places @ direction > middle @ direction
+    count = int(right.sum())
+    if min(count, number - count) < 3:
       return None
-    halves = np.stack([np.average(places[half], axis=0, weights=weights[half])
-                       for half in (~right, right)])
+    of_right = right @ sums
+    halves = np.stack([half[1:] / half[0] for half in (total - of_right, of_right)])
     middle, direction = halves.mean(0), halves[1] - halves[0]
   return halves
 

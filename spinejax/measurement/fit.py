@@ -36,6 +36,11 @@ class Midline:
     u = ((np.asarray(y, np.float64) - self.top) / self.height).clip(0, 1)
     return self.coefficients @ basis(u, self.coefficients.shape[-1], 1).T / self.height
 
+  def in_mm(self, unit: float, left: float = 0.0) -> 'Midline':
+    """A midline in units of `unit` mm in mm, with x moved by `left` mm."""
+    return dataclasses.replace(self, coefficients=self.coefficients * unit + left,
+                               top=self.top * unit, height=self.height * unit)
+
   def tilt(self, y: np.ndarray) -> np.ndarray:
     """atan(dx/dy) [..., n] in degrees at y [n] in mm."""
     return np.degrees(np.arctan(self.slope(y)))

@@ -59,6 +59,11 @@ class Posterior:
   weights: np.ndarray  # [m] mean robust weights of the data; below 1 for outliers
   noise: tuple[float, ...]  # geometric mean of the scale of the noise of each group
 
+  def in_mm(self, unit: float, left: float = 0.0) -> 'Posterior':
+    """The posterior of a midline in units of `unit` mm in mm, with x moved by `left` mm."""
+    return dataclasses.replace(self, mean=self.mean.in_mm(unit, left),
+                               draws=self.draws.in_mm(unit, left))
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -87,9 +92,15 @@ class Range:
     return Midline(coefficients, self.top, self.height, weights)
 
 
-@functools.lru_cache(maxsize=64)
 def precision(extent: Range, kappa: float, trend: float = 0.0) -> np.ndarray:
   """P [K, K] of the prior."""
+  bend, middle = _precisions(extent, trend)
+  return bend / kappa**2 + middle
+
+
+@functools.lru_cache(maxsize=8)
+def _precisions(extent: Range, trend: float) -> tuple[np.ndarray, np.ndarray]:
+  """P [K, K] of a curvature of kappa = 1, and of the place and the slope of the middle."""
   cells = np.linspace(0, extent.height, extent.num - 2) + extent.top
   half = np.diff(cells)[:, None] / 2
   y = (cells[:-1, None] + half + half * _POINTS).ravel()
@@ -103,10 +114,10 @@ def precision(extent: Range, kappa: float, trend: float = 0.0) -> np.ndarray:
   change = flat(y, 3) - 2 * trend / extent.height * bend
   ends = flat(extent.top + np.array([0.0, extent.height]), 2)
   prior = _LENGTH * (change.T * weights) @ change + (bend.T * weights) @ bend / _LENGTH
-  prior = (prior + ends.T @ ends) / 2 / kappa**2
+  prior = (prior + ends.T @ ends) / 2
   middle = np.array([extent.top + extent.height / 2])
   place, slope = extent.rows(middle) / _PLACE_SD, extent.rows(middle, 1) / _SLOPE_SD
-  return prior + place.T @ place + slope.T @ slope
+  return prior, place.T @ place + slope.T @ slope
 
 
 def fit_posterior(data: Data, extent: Range, grid: Grid = Grid()) -> Posterior:
@@ -122,8 +133,10 @@ def fit_posterior(data: Data, extent: Range, grid: Grid = Grid()) -> Posterior:
   """
   rows = np.where(data.is_slope[:, None], extent.rows(data.y, 1), extent.rows(data.y))
   cells = np.array(list(itertools.product(grid.curvature, grid.trend, *grid.noise)))
-  priors = np.stack([precision(extent, kappa, trend) for kappa, trend in cells[:, :2]])
-  prior_logdet = np.linalg.slogdet(priors)[1]
+  shapes = np.stack([precision(extent, *shape)
+                     for shape in itertools.product(grid.curvature, grid.trend)])
+  repeats = len(cells) // len(shapes)
+  priors, prior_logdet = shapes.repeat(repeats, 0), np.linalg.slogdet(shapes)[1].repeat(repeats)
   sd = data.sd * cells[:, 2:][:, data.group]
   outer = (rows[:, :, None] * rows[:, None]).reshape(len(rows), extent.num**2)
   weights = np.ones_like(sd)

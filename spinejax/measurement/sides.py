@@ -16,6 +16,7 @@ _SCALES = 3, 2, 1.5, 1.2, 1, 1, 1, 1  # of the noise in the reweighted fits
 _TURNS = 5  # of feet and midline
 _GROWN_PROCESS_SD = 0.08  # while the sides grow
 _GROWN_STEPS = 3
+_NEAR = 4.0  # standard deviations from its row within which a process is on the right side
 _SEEDS = 6  # processes whose sides start a growth, where fewer than 3 lumps do
 
 
@@ -28,6 +29,7 @@ class Rails:
   half: float  # half the distance of the rows
   coefficients: np.ndarray  # [K] of the midline
   score: float  # log posterior
+  farthest: float  # largest residual, in standard deviations
 
   @property
   def feet(self) -> np.ndarray:
@@ -44,14 +46,16 @@ def find_sides(points: np.ndarray, lumps: np.ndarray, side: np.ndarray, lack: np
                extent: posterior.Range) -> Rails:
   """The most probable sides of processes [n, 2], from three starts.
 
-  The starts are the present sides [n], and sides that grow process by process from the lumps
-  [m, 2] upward, and from the top downward. `lack` [n] is what a process lacks of the usual width.
+  The starts are the present sides [n], and, if one of the processes then lies far from its row,
+  sides that grow process by process from the lumps [m, 2] upward, and from the top downward. `lack`
+  [n] is what a process lacks of the usual width.
   """
-  starts = [side]
-  if len(points) > _SEEDS:
-    starts += [_grow(points, lumps, side, extent, upward) for upward in (True, False)]
-  return max((fit_rails(points, lumps, start, lack, extent) for start in starts),
-             key=lambda rails: rails.score)
+  first = fit_rails(points, lumps, side, lack, extent)
+  if len(points) <= _SEEDS or first.farthest < _NEAR:
+    return first
+  grown = [fit_rails(points, lumps, _grow(points, lumps, side, extent, upward), lack, extent)
+           for upward in (True, False)]
+  return max(first, *grown, key=lambda rails: rails.score)
 
 
 def fit_rails(points: np.ndarray, lumps: np.ndarray, side: np.ndarray, lack: np.ndarray,
@@ -84,7 +88,7 @@ def fit_rails(points: np.ndarray, lumps: np.ndarray, side: np.ndarray, lack: np.
     if turn == 1:
       points = points + np.stack([np.zeros(len(points)), side * lack / 2], -1)
       x = np.append(points[:, 1], lumps[:, 1])
-  return Rails(points, side, tilt, half, coefficients, float(score))
+  return Rails(points, side, tilt, half, coefficients, float(score), float(np.sqrt(square.max())))
 
 
 def _grow(points: np.ndarray, lumps: np.ndarray, side: np.ndarray, extent: posterior.Range,

@@ -64,18 +64,18 @@ def find_spine(points: np.ndarray, lack: np.ndarray, side: np.ndarray, lumps: Se
   middles = np.reshape([(lump.places.min(0) + lump.places.max(0)) / 2 for lump in lumps], (-1, 2))
   extent = Range.of(np.append(points[:, 0], middles[:, 0]))
   rails = sides.find_sides(points, middles, side, lack, extent)
-  parts = _cut_lumps(lumps, extent, rails.coefficients, level)
+  whole = _cut_lumps(lumps, extent, rails.coefficients, level)
   coefficients, tilt = rails.coefficients, rails.tilt
   for turn in range(_TURNS):
     feet = sides.feet_of(rails.points, rails.side, tilt, rails.half)
     pairs, lone = pair_processes(rails, feet, level)
     levels = Levels(*map(np.concatenate, zip(
         _describe_pairs(rails.points[pairs], lack[pairs]),
-        _describe_lumps(parts, extent, coefficients),
+        _describe_lumps(whole, extent, coefficients),
         _describe_lone(feet[lone], lack[lone]))))
     number = int(levels.has_line.sum())
     flags.require(number >= 3 and number + len(lone) / 2 >= flags.MIN_LEVELS, (
-        f'{len(points)} processes and {len(parts)} lumps make {number} levels; '
+        f'{len(points)} processes and {len(whole.row)} lumps make {number} levels; '
         f'{flags.MIN_LEVELS} are needed'))
     found = fit_posterior(_fit_data(levels), extent,
                           Grid() if turn == _TURNS - 1 else _FIRST_GRID)
@@ -116,31 +116,41 @@ def _describe_lone(feet: np.ndarray, lack: np.ndarray) -> Levels:
                 np.full((count, 2, 2), np.nan))
 
 
-def _describe_lumps(parts: Sequence[Part], extent: Range, coefficients: np.ndarray) -> Levels:
+class Lumps(NamedTuple):
+  """Lumps, none of them fused, top to bottom."""
+  ends: np.ndarray  # [m, 2, 2] centers of their left and right halves
+  row: np.ndarray  # [m] y of their centers
+  borders: np.ndarray  # [m, 2] x of their left and right border, without 1 % of the pixels each
+  width: np.ndarray  # [m]
+  area: np.ndarray  # [m] pixels
+  probable: np.ndarray  # [m] mean probability
+
+
+def _describe_lumps(lumps: Lumps, extent: Range, coefficients: np.ndarray) -> Levels:
   """Lumps; those that are narrow, small, short on one side of the midline or improbable are less
   sure, because a part of them is missing."""
-  width = np.array([np.ptp(part.places[:, 1]) for part in parts])
-  area = np.array([len(part.places) for part in parts])
-  usual = 0.0
-  if len(parts):
-    usual = np.percentile(width, _USUAL) if len(parts) >= 3 else np.median(width)
-  ends, doubt = np.zeros((len(parts), 2, 2)), np.ones(len(parts))
-  for i, (places, weights, probable) in enumerate(parts):
-    ends[i] = half_centers(places, weights)
-    middle = float((extent.rows(places[:, :1].mean(0)) @ coefficients)[0])
-    left, right = np.percentile(places[:, 1], (1, 99)) - middle
-    shorter = max(min(-left, right), 0.05 * usual)
-    doubt[i] = max(1.0, _WHOLE_SIDE * usual / shorter)**2.5
-    doubt[i] *= max(1.0, _WHOLE_AREA * np.median(area) / area[i])
-    doubt[i] *= max(1.0, (1 - probable) / _IMPROBABLE)
+  ends, count = lumps.ends, len(lumps.row)
+  usual = _usual_width(lumps.width)
+  off = lumps.borders - (extent.rows(lumps.row) @ coefficients)[:, None]
+  shorter = np.minimum(-off[:, 0], off[:, 1]).clip(0.05 * usual)
+  doubt = (_WHOLE_SIDE * usual / shorter).clip(1)**2.5
+  doubt *= (_WHOLE_AREA * np.median(lumps.area) / lumps.area).clip(1) if count else 1
+  doubt *= ((1 - lumps.probable) / _IMPROBABLE).clip(1)
   across = ends[:, 1] - ends[:, 0]
-  lack = (_WHOLE_WIDTH * usual - width).clip(0)
-  return Levels(np.full(len(parts), LUMP), ends.mean(1), -across[:, 0] / across[:, 1].clip(1e-6),
+  lack = (_WHOLE_WIDTH * usual - lumps.width).clip(0)
+  return Levels(np.full(count, LUMP), ends.mean(1), -across[:, 0] / across[:, 1].clip(1e-6),
                 np.hypot(LUMP_SD, lack / 2), LUMP_DEG * doubt, ends)
 
 
+def _usual_width(width: np.ndarray) -> float:
+  """The usual width of lumps [m]."""
+  if not len(width):
+    return 1.0
+  return float(np.percentile(width, _USUAL) if len(width) >= 3 else np.median(width))
+
+
 def _cut_lumps(lumps: Sequence[Part], extent: Range, coefficients: np.ndarray,
-               level: float) -> list[Part]:
+               level: float) -> Lumps:
   """The lumps, cut along the spine where two or more are fused, without small parts; by height."""
   parts: list[Part] = []
   for lump in lumps:
@@ -149,9 +159,16 @@ def _cut_lumps(lumps: Sequence[Part], extent: Range, coefficients: np.ndarray,
   areas = np.array([len(part.places) for part in parts])
   if len(areas):
     usual = np.median(areas[areas >= 0.3 * areas.max()])
-    parts = [part for part in parts
-             if len(part.places) >= _SMALLEST * usual and half_centers(*part[:2]) is not None]
-  return sorted(parts, key=lambda part: part.places[:, 0].mean())
+    parts = [part for part in parts if len(part.places) >= _SMALLEST * usual]
+  halves = [half_centers(part.places, part.weights) for part in parts]
+  parts = [part for part, found in zip(parts, halves) if found is not None]
+  ends = np.reshape([found for found in halves if found is not None], (-1, 2, 2))
+  row = np.array([part.places[:, 0].mean() for part in parts])
+  borders = np.reshape([np.percentile(part.places[:, 1], (1, 99)) for part in parts], (-1, 2))
+  lumps = Lumps(ends, row, borders, np.array([np.ptp(part.places[:, 1]) for part in parts]),
+                np.array([len(part.places) for part in parts]),
+                np.array([part.probable for part in parts]))
+  return take(lumps, np.argsort(row, kind='stable'))
 
 
 def _fit_data(levels: Levels) -> Data:

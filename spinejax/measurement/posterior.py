@@ -32,6 +32,8 @@ _PLACE_SD, _SLOPE_SD = 5.0, float(np.tan(np.radians(15)))  # of the middle of th
 _STEPS = 8  # reweighted fits
 _PRUNE_AFTER, _PRUNE = 2, 9.0  # step, and log evidence below the best, at which cells are dropped
 _NUM_DRAWS = 400
+_STRETCHES = 4  # of dense data, per unit
+_FRAYED, _FRAYED_LENGTH = 3.0, 1.0  # how much less sure dense data are at both ends, and how far
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(4)
 
 
@@ -161,6 +163,24 @@ def fit_posterior(data: Data, extent: Range, grid: Grid = Grid()) -> Posterior:
   return Posterior(extent.midline(share @ found, mean_weights),
                    extent.midline(_draw(found, normal, share), mean_weights), mean_weights,
                    tuple(np.exp(share @ np.log(cells[:, 2:])).tolist()))
+
+
+def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Grid) -> Posterior:
+  """Posterior in mm of a midline through a dense row of points, y rising and x [n], in mm.
+
+  Neighboring points have the same errors, so the means of stretches of a quarter of a unit are
+  taken as data, with standard deviation `sd` in units of `unit` mm. They are less sure near both
+  ends, where the outline of a spine frays.
+  """
+  count = max(int(np.ptp(y) / unit * _STRETCHES), 8)
+  stretch = np.arange(len(y)) * count // len(y)
+  size = np.bincount(stretch)
+  y, x = (np.bincount(stretch, array) / size for array in (y, x))
+  from_end = np.minimum(y - y[0], y[-1] - y) / unit
+  left = float(np.median(x))
+  data = Data(y / unit, (x - left) / unit, np.zeros(len(y), bool),
+              sd * (1 + _FRAYED * np.exp(-from_end / _FRAYED_LENGTH)), np.zeros(len(y), int))
+  return fit_posterior(data, Range.of(y / unit), grid).in_mm(unit, left)
 
 
 def _draw(found: np.ndarray, normal: np.ndarray, share: np.ndarray) -> np.ndarray:

@@ -8,11 +8,16 @@ import numpy as np
 from scipy import ndimage
 
 from spinejax.measurement import curves, find, fit, flags, one_class
+from spinejax.measurement.posterior import Grid, fit_sections
 from spinejax.measurement.results import AngleResult, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'spa'
-_SMOOTHING = 3e-4
+_UNIT = 0.1  # of the strip's height, the unit of `posterior`
+_SD = 0.04  # of the column in a stretch, in units
+_GRID = Grid(noise=((0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
+_FACTOR, _FLOOR_DEG = 1.2, 0.5  # of the expected error, see `curves.Spread`
+_REACH_ENDS = 2  # of 69 points, near an end
 _ROWS = 257  # of the resampled strip
 _REACH, _STEP_COST = 2, 0.05  # of the path: columns per row, and cost of a column
 _OUTSIDE = 8.0  # cost of a pixel outside of the strip
@@ -29,7 +34,7 @@ class Strip(NamedTuple):
 
 
 def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = None, *,
-                replicates: int = fit.REPLICATES, options: Options = Options()) -> AngleResult:
+                options: Options = Options()) -> AngleResult:
   """SPA of an image: least-cost path along the dark column, smoothing spline, extremes rule.
 
   The angle lies between the tangents at the inflection points. It is never converted to a Cobb
@@ -40,7 +45,6 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
     image: gray levels [H,W] or [H,W,1], 0 outside of the swept strip. ValueError for other shapes.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     mask: [H,W], bones where not 0, which show the middle of the back; or None.
-    replicates: of the bootstrap; 0 gives no intervals.
   """
   image = np.asarray(image)
   image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
@@ -59,19 +63,24 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   column, shade = find_column(strip, light, find_middle(strip, bones, steps))
-  midline, draws = fit.fit_smooth(strip.y, column, smoothing=_SMOOTHING, replicates=replicates)
+  unit = _UNIT * float(np.ptp(strip.y))
+  found = fit_sections(strip.y, column, unit, _SD, _GRID)
+  midline = found.mean
   at = np.linspace(strip.y[0], strip.y[-1], 69)
-  found = curves.find_curves(
-      midline.tilt(at), at / steps[0], [None] * len(at), draws.tilt(at),
-      apex_names=curves.levels_by_height(at, at[0], at[-1]), floor_deg=curves.FLOOR_DEG,
-      min_deg=options.min_deg)
+  tilts, samples = midline.tilt(at), found.draws.tilt(at)
+  spread = curves.Spread(_FACTOR, _FLOOR_DEG)
+  every = curves.find_curves(
+      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=_REACH_ENDS,
+      apex_names=curves.levels_by_height(at, at[0], at[-1]), min_deg=options.min_deg)
+  kept, doubtful = curves.split_doubtful(every, options.min_deg)
   weak = []
   if bones is not None and not bones.any():
     weak.append('the mask is empty: the column was sought near the middle of the strip')
   if shade > _CONTRAST:
     weak.append('the column is hardly darker than its neighborhood')
   return flags.make_result(
-      METHOD, steps, found, flags=weak, options=options, level_confidence='low',
+      METHOD, steps, kept, flags=weak, notes=doubtful, options=options, level_confidence='low',
+      straight=curves.straight_interval(tilts, samples, spread),
       midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinejax.measurement import curves, find, fit, flags, naming, one_class, pair, vpi_levels
+from spinejax.measurement.probabilities import check_probabilities
 from spinejax.measurement.results import AngleResult, Level, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
 from spinejax.measurement.vpi_levels import LUMP, PROCESS
@@ -49,8 +50,7 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
   mask = np.asarray(mask)
   if mask.ndim != 2:
     raise ValueError(f'a VPI mask must be [H,W], got {list(mask.shape)}.')
-  if probs is not None:
-    probs = check_probabilities(probs, mask.shape, max(process, lump))
+  probs = check_probabilities(probs, mask.shape, max(process, lump))
   steps = check_spacing(spacing, 2)
   if steps is None:
     return flags.no_angle(METHOD, None, NO_SPACING)
@@ -83,18 +83,6 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
       midline=fit.to_pixels(to_mm, steps),
       midline_sd=tuple((spine.posterior.draws.position(at).std(0) * found.unit
                         / steps[1]).round(2).tolist()))
-
-
-def check_probabilities(probs: np.ndarray, shape: tuple[int, ...], last: int) -> np.ndarray:
-  """Probabilities [*shape, K] of more classes than `last`; ValueError for anything else."""
-  probs = np.asarray(probs)
-  if probs.shape[:-1] != shape or probs.shape[-1] <= last:
-    raise ValueError(f'the probabilities must be {[*shape, "K"]} with K of at least {last + 1}, got '
-                     f'{list(probs.shape)}.')
-  if not (np.isfinite(probs).all() and probs.min(initial=0) >= -1e-3
-          and np.abs(probs.sum(-1) - 1).max(initial=0) < 1e-2):
-    raise ValueError('the probabilities of a pixel must be between 0 and 1 and sum to 1.')
-  return probs
 
 
 def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int, lump: int,

@@ -12,6 +12,7 @@ MIN_LEVELS = 6  # fewer levels give no angle
 GAP = 1.7  # level spacings between neighbors above which a level is missing
 SCATTER_DEG = 8.0  # degrees; robust standard deviation of the lines that is flagged
 NAIVE_DEG = 10.0  # degrees; difference of fitted and naive angle that is flagged
+INNER = 0.8  # share of the largest angle from which an inner curve comes first
 PARTIAL_DEG = 3.5  # degrees; an expected error above it makes an angle partial
 
 
@@ -32,15 +33,16 @@ def no_angle(method: str, spacing: Numbers | None, reason: str | NoAngle) -> Ang
 
 def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = (), *,
                 straight: tuple[tuple[float, float], float] | None = None,
-                flags: Sequence[str] = (), notes: Sequence[str] = (),
+                flags: Sequence[str] = (), notes: Sequence[str] = (), inner_first: bool = False,
                 options: Options = Options(), **entries: Any) -> AngleResult:
   """The result of a measurement that gave an angle.
 
   The flags weaken the angle and make it partial, as an expected error above PARTIAL_DEG does. The
   notes, which are listed after them, do not. `straight` holds interval and expected error of the
-  largest angle where there is no curve. `entries` are other fields of `AngleResult`.
+  largest angle where there is no curve. `inner_first` is that of `find_major`. `entries` are other
+  fields of `AngleResult`.
   """
-  worst = max(curves, key=lambda curve: curve.angle_deg, default=None)
+  worst = find_major(curves, inner_first)
   major, interval, error, bound = 0.0, None, None, None
   if worst:
     major, interval = worst.angle_deg, worst.ci95
@@ -63,6 +65,20 @@ def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = 
       lower_bound_deg=bound, flags=(*flags, *notes), spacing=_steps(spacing),
       calibration=calibration,
       calibrated_deg=calibration.apply(major) if calibration else None, **entries)
+
+
+def find_major(curves: Sequence[Curve], inner_first: bool) -> Curve | None:
+  """The curve whose angle is that of the result; None without curves.
+
+  It is the largest one. With `inner_first`, if that touches an end of the spine, it is the largest
+  one that touches no end and has at least INNER of the angle, if there is one.
+  """
+  largest = max(curves, key=lambda curve: curve.angle_deg, default=None)
+  if not (largest and inner_first and largest.truncated):
+    return largest
+  return max((curve for curve in curves
+              if not curve.truncated and curve.angle_deg >= INNER * largest.angle_deg),
+             key=lambda curve: curve.angle_deg, default=largest)
 
 
 def flag_gaps(rows: np.ndarray, spacings: np.ndarray) -> list[str]:

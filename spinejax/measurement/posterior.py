@@ -19,6 +19,7 @@ that no constant depends on the size of a patient.
 import dataclasses
 import functools
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,8 +33,9 @@ _PLACE_SD, _SLOPE_SD = 5.0, float(np.tan(np.radians(15)))  # of the middle of th
 _STEPS = 8  # reweighted fits
 _PRUNE_AFTER, _PRUNE = 2, 9.0  # step, and log evidence below the best, at which cells are dropped
 _NUM_DRAWS = 400
-_STRETCHES = 4  # of dense data, per unit
-_FRAYED, _FRAYED_LENGTH = 3.0, 1.0  # how much less sure dense data are at both ends, and how far
+_STRETCHES = 3  # of dense data, per unit
+_FRAYED_SD = 0.3  # of dense data at a frayed end
+_FRAYED_LENGTHS = 0.0, 0.5, 1.0, 1.5, 2.0  # in units
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(4)
 
 
@@ -50,6 +52,7 @@ class Grid(NamedTuple):
   """Values over which the posterior is averaged, all equally likely before."""
   curvature: tuple[float, ...] = (0.02, 0.04, 0.08, 0.16, 0.32, 0.5)  # kappa, radians per unit
   trend: tuple[float, ...] = (-1.0, 0.0, 1.0)
+  gain: tuple[float, ...] = (1.0,)  # of the slopes of group 1, as seen over as they are
   noise: tuple[tuple[float, ...], ...] = ((0.4, 0.63, 1.0, 1.6, 2.5), (0.63, 1.0, 1.6, 2.5))
 
 
@@ -59,7 +62,9 @@ class Posterior:
   mean: Midline
   draws: Midline  # [400] of the posterior
   weights: np.ndarray  # [m] mean robust weights of the data; below 1 for outliers
+  gain: float  # geometric mean
   noise: tuple[float, ...]  # geometric mean of the scale of the noise of each group
+  log_evidence: float  # of the data
 
   def in_mm(self, unit: float, left: float = 0.0) -> 'Posterior':
     """The posterior of a midline in units of `unit` mm in mm, with x moved by `left` mm."""
@@ -134,53 +139,68 @@ def fit_posterior(data: Data, extent: Range, grid: Grid = Grid()) -> Posterior:
   the prior.
   """
   rows = np.where(data.is_slope[:, None], extent.rows(data.y, 1), extent.rows(data.y))
-  cells = np.array(list(itertools.product(grid.curvature, grid.trend, *grid.noise)))
+  cells = np.array(list(itertools.product(grid.curvature, grid.trend, grid.gain, *grid.noise)))
   shapes = np.stack([precision(extent, *shape)
                      for shape in itertools.product(grid.curvature, grid.trend)])
   repeats = len(cells) // len(shapes)
+  num_cells = len(cells)
   priors, prior_logdet = shapes.repeat(repeats, 0), np.linalg.slogdet(shapes)[1].repeat(repeats)
-  sd = data.sd * cells[:, 2:][:, data.group]
+  sd = data.sd * cells[:, 3:][:, data.group]
+  gain = np.where(data.is_slope & (data.group == 1), cells[:, 2:3], 1.0)
   outer = (rows[:, :, None] * rows[:, None]).reshape(len(rows), extent.num**2)
   weights = np.ones_like(sd)
   for step in range(_STEPS):
-    precise = weights / sd**2
-    normal = (precise @ outer).reshape(priors.shape) + priors
+    precise = weights * gain / sd**2
+    normal = ((precise * gain) @ outer).reshape(priors.shape) + priors
     found = np.linalg.solve(normal, ((precise * data.value) @ rows)[..., None])[..., 0]
-    square = ((found @ rows.T - data.value) / sd)**2
+    square = ((gain * (found @ rows.T) - data.value) / sd)**2
     weights = (NU + 1) / (NU + square)
     if step in (_PRUNE_AFTER, _STEPS - 1):
-      normal = ((weights / sd**2) @ outer).reshape(priors.shape) + priors
+      normal = ((weights * gain**2 / sd**2) @ outer).reshape(priors.shape) + priors
       evidence = -(NU + 1) / 2 * np.log1p(square / NU).sum(1) - np.log(sd).sum(1)
       evidence += (prior_logdet - np.linalg.slogdet(normal)[1]
                    - np.einsum('ni,nij,nj->n', found, priors, found)) / 2
     if step == _PRUNE_AFTER:
       kept = evidence > evidence.max() - _PRUNE
-      cells, priors, prior_logdet, sd, weights = (
-          array[kept] for array in (cells, priors, prior_logdet, sd, weights))
+      cells, priors, prior_logdet, sd, gain, weights = (
+          array[kept] for array in (cells, priors, prior_logdet, sd, gain, weights))
   share = np.exp(evidence - evidence.max())
-  share /= share.sum()
-  mean_weights = share @ weights
+  total = share.sum()
+  share /= total
+  mean_weights, scales = share @ weights, np.exp(share @ np.log(cells[:, 2:])).tolist()
   return Posterior(extent.midline(share @ found, mean_weights),
                    extent.midline(_draw(found, normal, share), mean_weights), mean_weights,
-                   tuple(np.exp(share @ np.log(cells[:, 2:])).tolist()))
+                   scales[0], tuple(scales[1:]),
+                   float(evidence.max() + np.log(total / num_cells)))
 
 
 def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Grid) -> Posterior:
   """Posterior in mm of a midline through a dense row of points, y rising and x [n], in mm.
 
-  Neighboring points have the same errors, so the means of stretches of a quarter of a unit are
-  taken as data, with standard deviation `sd` in units of `unit` mm. They are less sure near both
-  ends, where the outline of a spine frays.
+  Neighboring points have the same errors, so the means of stretches of a third of a unit are taken
+  as data, with standard deviation `sd` in units of `unit` mm. Both ends of a spine may fray, as
+  into the neck or the sacrum: the data of the last 0, 0.5, 1, 1.5 or 2 units say little if that
+  makes the rest more probable.
   """
   count = max(int(np.ptp(y) / unit * _STRETCHES), 8)
   stretch = np.arange(len(y)) * count // len(y)
   size = np.bincount(stretch)
   y, x = (np.bincount(stretch, array) / size for array in (y, x))
-  from_end = np.minimum(y - y[0], y[-1] - y) / unit
-  left = float(np.median(x))
-  data = Data(y / unit, (x - left) / unit, np.zeros(len(y), bool),
-              sd * (1 + _FRAYED * np.exp(-from_end / _FRAYED_LENGTH)), np.zeros(len(y), int))
-  return fit_posterior(data, Range.of(y / unit), grid).in_mm(unit, left)
+  left, extent = float(np.median(x)), Range.of(y / unit)
+
+  def fit(frayed: Sequence[float], grid: Grid) -> Posterior:
+    is_frayed = (y - y[0] < frayed[0] * unit) | (y[-1] - y < frayed[1] * unit)
+    return fit_posterior(Data(
+        y / unit, (x - left) / unit, np.zeros(len(y), bool),
+        np.where(is_frayed, np.hypot(sd, _FRAYED_SD), sd), np.zeros(len(y), int)), extent, grid)
+
+  frayed = [0.0, 0.0]
+  coarse = grid._replace(curvature=grid.curvature[1::2], trend=(0.0,))
+  for end in (0, 1):
+    found = [fit([*frayed[:end], length, *frayed[end + 1:]], coarse).log_evidence
+             for length in _FRAYED_LENGTHS]
+    frayed[end] = _FRAYED_LENGTHS[int(np.argmax(found))]
+  return fit(frayed, grid).in_mm(unit, left)
 
 
 def _draw(found: np.ndarray, normal: np.ndarray, share: np.ndarray) -> np.ndarray:

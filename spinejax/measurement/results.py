@@ -129,7 +129,8 @@ class AngleResult:
     method: 'uca', 'spa', 'center of lamina', 'centerline Cobb' or 'landmark Cobb'.
     status: 'ok', 'partial' (a flag weakens the angle) or 'fail' (no angle).
     curves, levels: top to bottom; no levels if the method has none.
-    major_deg: the largest angle, degrees; 0 without a curve, None on failure.
+    major_deg: the largest angle, degrees; 0 without a curve, None on failure. On X-ray masks a
+      curve that touches no end comes before a slightly larger one that does.
     band: severity of the largest angle; two names joined by ' or ' if its interval crosses a
       limit; None on failure.
     ci95: 95 % interval of the largest angle; None if unknown.
@@ -176,8 +177,8 @@ class AngleResult:
 
   @property
   def major_curve(self) -> Curve | None:
-    """The curve with the largest angle; None without a curve."""
-    return max(self.curves, key=lambda curve: curve.angle_deg, default=None)
+    """The curve whose angle is `major_deg`; None without a curve."""
+    return next((curve for curve in self.curves if curve.angle_deg == self.major_deg), None)
 
   def to_json(self) -> dict[str, Any]:
     """The result as JSON values; what only some methods give is left out if None or empty."""

@@ -56,7 +56,7 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
     found = find_candidates(mask, steps, process, lump, probs)
-    spine = vpi_levels.find_spine(*found[:5])
+    spine = vpi_levels.find_spine(*found[:5], is_predicted=probs is not None)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   levels, midline = spine.levels, spine.posterior.mean

@@ -26,7 +26,8 @@ _GAP = 0.4  # level spacings, cost of a process without a partner
 _SMALLEST = 0.25  # of the median area; smaller parts of lumps are dropped
 _PEAKS = 1.3  # level spacings between neighbors, as seen by the cutting of lumps
 _TURNS = 3
-_FIRST_GRID = Grid((0.04, 0.08, 0.16, 0.32), (0.0,), ((1.0, 1.6), (1.6,)))  # of the first turns
+_GAIN = 1.0, 0.85, 0.7  # of the lines of lumps that a network predicts: it flattens lumps
+_FIRST_GRID = Grid((0.04, 0.08, 0.16, 0.32), (0.0,), (1.0,), ((1.0, 1.6), (1.6,)))
 
 
 class Levels(NamedTuple):
@@ -51,7 +52,7 @@ class Spine(NamedTuple):
 
 
 def find_spine(points: np.ndarray, lack: np.ndarray, side: np.ndarray, lumps: Sequence[Part],
-               level: float) -> Spine:
+               level: float, *, is_predicted: bool = False) -> Spine:
   """The levels and the midline; raises NoAngle for few levels.
 
   Args:
@@ -60,7 +61,10 @@ def find_spine(points: np.ndarray, lack: np.ndarray, side: np.ndarray, lumps: Se
     side: [n] a first guess of their sides, -1 left and 1 right.
     lumps: of which some may be fused.
     level: distance of neighboring levels.
+    is_predicted: the mask is that of a network, which pulls lines of lumps toward the horizontal
+      by an unknown factor of 0.7 to 1.
   """
+  grid = Grid(gain=_GAIN if is_predicted else (1.0,))
   middles = np.reshape([(lump.places.min(0) + lump.places.max(0)) / 2 for lump in lumps], (-1, 2))
   extent = Range.of(np.append(points[:, 0], middles[:, 0]))
   rails = sides.find_sides(points, middles, side, lack, extent)
@@ -78,7 +82,7 @@ def find_spine(points: np.ndarray, lack: np.ndarray, side: np.ndarray, lumps: Se
         f'{len(points)} processes and {len(whole.row)} lumps make {number} levels; '
         f'{flags.MIN_LEVELS} are needed'))
     found = fit_posterior(_fit_data(levels), extent,
-                          Grid() if turn == _TURNS - 1 else _FIRST_GRID)
+                          grid if turn == _TURNS - 1 else _FIRST_GRID)
     coefficients = found.mean.coefficients
     tilt = np.arctan(found.mean.slope(feet[:, 0]))
   return Spine(take(levels, np.argsort(levels.middle[:, 0], kind='stable')), found)

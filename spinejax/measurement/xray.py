@@ -23,9 +23,8 @@ _PASSES = 3  # of sections perpendicular to the centerline
 _FULL, _CUT = 0.93, 0.8  # widths of whole sections at the ends and elsewhere, of the usual width
 _CROSS_CHECK_DEG = 3.0  # degrees; difference to the polynomial that is flagged
 _SECTION_SD = 0.02  # of a midpoint, in usual widths
-_GRID = Grid(noise=((0.1, 0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
+_GRID = Grid(curvature=(0.03, 0.06, 0.12, 0.2), noise=((0.15, 0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
 _FACTOR, _FLOOR_DEG = 1.2, 0.5  # of the expected error, see `curves.Spread`
-_REACH = 2  # of 69 points, near an end
 _SHORTEST = 0.1  # of the spine; shorter curves are flagged
 
 
@@ -71,7 +70,7 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Optio
   tilts, samples = midline.tilt(at), found.draws.tilt(at)
   spread = curves.Spread(_FACTOR, _FLOOR_DEG)
   every = curves.find_curves(
-      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=_REACH,
+      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=0,
       apex_names=curves.levels_by_height(at, rows.y[0], rows.y[-1]), min_deg=options.min_deg)
   kept, doubtful = curves.split_doubtful(every, options.min_deg)
   v = 2 * (y - y[0]) / np.ptp(y) - 1
@@ -79,7 +78,8 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Optio
   cross_check = curves.largest_swing(
       np.degrees(np.arctan(derivative(v) * 2 / np.ptp(y))), options.min_deg)
   return flags.make_result(
-      METHOD, steps, kept, flags=_flag(rows, kept, cross_check), notes=doubtful, options=options,
+      METHOD, steps, kept, flags=_flag(rows, kept, cross_check), notes=doubtful, inner_first=True,
+      options=options,
       straight=curves.straight_interval(tilts, samples, spread),
       level_confidence='low', cross_check_deg=round(cross_check, 2),
       midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))

@@ -17,6 +17,7 @@ LEVELS = tuple(f'T{i}' for i in range(1, 13)) + tuple(f'L{i}' for i in range(1, 
 # Heights of T1..L5 in mm, each with the disc below; means of adults.
 LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5,
                           34.5, 35, 35])
+_RISE_DEG = 1.0  # degrees per level by which the end of a truncated curve still rises
 _SURE_DEG, _SURE_ERRORS = 10.0, 0.75  # degrees and expected errors of a curve that may be none
 _CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
@@ -89,6 +90,7 @@ def largest_swing(tilts: np.ndarray, min_deg: float = MIN_DEG) -> float:
 
 def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
                 samples: np.ndarray | None = None, *, spread: Spread = Spread(), reach: int = 1,
+                per_level: int = 1,
                 apex_names: Names | None = None, region_names: Names | None = None,
                 min_deg: float = MIN_DEG) -> tuple[Curve, ...]:
   """The curves of a spine, top to bottom.
@@ -105,6 +107,8 @@ def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
     samples: [b, n] tilts of midlines drawn from the posterior; None gives no errors.
     spread: from the samples to the expected error.
     reach: number of levels beside an end that are near it.
+    per_level: number of steps of the tilts in the distance of two levels. A curve is truncated if
+      its end is the first or last tilt and still rises by a degree over that distance.
     apex_names, region_names: [n] for the apices and their regions; by default those before.
     min_deg: see `extremes`.
   """
@@ -126,9 +130,15 @@ def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
         upper_row=round(float(rows[upper]), 2), lower_row=round(float(rows[lower]), 2),
         apex_row=round(float(rows[apex]), 2), side='right' if turn > 0 else 'left',
         region=region_of(region_names[apex]),
-        truncated=upper == 0 or lower == len(tilts) - 1,
+        truncated=((upper == 0 and _rises(turn, tilts[:per_level + 1]))
+                   or (lower == len(tilts) - 1 and _rises(turn, tilts[-per_level - 1:]))),
         expected_error_deg=None if error is None else round(error, 2), lower_bound_deg=bound))
   return tuple(found)
+
+
+def _rises(turn: float, tilts: np.ndarray) -> bool:
+  """Whether the tilts from one end of the spine to the next level go on with a curve's turn."""
+  return bool(np.sign(turn) * (tilts[0] - tilts[-1]) > _RISE_DEG)
 
 
 def expected_error(turns: np.ndarray, spread: Spread) -> float:

@@ -12,7 +12,7 @@ MIN_LEVELS = 6  # fewer levels give no angle
 GAP = 1.7  # level spacings between neighbors above which a level is missing
 SCATTER_DEG = 8.0  # degrees; robust standard deviation of the lines that is flagged
 NAIVE_DEG = 10.0  # degrees; difference of fitted and naive angle that is flagged
-INNER = 0.8  # share of the largest angle from which an inner curve comes first
+INNER = 0.9  # share of the largest angle from which an inner curve comes first
 PARTIAL_DEG = 3.5  # degrees; an expected error above it makes an angle partial
 
 

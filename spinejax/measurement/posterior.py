@@ -34,6 +34,7 @@ _STEPS = 8  # reweighted fits
 _PRUNE_AFTER, _PRUNE = 2, 9.0  # step, and log evidence below the best, at which cells are dropped
 _NUM_DRAWS = 400
 _STRETCHES = 3  # of dense data, per unit
+_AT_END, _NEAR_END = 3.0, 0.5  # how much less sure dense data are at both ends, and how far
 _FRAYED_SD = 0.3  # of dense data at a frayed end
 _FRAYED_LENGTHS = 0.0, 0.5, 1.0, 1.5, 2.0  # in units
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(4)
@@ -182,17 +183,19 @@ def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Gri
   into the neck or the sacrum: the data of the last 0, 0.5, 1, 1.5 or 2 units say little if that
   makes the rest more probable.
   """
-  count = max(int(np.ptp(y) / unit * _STRETCHES), 8)
+  count = min(max(int(np.ptp(y) / unit * _STRETCHES), 8), len(y))
   stretch = np.arange(len(y)) * count // len(y)
   size = np.bincount(stretch)
   y, x = (np.bincount(stretch, array) / size for array in (y, x))
   left, extent = float(np.median(x)), Range.of(y / unit)
+  from_end = np.minimum(y - y[0], y[-1] - y) / unit
+  usual = sd * (1 + _AT_END * np.exp(-from_end / _NEAR_END))
 
   def fit(frayed: Sequence[float], grid: Grid) -> Posterior:
     is_frayed = (y - y[0] < frayed[0] * unit) | (y[-1] - y < frayed[1] * unit)
     return fit_posterior(Data(
         y / unit, (x - left) / unit, np.zeros(len(y), bool),
-        np.where(is_frayed, np.hypot(sd, _FRAYED_SD), sd), np.zeros(len(y), int)), extent, grid)
+        np.where(is_frayed, np.hypot(usual, _FRAYED_SD), usual), np.zeros(len(y), int)), extent, grid)
 
   frayed = [0.0, 0.0]
   coarse = grid._replace(curvature=grid.curvature[1::2], trend=(0.0,))

@@ -18,7 +18,7 @@ _LEVEL_KEYS = {
             'confidence'),
     'center of lamina': ('name', 'row', 'column', 'depth', 'tilt_deg', 'line_deg', 'rotation_deg',
                          'right', 'left', 'confidence'),
-    'landmark Cobb': ('name', 'row', 'column', 'tilt_deg')}
+    'landmark Cobb': ('name', 'row', 'column', 'tilt_deg', 'left', 'right', 'corners')}
 _VOLUME_KEYS = ('rotation_deg', 'pmc_deg', 'pmc_angle_deg')  # of a curve; left out where None
 
 
@@ -107,6 +107,7 @@ class Level:
   left: tuple[float, ...] | None = None  # None if not found
   right: tuple[float, ...] | None = None
   confidence: float | None = None  # probability of the most probable name; None if unknown
+  corners: tuple[tuple[float, ...], ...] | None = None  # of the body; landmarks only
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ _UNIT = 0.1  # of the strip's height, the unit of `posterior`
 _SD = 0.04  # of the column in a stretch, in units
 _GRID = Grid(noise=((0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
 _FACTOR, _FLOOR_DEG = 1.2, 0.5  # of the expected error, see `curves.Spread`
-_REACH_ENDS = 2  # of 69 points, near an end
+_REACH_ENDS, _PER_LEVEL = 2, 4  # of 69 points, near an end and between two levels
 _ROWS = 257  # of the resampled strip
 _REACH, _STEP_COST = 2, 0.05  # of the path: columns per row, and cost of a column
 _OUTSIDE = 8.0  # cost of a pixel outside of the strip
@@ -70,7 +70,7 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   tilts, samples = midline.tilt(at), found.draws.tilt(at)
   spread = curves.Spread(_FACTOR, _FLOOR_DEG)
   every = curves.find_curves(
-      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=_REACH_ENDS,
+      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=_REACH_ENDS, per_level=_PER_LEVEL,
       apex_names=curves.levels_by_height(at, at[0], at[-1]), min_deg=options.min_deg)
   kept, doubtful = curves.split_doubtful(every, options.min_deg)
   weak = []

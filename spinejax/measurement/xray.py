@@ -25,6 +25,7 @@ _CROSS_CHECK_DEG = 3.0  # degrees; difference to the polynomial that is flagged
 _SECTION_SD = 0.02  # of a midpoint, in usual widths
 _GRID = Grid(curvature=(0.03, 0.06, 0.12, 0.2), noise=((0.15, 0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
 _FACTOR, _FLOOR_DEG = 1.2, 0.5  # of the expected error, see `curves.Spread`
+_PER_LEVEL = 4  # of the 69 tilts
 _SHORTEST = 0.1  # of the spine; shorter curves are flagged
 
 
@@ -70,7 +71,7 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Optio
   tilts, samples = midline.tilt(at), found.draws.tilt(at)
   spread = curves.Spread(_FACTOR, _FLOOR_DEG)
   every = curves.find_curves(
-      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=0,
+      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=0, per_level=_PER_LEVEL,
       apex_names=curves.levels_by_height(at, rows.y[0], rows.y[-1]), min_deg=options.min_deg)
   kept, doubtful = curves.split_doubtful(every, options.min_deg)
   v = 2 * (y - y[0]) / np.ptp(y) - 1

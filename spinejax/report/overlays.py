@@ -232,6 +232,8 @@ def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: AngleResult
     if level.left and level.right:
       _plot(axis, to_panel([level.left, level.right]), colors.confidence_color(level.confidence),
             1.1)
+    if level.corners:
+      axis.plot(*to_panel(level.corners).T[::-1], '.', color=colors.LANDMARK_COLOR, markersize=3)
   if result.midline:
     midline = to_panel(result.midline)
     if result.midline_sd:

@@ -11,7 +11,7 @@ _BACKGROUND_COLOR = '#8b95a1'
 _FOREGROUND_COLORS = ('#e69f00', '#56b4e9', '#cc79a7', VERMILION, BLUE)  # of classes 1, 2, ...
 RUN_COLORS = (BLUE, '#e69f00', '#009e73', '#cc79a7', '#56b4e9', VERMILION)  # in a comparison
 CURVE_COLORS = (VERMILION, BLUE, PREDICTION_COLOR)  # curves of a spine, largest angle first
-MIDLINE_COLOR, LANDMARK_COLOR = TRUTH_COLOR, '#56b4e9'
+MIDLINE_COLOR, LEVEL_COLOR, LANDMARK_COLOR = TRUTH_COLOR, '#ffffff', '#56b4e9'
 
 
 def class_color(index: int) -> str:

@@ -17,7 +17,7 @@ LEVELS = tuple(f'T{i}' for i in range(1, 13)) + tuple(f'L{i}' for i in range(1, 
 # Heights of T1..L5 in mm, each with the disc below; means of adults.
 LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5,
                           34.5, 35, 35])
-_RISE_DEG = 1.0  # degrees per level by which the end of a truncated curve still rises
+_RISE_DEG = 0.3  # degrees per level by which the end of a truncated curve still rises
 _SURE_DEG, _SURE_ERRORS = 10.0, 0.75  # degrees and expected errors of a curve that may be none
 _CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
@@ -108,7 +108,7 @@ def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
     spread: from the samples to the expected error.
     reach: number of levels beside an end that are near it.
     per_level: number of steps of the tilts in the distance of two levels. A curve is truncated if
-      its end is the first or last tilt and still rises by a degree over that distance.
+      its end is the first or last tilt and still rises by _RISE_DEG over that distance.
     apex_names, region_names: [n] for the apices and their regions; by default those before.
     min_deg: see `extremes`.
   """

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from spinejax.measurement import curves, find, fit, flags, proposals
+from spinejax.measurement import curves, find, fit, flags, posterior, proposals
 from spinejax.measurement.course import Course, Places, find_course, level_spacing
 from spinejax.measurement.posterior import Data, Grid, Posterior, Range, fit_posterior
 from spinejax.measurement.results import AngleResult, Curve, Level, Options
@@ -106,7 +106,8 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = 
       straight=curves.straight_interval(tilts, samples, spread),
       notes=doubtful + [f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
       level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
-      midline=fit.to_pixels(path, steps), naive_deg=round(naive, 2),
+      midline=fit.to_pixels(path, steps),
+      midline_sd=posterior.position_sd(found.draws, down, steps[1]), naive_deg=round(naive, 2),
       laminae=proposals.list_laminae(course, points, spacings, names, steps))
 
 

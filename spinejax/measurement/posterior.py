@@ -34,7 +34,7 @@ _STEPS = 8  # reweighted fits
 _PRUNE_AFTER, _PRUNE = 2, 9.0  # step, and log evidence below the best, at which cells are dropped
 _NUM_DRAWS = 400
 _STRETCHES = 3  # of dense data, per unit
-_AT_END, _NEAR_END = 3.0, 0.5  # how much less sure dense data are at both ends, and how far
+_AT_END, _NEAR_END = 1.5, 0.5  # how much less sure dense data are at both ends, and how far
 _FRAYED_SD = 0.3  # of dense data at a frayed end
 _FRAYED_LENGTHS = 0.0, 0.5, 1.0, 1.5, 2.0  # in units
 _POINTS, _WEIGHTS = np.polynomial.legendre.leggauss(4)
@@ -204,6 +204,11 @@ def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Gri
              for length in _FRAYED_LENGTHS]
     frayed[end] = _FRAYED_LENGTHS[int(np.argmax(found))]
   return fit(frayed, grid).in_mm(unit, left)
+
+
+def position_sd(draws: Midline, y: np.ndarray, step: float) -> tuple[float, ...]:
+  """Standard deviation of the positions of draws at y [n], in pixels of `step`."""
+  return tuple((draws.position(y).std(0) / step).round(2).tolist())
 
 
 def _draw(found: np.ndarray, normal: np.ndarray, share: np.ndarray) -> np.ndarray:

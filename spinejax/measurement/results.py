@@ -18,7 +18,8 @@ _LEVEL_KEYS = {
             'confidence'),
     'center of lamina': ('name', 'row', 'column', 'depth', 'tilt_deg', 'line_deg', 'rotation_deg',
                          'right', 'left', 'confidence'),
-    'landmark Cobb': ('name', 'row', 'column', 'tilt_deg', 'left', 'right', 'corners')}
+    'landmark Cobb': ('name', 'row', 'column', 'tilt_deg', 'left', 'right', 'corners',
+                      'confidence')}
 _VOLUME_KEYS = ('rotation_deg', 'pmc_deg', 'pmc_angle_deg')  # of a curve; left out where None
 
 

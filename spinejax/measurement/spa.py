@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measurement import curves, find, fit, flags, one_class
+from spinejax.measurement import curves, find, fit, flags, one_class, posterior
 from spinejax.measurement.posterior import Grid, fit_sections
 from spinejax.measurement.results import AngleResult, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
@@ -81,7 +81,8 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   return flags.make_result(
       METHOD, steps, kept, flags=weak, notes=doubtful, options=options, level_confidence='low',
       straight=curves.straight_interval(tilts, samples, spread),
-      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
+      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps),
+      midline_sd=posterior.position_sd(found.draws, at, steps[1]))
 
 
 def sample_strip(image: np.ndarray, steps: np.ndarray) -> Strip:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spinejax.measurement import curves, find, fit, flags, naming, one_class, pair, vpi_levels
+from spinejax.measurement import curves, find, fit, flags, naming, one_class, pair, posterior, vpi_levels
 from spinejax.measurement.probabilities import check_probabilities
 from spinejax.measurement.results import AngleResult, Level, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
@@ -81,8 +81,7 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
       level_confidence=named.confidence,
       levels=_describe(levels, named, midline, tilts, found, steps), naive_deg=round(naive, 2),
       midline=fit.to_pixels(to_mm, steps),
-      midline_sd=tuple((spine.posterior.draws.position(at).std(0) * found.unit
-                        / steps[1]).round(2).tolist()))
+      midline_sd=posterior.position_sd(spine.posterior.draws, at, steps[1] / found.unit))
 
 
 def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int, lump: int,

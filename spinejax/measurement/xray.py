@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measurement import curves, fit, flags
+from spinejax.measurement import curves, fit, flags, posterior
 from spinejax.measurement.posterior import Grid, fit_sections
 from spinejax.measurement.results import AngleResult, Curve, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
@@ -80,10 +80,10 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Optio
       np.degrees(np.arctan(derivative(v) * 2 / np.ptp(y))), options.min_deg)
   return flags.make_result(
       METHOD, steps, kept, flags=_flag(rows, kept, cross_check), notes=doubtful, inner_first=True,
-      options=options,
-      straight=curves.straight_interval(tilts, samples, spread),
+      options=options, straight=curves.straight_interval(tilts, samples, spread),
       level_confidence='low', cross_check_deg=round(cross_check, 2),
-      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
+      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps),
+      midline_sd=posterior.position_sd(found.draws, at, steps[1]))
 
 
 def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
@@ -117,7 +117,7 @@ def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarr
   y = np.linspace(top + rows.width[:tenth].mean(), bottom - rows.width[-tenth:].mean(), _POINTS)
   x, smoothing = np.interp(y, rows.y, rows.x), _SMOOTHING
   for _ in range(_PASSES):
-    midline, _ = fit.fit_smooth(y, x, order=3, smoothing=smoothing)
+    midline = fit.fit_smooth(y, x, smoothing=smoothing)
     noise = np.sqrt(np.mean((x - midline.position(y))**2)) / np.ptp(y)
     smoothing = _SMOOTHING * float(np.clip((noise / _NOISE)**3, 1, _MAX_FACTOR))
     y, x = _section_centers(rows.mask, steps, np.linspace(top, bottom, _POINTS), midline,

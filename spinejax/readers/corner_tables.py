@@ -2,6 +2,7 @@
 
 Points are (x, y) in pixels of the image. Pixel centers are whole numbers and y points down.
 """
+import math
 import os
 import pathlib
 import re
@@ -62,8 +63,7 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
     raise ValueError(f'{where}: the corners must be finite numbers.')
   notes = []
   readings = [numbers] if numbers.ndim == 2 else [numbers.reshape(2, -1).T, numbers.reshape(-1, 2)]
-  # Bodies are larger if x and y are mixed up.
-  points = min(readings, key=lambda points: np.ptp(points.reshape(-1, 4, 2), 1).sum(-1).mean())
+  points = min(readings, key=_body_height)  # bodies are taller if x and y are mixed up
   heights = points.reshape(-1, 4, 2)[..., 1].mean(1)
   steps = np.diff(np.sort(heights))
   if steps.min() <= _LEAST_STEP * np.median(steps):
@@ -72,7 +72,8 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
   moved = np.argsort(heights)
   points = points.reshape(-1, 4, 2)[moved].reshape(-1, 2)
   if (moved != np.arange(len(moved))).any():
-    notes = ['vertebrae put in order from top to bottom']
+    notes = ['turned to run from top to bottom' if (np.diff(moved) == -1).all()
+             else 'vertebrae put in order from top to bottom']
   fractions = np.abs(points).max() <= _LARGEST_FRACTION
   scale = np.array([size[1], size[0]], np.float64)
   points = points * scale if fractions else points
@@ -89,6 +90,13 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
                f'{"fractions of the image" if fractions else "pixels"}')
   notes += [f'corners of {changed} put in order'] if changed else []
   return ordered, tuple(notes)
+
+
+def _body_height(points: np.ndarray) -> float:
+  """Mean height of the bodies, as a share of that of the spine; infinite without height."""
+  y = points[:, 1]
+  whole = float(np.ptp(y))
+  return float(np.ptp(y.reshape(-1, 4), 1).mean()) / whole if whole else math.inf
 
 
 def order_corners(points: np.ndarray) -> np.ndarray:

@@ -2,8 +2,8 @@
 
 Run by `benchmarks.measurement`. Lumbar laminae are missed four times as often as thoracic ones.
 False laminae are anywhere within 460 x 80 x 30 mm. `sure` counts the cases with 15 or more
-levels whose largest angle has an expected error of at most 1.5 degrees. X-ray masks are 600 x 225 pixels
-of 0.8 mm.
+levels whose largest angle has an expected error of at most 1.5 degrees. X-ray masks are
+600 x 225 pixels of 0.8 mm.
 """
 import time
 from collections.abc import Iterator

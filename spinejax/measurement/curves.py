@@ -5,7 +5,7 @@ of a curve is |tilt(upper end) - tilt(lower end)|.
 """
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,13 @@ class Spread(NamedTuple):
   """
   factor: float = 1.0
   floor_deg: float = 0.0  # error of the tilt of a level that the samples do not show
+
+
+class SureCurves(NamedTuple):
+  """Curves, a note for each curve that may be none, and what is known without a curve."""
+  curves: tuple[Curve, ...]
+  notes: list[str]
+  straight: tuple[tuple[float, float], float]  # of `straight_interval`
 
 
 class Span(NamedTuple):
@@ -90,7 +97,7 @@ def largest_swing(tilts: np.ndarray, min_deg: float = MIN_DEG) -> float:
 
 def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
                 samples: np.ndarray | None = None, *, spread: Spread = Spread(), reach: int = 1,
-                per_level: int = 1,
+                per_level: int = 1, error_deg: float | None = None,
                 apex_names: Names | None = None, region_names: Names | None = None,
                 min_deg: float = MIN_DEG) -> tuple[Curve, ...]:
   """The curves of a spine, top to bottom.
@@ -104,11 +111,12 @@ def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
     tilts: [n] degrees of the mean midline, top to bottom; they decide where the ends are.
     rows: [n] positions along the first axis, pixels.
     names: [n] of the levels, None where unknown.
-    samples: [b, n] tilts of midlines drawn from the posterior; None gives no errors.
+    samples: [b, n] tilts of midlines drawn from the posterior, or None.
     spread: from the samples to the expected error.
     reach: number of levels beside an end that are near it.
     per_level: number of steps of the tilts in the distance of two levels. A curve is truncated if
       its end is the first or last tilt and still rises by _RISE_DEG over that distance.
+    error_deg: expected error of every angle, if there are no samples; None where unknown.
     apex_names, region_names: [n] for the apices and their regions; by default those before.
     min_deg: see `extremes`.
   """
@@ -117,7 +125,7 @@ def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
   found = []
   for upper, apex, lower in find_spans(tilts, min_deg):
     turn = float(tilts[upper] - tilts[lower])
-    angle, error = abs(turn), None
+    angle, error = abs(turn), error_deg
     if samples is not None:
       signed = np.sign(turn) * samples
       most, least = (signed[:, max(end - reach, 0):end + reach + 1] for end in (upper, lower))
@@ -153,6 +161,14 @@ def interval_of(angle: float, error: float | None
     return None, None
   low, high = (round(max(angle + sign * 1.96 * error, 0.0), 2) for sign in (-1, 1))
   return (low, high), round(max(angle - 1.645 * error, 0.0), 2)
+
+
+def find_sure_curves(tilts: np.ndarray, rows: np.ndarray, names: Names, samples: np.ndarray, *,
+                     spread: Spread, min_deg: float = MIN_DEG, **options: Any) -> SureCurves:
+  """The curves of `find_curves` that are not within their error of none."""
+  every = find_curves(tilts, rows, names, samples, spread=spread, min_deg=min_deg, **options)
+  kept, notes = split_doubtful(every, min_deg)
+  return SureCurves(kept, notes, straight_interval(tilts, samples, spread))
 
 
 def split_doubtful(found: Sequence[Curve], min_deg: float = MIN_DEG

@@ -19,7 +19,7 @@ METHOD = 'center of lamina'
 UNIT = 2.2  # distances of laminae in the unit of `posterior`, the distance of processes
 _PAIR_SD, _LONE_SD, _LINE_DEG = 0.018, 0.03, 5.0  # of places, in units, and of lines, degrees
 _GRID = Grid(noise=((0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0)))
-_FACTOR, _FLOOR_DEG = 1.2, 0.5  # of the expected error, see `curves.Spread`
+_SPREAD = curves.Spread(factor=1.2, floor_deg=0.5)
 
 
 def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshold: float = 0.5,
@@ -45,8 +45,10 @@ def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshol
   return measure_laminae(blobs.centers / steps, steps, **options)
 
 
-def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = Options()) -> AngleResult:
-  """Center-of-lamina angle of unordered laminae: best chain, joint spline, extremes rule.
+def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = Options()
+                    ) -> AngleResult:
+  """Center-of-lamina angle of unordered laminae: best chain, posterior of the midline,
+  extremes rule.
 
   The result has levels, midline, naive_deg, and the laminae of `proposals`: without those that
   belong to no level, and with those that are missing. Every curve has the rotation of its apex, the
@@ -78,17 +80,14 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = 
   places = course.places
   found = fit_places(places)
   spine, y, is_pair = found.mean, places.down, places.is_pair
-  rows, tilts, samples = y / steps[0], spine.tilt(y), found.draws.tilt(y)
+  rows, tilts = y / steps[0], spine.tilt(y)
   line_deg = np.degrees(np.arctan(places.slope))
   spacings = np.diff(y) / level_spacing(y)((y[1:] + y[:-1]) / 2)
   names, confidence = name_levels(spacings, is_pair)
-  spread = curves.Spread(_FACTOR, _FLOOR_DEG)
-  every = curves.find_curves(
-      tilts, rows, names, samples, spread=spread,
+  sure = curves.find_sure_curves(
+      tilts, rows, names, found.draws.tilt(y), spread=_SPREAD,
       region_names=curves.levels_by_height(y, y[0], y[-1]), min_deg=options.min_deg)
-  every = tuple(add_depth(curve, span, course, spine) for curve, span in
-                zip(every, curves.find_spans(tilts, options.min_deg)))
-  kept, doubtful = curves.split_doubtful(every, options.min_deg)
+  kept = tuple(add_depth(curve, course, spine, steps[0]) for curve in sure.curves)
   naive = float(np.ptp(line_deg[is_pair]))
   weak = flags.flag_gaps(rows, spacings)
   if len(y) < 15:
@@ -103,8 +102,8 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = 
   path = np.stack([down, spine.position(down), course.deep.position(down)], -1)
   return flags.make_result(
       METHOD, steps, kept, flags=weak, options=options, levels_found=len(y),
-      straight=curves.straight_interval(tilts, samples, spread),
-      notes=doubtful + [f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
+      straight=sure.straight, notes=sure.notes + [
+          f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
       level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
       midline=fit.to_pixels(path, steps),
       midline_sd=posterior.position_sd(found.draws, down, steps[1]), naive_deg=round(naive, 2),
@@ -119,7 +118,8 @@ def fit_places(places: Places) -> Posterior:
   data = Data(
       np.append(y, y[has]), np.append((places.middle[:, 1] - left) / unit, places.slope[has]),
       np.arange(count + has.sum()) >= count,
-      np.append(np.where(has, _PAIR_SD, _LONE_SD), np.full(has.sum(), np.tan(np.radians(_LINE_DEG)))),
+      np.append(np.where(has, _PAIR_SD, _LONE_SD),
+                np.full(has.sum(), np.tan(np.radians(_LINE_DEG)))),
       (np.arange(count + has.sum()) >= count).astype(int))
   return fit_posterior(data, Range.of(y), _GRID).in_mm(unit, left)
 
@@ -138,12 +138,12 @@ def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names
   return [curves.LEVELS[p] for p in places], 'high' if exact else 'low'
 
 
-def add_depth(curve: Curve, span: curves.Span, course: Course, spine: fit.Midline) -> Curve:
+def add_depth(curve: Curve, course: Course, spine: fit.Midline, step: float) -> Curve:
   """The curve with the rotation of its apex, its plane of maximum curvature and patient's side."""
   places, y = course.places, course.places.down
-  distance = np.where(places.is_pair, np.abs(y - y[span.apex]), np.inf)
+  distance = np.where(places.is_pair, np.abs(y - curve.apex_row * step), np.inf)
   nearest = np.argsort(distance, kind='stable')[:3]
-  ends = y[[span.upper, span.lower]]
+  ends = np.array([curve.upper_row, curve.lower_row]) * step
   slopes = np.stack([spine.slope(ends), course.deep.slope(ends)], -1)
   plane, angle = plane_of_maximum_curvature(*slopes)
   return dataclasses.replace(

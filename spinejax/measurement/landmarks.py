@@ -39,8 +39,8 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
                      'pixels.')
   points = np.asarray(points, np.float64)
   if points.ndim != 2 or points.shape[1] != 2 or len(points) % 4 or len(points) < 24:
-    raise ValueError('landmarks must be rows of (row, column), four for each of 6 or more vertebrae, '
-                     f'got {list(points.shape)}.')
+    raise ValueError('landmarks must be rows of (row, column), four for each of 6 or more '
+                     f'vertebrae, got {list(points.shape)}.')
   count = len(points) // 4
   if rule == 'challenge' and count != 17:
     raise ValueError(f"the challenge's rule needs 17 vertebrae, not {count}.")
@@ -61,11 +61,8 @@ def measure_landmarks(points: np.ndarray, spacing: Spacing, *, rule: str = 'extr
   names = curves.LEVELS if count == 17 else [f'level {i + 1}' for i in range(count)]
   # The end of a mid-line is the mean of two corners, and its tilt has the errors of both ends.
   error = float(np.sqrt(2) * np.degrees(np.arctan(CORNER_SD)))
-  found = tuple(dataclasses.replace(
-      curve, expected_error_deg=round(error, 2),
-      **dict(zip(('ci95', 'lower_bound_deg'), curves.interval_of(curve.angle_deg, error))))
-                for curve in curves.find_curves(tilts, centers[:, 0], names,
-                                                min_deg=options.min_deg))
+  found = curves.find_curves(tilts, centers[:, 0], names, error_deg=error,
+                             min_deg=options.min_deg)
   sizes = [0.0, *(curve.angle_deg for curve in found), 0.0]
   major = int(np.argmax(sizes[1:-1])) if found else 0
   triple = (*sizes, 0.0)[major:major + 3]

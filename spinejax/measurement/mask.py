@@ -73,7 +73,6 @@ def choose_method(mask: np.ndarray) -> str:
 def default_classes(method: str, mask: np.ndarray) -> tuple[str, ...]:
   """The usual classes of a method; one class of bones if a VPI mask has no index above 1."""
   if method == 'center_of_lamina':
-    probs = check_probabilities(probs, mask.shape, 1)
     return 'background', 'lamina'
   if method == 'centerline_cobb':
     return 'background', 'spine', 'border'

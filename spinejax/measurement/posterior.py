@@ -195,7 +195,8 @@ def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Gri
     is_frayed = (y - y[0] < frayed[0] * unit) | (y[-1] - y < frayed[1] * unit)
     return fit_posterior(Data(
         y / unit, (x - left) / unit, np.zeros(len(y), bool),
-        np.where(is_frayed, np.hypot(usual, _FRAYED_SD), usual), np.zeros(len(y), int)), extent, grid)
+        np.where(is_frayed, np.hypot(usual, _FRAYED_SD), usual), np.zeros(len(y), int)),
+                         extent, grid)
 
   frayed = [0.0, 0.0]
   coarse = grid._replace(curvature=grid.curvature[1::2], trend=(0.0,))

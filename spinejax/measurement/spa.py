@@ -16,7 +16,7 @@ METHOD = 'spa'
 _UNIT = 0.1  # of the strip's height, the unit of `posterior`
 _SD = 0.04  # of the column in a stretch, in units
 _GRID = Grid(noise=((0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
-_FACTOR, _FLOOR_DEG = 1.2, 0.5  # of the expected error, see `curves.Spread`
+_SPREAD = curves.Spread(factor=1.2, floor_deg=0.5)
 _REACH_ENDS, _PER_LEVEL = 2, 4  # of 69 points, near an end and between two levels
 _ROWS = 257  # of the resampled strip
 _REACH, _STEP_COST = 2, 0.05  # of the path: columns per row, and cost of a column
@@ -67,20 +67,19 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   found = fit_sections(strip.y, column, unit, _SD, _GRID)
   midline = found.mean
   at = np.linspace(strip.y[0], strip.y[-1], 69)
-  tilts, samples = midline.tilt(at), found.draws.tilt(at)
-  spread = curves.Spread(_FACTOR, _FLOOR_DEG)
-  every = curves.find_curves(
-      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=_REACH_ENDS, per_level=_PER_LEVEL,
+  sure = curves.find_sure_curves(
+      midline.tilt(at), at / steps[0], [None] * len(at), found.draws.tilt(at), spread=_SPREAD,
+      reach=_REACH_ENDS, per_level=_PER_LEVEL,
       apex_names=curves.levels_by_height(at, at[0], at[-1]), min_deg=options.min_deg)
-  kept, doubtful = curves.split_doubtful(every, options.min_deg)
   weak = []
   if bones is not None and not bones.any():
     weak.append('the mask is empty: the column was sought near the middle of the strip')
   if shade > _CONTRAST:
     weak.append('the column is hardly darker than its neighborhood')
   return flags.make_result(
-      METHOD, steps, kept, flags=weak, notes=doubtful, options=options, level_confidence='low',
-      straight=curves.straight_interval(tilts, samples, spread),
+      METHOD, steps, sure.curves, flags=weak, notes=sure.notes, options=options,
+      level_confidence='low',
+      straight=sure.straight,
       midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps),
       midline_sd=posterior.position_sd(found.draws, at, steps[1]))
 

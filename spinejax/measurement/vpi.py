@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spinejax.measurement import curves, find, fit, flags, naming, one_class, pair, posterior, vpi_levels
+from spinejax.measurement import (
+    curves, find, fit, flags, naming, one_class, pair, posterior, vpi_levels)
 from spinejax.measurement.probabilities import check_probabilities
 from spinejax.measurement.results import AngleResult, Level, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
@@ -61,23 +62,21 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
     return flags.no_angle(METHOD, steps, reason)
   levels, midline = spine.levels, spine.posterior.mean
   y = levels.middle[:, 0]
-  tilts, samples = midline.tilt(y), spine.posterior.draws.tilt(y)
-  rows = y * found.unit / steps[0]
+  tilts, rows = midline.tilt(y), y * found.unit / steps[0]
   named = naming.name_levels(y, levels.kind == LUMP)
-  spread = curves.Spread(_FACTOR, _FLOOR_DEG * spine.posterior.noise[1])
-  every = curves.find_curves(tilts, rows, named.names, samples, spread=spread,
-                             min_deg=options.min_deg)
-  kept, notes = curves.split_doubtful(every, options.min_deg)
+  sure = curves.find_sure_curves(
+      tilts, rows, named.names, spine.posterior.draws.tilt(y), min_deg=options.min_deg,
+      spread=curves.Spread(_FACTOR, _FLOOR_DEG * spine.posterior.noise[1]))
   line_deg, has_line = np.degrees(np.arctan(levels.slope)), levels.has_line
   naive = curves.largest_swing(line_deg[has_line], options.min_deg)
-  notes += flags.flag_gaps(rows, np.diff(y) / np.median(np.diff(y)))
-  notes += _note_lone(levels) + named.notes
-  notes += flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, kept)
+  notes = [*sure.notes, *flags.flag_gaps(rows, np.diff(y) / np.median(np.diff(y))),
+           *_note_lone(levels), *named.notes,
+           *flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, sure.curves)]
   at = np.linspace(y[0], y[-1], 65)
   to_mm = found.unit * np.stack([at, midline.position(at)], -1) + (0, found.left)
   return flags.make_result(
-      METHOD, steps, kept, notes=notes, options=options,
-      straight=curves.straight_interval(tilts, samples, spread), levels_found=len(y),
+      METHOD, steps, sure.curves, notes=notes, options=options, straight=sure.straight,
+      levels_found=len(y),
       level_confidence=named.confidence,
       levels=_describe(levels, named, midline, tilts, found, steps), naive_deg=round(naive, 2),
       midline=fit.to_pixels(to_mm, steps),

@@ -24,7 +24,7 @@ _FULL, _CUT = 0.93, 0.8  # widths of whole sections at the ends and elsewhere, o
 _CROSS_CHECK_DEG = 3.0  # degrees; difference to the polynomial that is flagged
 _SECTION_SD = 0.02  # of a midpoint, in usual widths
 _GRID = Grid(curvature=(0.03, 0.06, 0.12, 0.2), noise=((0.15, 0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
-_FACTOR, _FLOOR_DEG = 1.2, 0.5  # of the expected error, see `curves.Spread`
+_SPREAD = curves.Spread(factor=1.2, floor_deg=0.5)
 _PER_LEVEL = 4  # of the 69 tilts
 _SHORTEST = 0.1  # of the spine; shorter curves are flagged
 
@@ -43,7 +43,8 @@ class Rows(NamedTuple):
     return float(np.median(self.width))
 
 
-def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Options()) -> AngleResult:
+def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Options()
+                 ) -> AngleResult:
   """Centerline Cobb angle of a mask: midpoints of its sections, smoothing spline, extremes rule.
 
   The result has midline and cross_check_deg. Apices and regions are estimated from the height, so
@@ -68,19 +69,17 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Optio
   found = fit_sections(y, x, unit, _SECTION_SD, _GRID)
   midline = found.mean
   at = np.linspace(y[0], y[-1], 69)
-  tilts, samples = midline.tilt(at), found.draws.tilt(at)
-  spread = curves.Spread(_FACTOR, _FLOOR_DEG)
-  every = curves.find_curves(
-      tilts, at / steps[0], [None] * len(at), samples, spread=spread, reach=0, per_level=_PER_LEVEL,
+  sure = curves.find_sure_curves(
+      midline.tilt(at), at / steps[0], [None] * len(at), found.draws.tilt(at), spread=_SPREAD,
+      reach=0, per_level=_PER_LEVEL,
       apex_names=curves.levels_by_height(at, rows.y[0], rows.y[-1]), min_deg=options.min_deg)
-  kept, doubtful = curves.split_doubtful(every, options.min_deg)
   v = 2 * (y - y[0]) / np.ptp(y) - 1
   derivative = np.polynomial.Chebyshev.fit(v, x, 7, domain=[-1, 1]).deriv()
   cross_check = curves.largest_swing(
       np.degrees(np.arctan(derivative(v) * 2 / np.ptp(y))), options.min_deg)
   return flags.make_result(
-      METHOD, steps, kept, flags=_flag(rows, kept, cross_check), notes=doubtful, inner_first=True,
-      options=options, straight=curves.straight_interval(tilts, samples, spread),
+      METHOD, steps, sure.curves, flags=_flag(rows, sure.curves, cross_check), notes=sure.notes,
+      inner_first=True, options=options, straight=sure.straight,
       level_confidence='low', cross_check_deg=round(cross_check, 2),
       midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps),
       midline_sd=posterior.position_sd(found.draws, at, steps[1]))

@@ -198,9 +198,9 @@ def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: AngleResult
   """Two panels: the image, and the image with mask, levels, midline and curves.
 
   The midline has a band of two standard deviations. The lines of levels are colored by the
-  confidence in their names. Each of the three largest curves is shown with its angle between its two end lines, which are
-  perpendicular to the midline. Panels have the proportions of the image in millimeters. Without an
-  image the mask is shown alone on black. `result` is that of the mask.
+  confidence in their names. Each of the three largest curves is shown with its angle between its
+  two end lines, which are perpendicular to the midline. Panels have the proportions of the image in
+  millimeters. Without an image the mask is shown alone on black. `result` is that of the mask.
   """
   mask = mask.astype(np.uint8)
   steps = np.asarray((result.spacing or (1.0, 1.0))[:2])

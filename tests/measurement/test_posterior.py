@@ -1,4 +1,4 @@
-"""The posterior of a midline: by hand, against a direct solution, with outliers and without data."""
+"""The posterior of a midline: by hand, against a solution, with outliers and without data."""
 import numpy as np
 import pytest
 

@@ -37,7 +37,8 @@ def results(vpi_cases, xray_cases):
 
 def test_results_are_json_and_come_back(vpi_cases, xray_cases):
   keys = ['schema', 'method', 'status', 'curves', 'major_deg', 'band', 'ci95',
-          'expected_error_deg', 'lower_bound_deg', 'levels_found', 'level_confidence', 'flags', 'spacing', 'model', 'checkpoint', 'version']
+          'expected_error_deg', 'lower_bound_deg', 'levels_found', 'level_confidence', 'flags',
+          'spacing', 'model', 'checkpoint', 'version']
   found = {result.method if result.curves else 'fail': result
            for result in results(vpi_cases, xray_cases)}
   for result in found.values():

@@ -232,7 +232,8 @@ def test_bodies_of_a_mask():
 
 
 @pytest.mark.parametrize('form', ['fractions', 'pixels', 'interleaved', 'rows', 'heading', 'p2',
-                                  'compressed', 'other name', 'upwards', 'bodies mixed', 'last first', 'shuffled'])
+                                  'compressed', 'other name', 'upwards', 'bodies mixed',
+                                  'last first', 'shuffled'])
 def test_tables_of_corners(tmp_path, form):
   corners = make_corners()
   points = corners.reshape(-1, 2)

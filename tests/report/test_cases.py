@@ -17,8 +17,8 @@ UPPER = Curve(32.0, (28.0, 36.0), 'T4', 'T9', 'T7', 5.0, 55.0, 35.0, 'right', 't
               2.0, 28.7)
 LOWER = Curve(7.0, None, 'T9', None, 'T10', 55.0, 65.0, 65.0, 'left', None, True)
 RESULT = AngleResult(
-    'centerline Cobb', 'ok', (LOWER, UPPER), 32.0, 'moderate', (28.0, 36.0), 2.0, 28.7, levels_found=7,
-    level_confidence='low', spacing=(2.0, 1.0), midline=tuple(zip(ROWS, COLUMNS)),
+    'centerline Cobb', 'ok', (LOWER, UPPER), 32.0, 'moderate', (28.0, 36.0), 2.0, 28.7,
+    levels_found=7, level_confidence='low', spacing=(2.0, 1.0), midline=tuple(zip(ROWS, COLUMNS)),
     midline_sd=(1.0,) * 7,
     levels=tuple(Level(None, row, column, 0.0, left=(row, column - 6), right=(row, column + 6))
                  for row, column in zip(ROWS, COLUMNS)))
@@ -73,12 +73,14 @@ def test_a_page_holds_what_a_reader_needs(tmp_path):
       calibration=Calibration(1.1, 2.0, 'our 50 patients'), calibrated_deg=37.2)
   pages.write_case(tmp_path, 'case', np.zeros((70, 40, 3)), MASK, result, CLASSES)
   page = Page((tmp_path / 'case_angle.html').read_text(encoding='utf-8'))
-  for words in ('32° (28 to 36), at least 29°', 'expected error 2.0°', 'moderate', 'with care', 'a level seems to be missing',
+  for words in ('32° (28 to 36), at least 29°', 'expected error 2.0°', 'moderate', 'with care',
+                'a level seems to be missing',
                 '37° calibrated: 1.1 x angle + 2.0 (our 50 patients)', 'centerline Cobb angle',
                 'their names are uncertain'):
     assert words in page.text, words
   assert page.tables['curves'][1:] == [
-      ['thoracic', '32°', '(28 to 36), at least 29°', 'T4, row 5', 'T9, row 55', 'T7, row 35', 'image right'],
+      ['thoracic', '32°', '(28 to 36), at least 29°', 'T4, row 5', 'T9, row 55', 'T7, row 35',
+       'image right'],
       ['curve', '7°', '–', 'T9, row 55', 'row 65', 'T10, row 65', 'image left']]
   assert json.loads((tmp_path / 'case_angle.json').read_text()) == result.to_json()
   with Image.open(tmp_path / 'case_angle.png') as picture:

@@ -18,7 +18,7 @@ LEVELS = tuple(f'T{i}' for i in range(1, 13)) + tuple(f'L{i}' for i in range(1, 
 LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5,
                           34.5, 35, 35])
 _RISE_DEG = 0.3  # degrees per level by which the end of a truncated curve still rises
-_SURE_DEG, _SURE_ERRORS = 10.0, 0.75  # degrees and expected errors of a curve that may be none
+_SURE_DEG, _SURE_ERRORS = 10.0, 0.4  # degrees and expected errors of a curve that may be none
 _CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
 Names = Sequence[str | None]
@@ -175,7 +175,7 @@ def split_doubtful(found: Sequence[Curve], min_deg: float = MIN_DEG
                    ) -> tuple[tuple[Curve, ...], list[str]]:
   """The curves without those that may be none, and a note for each of these.
 
-  A curve below 10 degrees may be none if it is less than 0.75 expected errors above `min_deg`.
+  A curve below 10 degrees may be none if it is less than 0.4 expected errors above `min_deg`.
   """
   doubtful = [curve for curve in found if curve.expected_error_deg is not None
               and curve.angle_deg < _SURE_DEG

@@ -51,10 +51,10 @@ class Data(NamedTuple):
 
 class Grid(NamedTuple):
   """Values over which the posterior is averaged, all equally likely before."""
-  curvature: tuple[float, ...] = (0.02, 0.04, 0.08, 0.16, 0.32, 0.5)  # kappa, radians per unit
+  curvature: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4)  # kappa, radians per unit
   trend: tuple[float, ...] = (-1.0, 0.0, 1.0)
   gain: tuple[float, ...] = (1.0,)  # of the slopes of group 1, as seen over as they are
-  noise: tuple[tuple[float, ...], ...] = ((0.4, 0.63, 1.0, 1.6, 2.5), (0.63, 1.0, 1.6, 2.5))
+  noise: tuple[tuple[float, ...], ...] = ((0.4, 0.75, 1.4, 2.5), (0.63, 1.1, 2.0))
 
 
 @dataclasses.dataclass(frozen=True)

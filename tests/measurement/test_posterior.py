@@ -127,7 +127,7 @@ def test_draws_are_antithetic_and_repeat():
 def test_a_frayed_end_is_not_followed():
   y = np.linspace(0, 400, 257)
   x, _ = bent(y, 30.0, 400.0)
-  frayed = x + np.where(y > 370, (y - 370)**1.5 / 8, 0)
+  frayed = x + (y - 370).clip(0)**1.5 / 8
   grid = Grid(curvature=(0.03, 0.06, 0.12, 0.2), noise=((0.15, 0.5, 1.0, 2.0), (1.0,)))
   clean, spoiled = (fit_sections(y, each, 40.0, 0.02, grid) for each in (x, frayed))
   at = np.array([0.0, 360.0])

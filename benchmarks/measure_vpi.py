@@ -45,11 +45,10 @@ def benchmark(cases: Iterable[Any], measure_case: Callable[[Any], AngleResult], 
     errors.append(result.major_deg - true)
     found.append(result.major_deg)
     naive.append((np.nan if result.naive_deg is None else result.naive_deg) - true)
-    if result.major_curve:
-      low, high = result.major_curve.ci95
-      small = curves.largest_swing(np.asarray(getattr(case.truth, tilts)), 0.5)
-      covered.append(low <= (true or small) <= high)
-      widths.append(high - low)
+    low, high = result.ci95
+    small = curves.largest_swing(np.asarray(getattr(case.truth, tilts)), 0.5)
+    covered.append(low <= (true or small) <= high)
+    widths.append(high - low)
   errors = np.array(errors)
   row = {'mad': np.abs(errors).mean(), 'bias': errors.mean(), 'max': np.abs(errors).max(),
          'r': np.corrcoef(found, found - errors)[0, 1], 'naive': np.abs(naive).mean(),

@@ -11,7 +11,7 @@ _BACKGROUND_COLOR = '#8b95a1'
 _FOREGROUND_COLORS = ('#e69f00', '#56b4e9', '#cc79a7', VERMILION, BLUE)  # of classes 1, 2, ...
 RUN_COLORS = (BLUE, '#e69f00', '#009e73', '#cc79a7', '#56b4e9', VERMILION)  # in a comparison
 CURVE_COLORS = (VERMILION, BLUE, PREDICTION_COLOR)  # curves of a spine, largest angle first
-MIDLINE_COLOR, LEVEL_COLOR = TRUTH_COLOR, '#ffffff'
+MIDLINE_COLOR, LEVEL_COLOR, LANDMARK_COLOR = TRUTH_COLOR, '#ffffff', '#56b4e9'
 
 
 def class_color(index: int) -> str:
@@ -22,6 +22,12 @@ def class_color(index: int) -> str:
 def color_bytes(color: str) -> tuple[int, int, int]:
   """Red, green and blue (0 to 255) of a color '#rrggbb'."""
   return int(color[1:3], 16), int(color[3:5], 16), int(color[5:7], 16)
+
+
+def confidence_color(confidence: float | None) -> str:
+  """Gray level of a confidence from 0 to 1 as '#rrggbb'; white for 1 and for None."""
+  level = 255 if confidence is None else round(95 + 160 * confidence)
+  return f'#{level:02x}{level:02x}{level:02x}'
 
 
 def palette(num_classes: int) -> np.ndarray:

@@ -88,9 +88,11 @@ def _curve_markups(spine: _Spine) -> list[dict[str, Any]]:
     color, tilts = colors.CURVE_COLORS[rank], _end_tilts(spine, curve)
     levels = '-'.join(filter(None, (curve.upper, curve.lower)))
     title = masks.one_line(f'curve {number} {curve.region or ""} {levels}')
-    words = f'{result.method} {"at least " * curve.truncated}{curve.angle_deg:.1f} degrees'
+    words = f'{result.method} {curve.angle_deg:.1f} degrees'
     if curve.ci95:
       words += ', 95% interval {:.1f} to {:.1f}'.format(*curve.ci95)
+    if curve.truncated and curve.lower_bound_deg is not None:
+      words += f', at least {curve.lower_bound_deg:.1f}'
     markups.append(_markup(spine, 'Angle', title, _angle_corners(spine, curve, tilts), color,
                            ['', title, ''], curve.apex_row) | {'measurements': [{
                                'name': 'angle', 'enabled': True, 'value': curve.angle_deg,

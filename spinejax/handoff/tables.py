@@ -13,12 +13,14 @@ from spinejax import runs
 from spinejax.measurement.results import AngleResult, Curve
 
 SUMMARY_COLUMNS = (
-    'case', 'method', 'status', 'major_deg', 'ci_low', 'ci_high', 'band', 'upper', 'lower', 'apex',
-    'side', 'region', 'truncated', 'calibrated_deg', 'levels_found', 'level_confidence', 'curves',
-    'flags', 'spacing_y_mm', 'spacing_x_mm', 'spacing_z_mm', 'model', 'checkpoint', 'version')
+    'case', 'method', 'status', 'major_deg', 'ci_low', 'ci_high', 'expected_error_deg',
+    'lower_bound_deg', 'band', 'upper', 'lower', 'apex', 'side', 'region', 'truncated',
+    'calibrated_deg', 'levels_found', 'level_confidence', 'curves', 'flags', 'spacing_y_mm',
+    'spacing_x_mm', 'spacing_z_mm', 'model', 'checkpoint', 'version')
 CURVE_COLUMNS = (
-    'case', 'method', 'status', 'curve', 'angle_deg', 'ci_low', 'ci_high', 'upper', 'lower', 'apex',
-    'upper_row', 'lower_row', 'apex_row', 'side', 'region', 'truncated')
+    'case', 'method', 'status', 'curve', 'angle_deg', 'ci_low', 'ci_high', 'expected_error_deg',
+    'lower_bound_deg', 'upper', 'lower', 'apex', 'upper_row', 'lower_row', 'apex_row', 'side',
+    'region', 'truncated')
 
 
 def write_summary(path: str | os.PathLike, results: Mapping[str, AngleResult]) -> None:
@@ -30,7 +32,7 @@ def write_summary(path: str | os.PathLike, results: Mapping[str, AngleResult]) -
   rows = []
   for case, result in results.items():
     steps = dict(zip(('spacing_y_mm', 'spacing_x_mm', 'spacing_z_mm'), result.spacing or ()))
-    rows.append(_curve_cells(result.major_curve) | vars(result) | steps | {
+    rows.append(_curve_cells(result.major_curve) | vars(result) | steps | _interval(result.ci95) | {
         'case': case, 'curves': '; '.join(f'{curve.angle_deg:g}' for curve in result.curves),
         'flags': ' | '.join(result.flags)})
   _write_table(path, SUMMARY_COLUMNS, rows)
@@ -48,7 +50,11 @@ def _curve_cells(curve: Curve | None) -> dict[str, Any]:
   """The fields of a curve, with the ends of its interval as `ci_low` and `ci_high`."""
   if curve is None:
     return {}
-  return vars(curve) | dict(zip(('ci_low', 'ci_high'), curve.ci95 or ()))
+  return vars(curve) | _interval(curve.ci95)
+
+
+def _interval(ci95: tuple[float, float] | None) -> dict[str, float]:
+  return dict(zip(('ci_low', 'ci_high'), ci95 or ()))
 
 
 def _write_table(path: str | os.PathLike, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]

@@ -5,7 +5,7 @@ of a curve is |tilt(upper end) - tilt(lower end)|.
 """
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,10 +17,27 @@ LEVELS = tuple(f'T{i}' for i in range(1, 13)) + tuple(f'L{i}' for i in range(1, 
 # Heights of T1..L5 in mm, each with the disc below; means of adults.
 LEVEL_HEIGHTS = np.array([19.5, 20.5, 21, 21.5, 22, 22.5, 23, 24, 25, 26.5, 28, 29.5, 31.5, 33.5,
                           34.5, 35, 35])
-FLOOR_DEG = 0.5  # degrees, error of the tilt of a level that the replicates do not show
+_RISE_DEG = 0.3  # degrees per level by which the end of a truncated curve still rises
+_SURE_DEG, _SURE_ERRORS = 10.0, 0.4  # degrees and expected errors of a curve that may be none
 _CENTERS = (np.cumsum(LEVEL_HEIGHTS) - LEVEL_HEIGHTS / 2) / LEVEL_HEIGHTS.sum()
 
 Names = Sequence[str | None]
+
+
+class Spread(NamedTuple):
+  """The expected error e of an angle with standard deviation sd over the samples of a midline:
+
+    e^2 = (factor sd)^2 + 2 floor_deg^2
+  """
+  factor: float = 1.0
+  floor_deg: float = 0.0  # error of the tilt of a level that the samples do not show
+
+
+class SureCurves(NamedTuple):
+  """Curves, a note for each curve that may be none, and what is known without a curve."""
+  curves: tuple[Curve, ...]
+  notes: list[str]
+  straight: tuple[tuple[float, float], float]  # of `straight_interval`
 
 
 class Span(NamedTuple):
@@ -79,18 +96,28 @@ def largest_swing(tilts: np.ndarray, min_deg: float = MIN_DEG) -> float:
 
 
 def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
-                samples: np.ndarray | None = None, *, apex_names: Names | None = None,
-                region_names: Names | None = None, floor_deg: float = 0.0,
+                samples: np.ndarray | None = None, *, spread: Spread = Spread(), reach: int = 1,
+                per_level: int = 1, error_deg: float | None = None,
+                apex_names: Names | None = None, region_names: Names | None = None,
                 min_deg: float = MIN_DEG) -> tuple[Curve, ...]:
   """The curves of a spine, top to bottom.
 
+  With samples the angle of a curve is the mean over the samples of the difference between the most
+  tilted level near its upper end and the most tilted one near its lower end. That of the mean
+  midline alone is too small, because it is smoother than a midline. Intervals are 1.96, and lower
+  bounds 1.645 expected errors wide, cut at 0.
+
   Args:
-    tilts: [n] degrees, top to bottom.
+    tilts: [n] degrees of the mean midline, top to bottom; they decide where the ends are.
     rows: [n] positions along the first axis, pixels.
     names: [n] of the levels, None where unknown.
-    samples: [b, n] tilts of the bootstrap replicates, or None.
+    samples: [b, n] tilts of midlines drawn from the posterior, or None.
+    spread: from the samples to the expected error.
+    reach: number of levels beside an end that are near it.
+    per_level: number of steps of the tilts in the distance of two levels. A curve is truncated if
+      its end is the first or last tilt and still rises by _RISE_DEG over that distance.
+    error_deg: expected error of every angle, if there are no samples; None where unknown.
     apex_names, region_names: [n] for the apices and their regions; by default those before.
-    floor_deg: standard error of a tilt, degrees, that the replicates do not show.
     min_deg: see `extremes`.
   """
   apex_names = apex_names or names
@@ -98,30 +125,75 @@ def find_curves(tilts: np.ndarray, rows: np.ndarray, names: Names,
   found = []
   for upper, apex, lower in find_spans(tilts, min_deg):
     turn = float(tilts[upper] - tilts[lower])
-    angles = None if samples is None else samples[:, upper] - samples[:, lower]
+    angle, error = abs(turn), error_deg
+    if samples is not None:
+      signed = np.sign(turn) * samples
+      most, least = (signed[:, max(end - reach, 0):end + reach + 1] for end in (upper, lower))
+      angle = float((most.max(1) - least.min(1)).mean())
+      error = expected_error(samples[:, upper] - samples[:, lower], spread)
+    interval, bound = interval_of(angle, error)
     found.append(Curve(
-        angle_deg=round(abs(turn), 2), ci95=_interval(turn, angles, floor_deg),
+        angle_deg=round(angle, 2), ci95=interval,
         upper=names[upper], lower=names[lower], apex=apex_names[apex],
         upper_row=round(float(rows[upper]), 2), lower_row=round(float(rows[lower]), 2),
         apex_row=round(float(rows[apex]), 2), side='right' if turn > 0 else 'left',
         region=region_of(region_names[apex]),
-        truncated=upper == 0 or lower == len(tilts) - 1))
+        truncated=((upper == 0 and _rises(turn, tilts[:per_level + 1]))
+                   or (lower == len(tilts) - 1 and _rises(turn, tilts[-per_level - 1:]))),
+        expected_error_deg=None if error is None else round(error, 2), lower_bound_deg=bound))
   return tuple(found)
 
 
-def _interval(turn: float, turns: np.ndarray | None,
-              floor_deg: float) -> tuple[float, float] | None:
-  """The 95 % percentile interval of |turn| from replicates [b] with the same ends.
+def _rises(turn: float, tilts: np.ndarray) -> bool:
+  """Whether the tilts from one end of the spine to the next level go on with a curve's turn."""
+  return bool(np.sign(turn) * (tilts[0] - tilts[-1]) > _RISE_DEG)
 
-  If each replicate chose its own ends, it would take a largest difference, which is biased upward.
-  1.96 sqrt(2) floor_deg is added in quadrature to both arms.
+
+def expected_error(turns: np.ndarray, spread: Spread) -> float:
+  """Expected error in degrees of an angle with samples [b]."""
+  return float(np.hypot(spread.factor * turns.std(), math.sqrt(2) * spread.floor_deg))
+
+
+def interval_of(angle: float, error: float | None
+                ) -> tuple[tuple[float, float] | None, float | None]:
+  """The 95 % interval and the lower bound of an angle, above which it lies in 95 %; degrees."""
+  if error is None:
+    return None, None
+  low, high = (round(max(angle + sign * 1.96 * error, 0.0), 2) for sign in (-1, 1))
+  return (low, high), round(max(angle - 1.645 * error, 0.0), 2)
+
+
+def find_sure_curves(tilts: np.ndarray, rows: np.ndarray, names: Names, samples: np.ndarray, *,
+                     spread: Spread, min_deg: float = MIN_DEG, **options: Any) -> SureCurves:
+  """The curves of `find_curves` that are not within their error of none."""
+  every = find_curves(tilts, rows, names, samples, spread=spread, min_deg=min_deg, **options)
+  kept, notes = split_doubtful(every, min_deg)
+  return SureCurves(kept, notes, straight_interval(tilts, samples, spread))
+
+
+def split_doubtful(found: Sequence[Curve], min_deg: float = MIN_DEG
+                   ) -> tuple[tuple[Curve, ...], list[str]]:
+  """The curves without those that may be none, and a note for each of these.
+
+  A curve below 10 degrees may be none if it is less than 0.4 expected errors above `min_deg`.
   """
-  if turns is None or not len(turns):
-    return None
-  angle, angles = np.sign(turn) * turn, np.sign(turn) * turns
-  arms = np.percentile(angles, [2.5, 97.5]) - angle
-  low, high = angle + np.hypot(arms, 1.96 * math.sqrt(2) * floor_deg) * [-1, 1]
-  return round(max(float(low), 0.0), 2), round(max(float(high), 0.0), 2)
+  doubtful = [curve for curve in found if curve.expected_error_deg is not None
+              and curve.angle_deg < _SURE_DEG
+              and curve.angle_deg - _SURE_ERRORS * curve.expected_error_deg < min_deg]
+  notes = [f'a curve of {curve.angle_deg:.1f} degrees at row {curve.apex_row:.0f} is within its '
+           'error of none' for curve in doubtful]
+  return tuple(curve for curve in found if curve not in doubtful), notes
+
+
+def straight_interval(tilts: np.ndarray, samples: np.ndarray, spread: Spread
+                      ) -> tuple[tuple[float, float], float]:
+  """The 95 % interval and the expected error of the largest angle of a spine without a curve.
+
+  The interval ends 1.96 errors above the largest difference of two tilts [n].
+  """
+  high, low = int(tilts.argmax()), int(tilts.argmin())
+  error = expected_error(samples[:, high] - samples[:, low], spread)
+  return (0.0, round(float(tilts[high] - tilts[low]) + 1.96 * error, 2)), round(error, 2)
 
 
 def region_of(level: str | None) -> str | None:

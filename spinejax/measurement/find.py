@@ -1,4 +1,5 @@
-"""Find: the blobs of a mask, and the least-cost path through an image."""
+"""Find: the blobs of a mask, their halves and parts, and the least-cost path through an image."""
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,13 @@ class Blobs(NamedTuple):
   """Connected components of a mask."""
   centers: np.ndarray  # [n, d] mm from the center of the first pixel
   pixels: list[np.ndarray]  # n arrays [area, d] of pixel indices
+
+
+class Part(NamedTuple):
+  """A blob or a part of one."""
+  places: np.ndarray  # [area, 2] (y, x) of its pixels
+  weights: np.ndarray  # [area] of the pixels
+  probable: float  # mean probability of its pixels; 1 where there are no probabilities
 
 
 def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,
@@ -73,21 +81,52 @@ def split_blob(pixels: np.ndarray, spacing: np.ndarray) -> list[np.ndarray]:
   return parts if min(map(len, parts)) else [pixels]
 
 
-def half_centers(pixels: np.ndarray, spacing: np.ndarray) -> np.ndarray | None:
-  """Centroids [2, 2] (y, x) in mm of the left and right half of a blob; None if a half is tiny.
+def half_centers(places: np.ndarray, weights: np.ndarray) -> np.ndarray | None:
+  """Centroids [2, 2] (y, x) of the left and right half of a blob; None if a half is tiny.
 
-  The blob [area, 2] is cut perpendicular to the line through the two centroids, found by iteration.
-  A vertical cut would underestimate the turn of a blob of half axes a and b by (b / a)^2.
+  The blob with places [area, 2] and weights [area] is cut perpendicular to the line through the two
+  centroids, midway between them, found by iteration. A vertical cut would underestimate the turn of
+  a blob of half axes a and b by (b / a)^2.
   """
-  places = pixels * spacing
-  off, direction = places - places.mean(0), np.array([0.0, 1.0])
+  sums = np.column_stack([weights, weights[:, None] * places])  # of weights, of y and of x
+  total, number = sums.sum(0), len(places)
+  middle, direction = total[1:] / total[0], np.array([0.0, 1.0])
   for _ in range(8):
-    right = off @ direction > 0
-    if min(right.sum(), (~right).sum()) < 3:
+    right = places @ direction > middle @ direction
+    count = int(right.sum())
+    if min(count, number - count) < 3:
       return None
-    halves = np.stack([places[~right].mean(0), places[right].mean(0)])
-    direction = halves[1] - halves[0]
+    of_right = right @ sums
+    halves = np.stack([half[1:] / half[0] for half in (total - of_right, of_right)])
+    middle, direction = halves.mean(0), halves[1] - halves[0]
   return halves
+
+
+def cut_along(part: Part, slope: float, level: float) -> list[Part]:
+  """A part cut across the spine where its profile along the spine has valleys.
+
+  The profile counts pixels along y + slope x, slope being dx/dy of the spine, smoothed over a
+  sixteenth of a level. Peaks are higher than 0.3 of the highest and half a level apart, and the
+  valley between two is lower than 0.65 of the lower one.
+  """
+  along = (part.places - part.places.mean(0)) @ (1.0, slope)
+  bin_width = max(float(np.abs(np.diff(np.unique(part.places[:, 0]))).min(initial=level)),
+                  level / 40)
+  edges = np.arange(along.min() - bin_width, along.max() + 2 * bin_width, bin_width)
+  profile = ndimage.gaussian_filter1d(
+      np.histogram(along, edges)[0].astype(float), level / 16 / bin_width)
+  at = (edges[1:] + edges[:-1]) / 2
+  peaks = 1 + np.flatnonzero((profile[1:-1] >= profile[:-2]) & (profile[1:-1] > profile[2:]))
+  peaks = peaks[profile[peaks] > 0.3 * profile.max()].tolist()
+  while merged := next((
+      min(pair, key=lambda peak: profile[peak]) for pair in itertools.pairwise(peaks)
+      if profile[slice(*pair)].min() > 0.65 * profile[list(pair)].min()
+      or at[pair[1]] - at[pair[0]] < level / 2), None):
+    peaks.remove(merged)
+  valleys = [at[low + int(profile[low:high].argmin())] for low, high in itertools.pairwise(peaks)]
+  owner = np.searchsorted(valleys, along)
+  return [Part(part.places[owner == i], part.weights[owner == i], part.probable)
+          for i in np.unique(owner)]
 
 
 def cheapest_path(cost: np.ndarray, reach: int, step_cost: float) -> np.ndarray:

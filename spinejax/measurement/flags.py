@@ -12,7 +12,8 @@ MIN_LEVELS = 6  # fewer levels give no angle
 GAP = 1.7  # level spacings between neighbors above which a level is missing
 SCATTER_DEG = 8.0  # degrees; robust standard deviation of the lines that is flagged
 NAIVE_DEG = 10.0  # degrees; difference of fitted and naive angle that is flagged
-_TRUNCATED = 'the largest curve reaches the first or last level found: at least this angle'
+INNER = 0.9  # share of the largest angle from which an inner curve comes first
+PARTIAL_DEG = 3.5  # degrees; an expected error above it makes an angle partial
 
 
 class NoAngle(Exception):
@@ -31,25 +32,53 @@ def no_angle(method: str, spacing: Numbers | None, reason: str | NoAngle) -> Ang
 
 
 def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = (), *,
-                flags: Sequence[str] = (), notes: Sequence[str] = (),
+                straight: tuple[tuple[float, float], float] | None = None,
+                flags: Sequence[str] = (), notes: Sequence[str] = (), inner_first: bool = False,
                 options: Options = Options(), **entries: Any) -> AngleResult:
-  """The result of a measurement that gave an angle, with a flag if it is a lower bound.
+  """The result of a measurement that gave an angle.
 
-  The flags weaken the angle and make it partial; the notes, which are listed after them, do not.
-  `entries` are other fields of `AngleResult`.
+  The flags weaken the angle and make it partial, as an expected error above PARTIAL_DEG does. The
+  notes, which are listed after them, do not. `straight` holds interval and expected error of the
+  largest angle where there is no curve. `inner_first` is that of `find_major`. `entries` are other
+  fields of `AngleResult`.
   """
-  worst = max(curves, key=lambda curve: curve.angle_deg, default=None)
-  major = worst.angle_deg if worst else 0.0
-  low, high = worst.ci95 if worst and worst.ci95 else (major, major)
+  worst = find_major(curves, inner_first)
+  major, interval, error, bound = 0.0, None, None, None
+  if worst:
+    major, interval = worst.angle_deg, worst.ci95
+    error, bound = worst.expected_error_deg, worst.lower_bound_deg
+  elif straight:
+    (interval, error), bound = straight, 0.0
+  flags, notes = list(flags), list(notes)
+  if error is not None and error > PARTIAL_DEG:
+    flags.insert(0, f'the expected error of the largest angle is {error:.1f} degrees')
+  if worst and worst.truncated:
+    notes.append('the largest curve reaches the first or last level found'
+                 + ('' if bound is None else f': at least {bound:.0f} degrees'))
+  low, high = interval or (major, major)
   first, last = (bisect.bisect(options.bands, angle)  # an angle at a limit is in the band above it
                  for angle in (min(low, major), max(high, major)))
   calibration = options.get_calibration()
   return AngleResult(
       method, 'partial' if flags else 'ok', tuple(curves), major,
-      ' or '.join(BAND_NAMES[first:last + 1]),
-      flags=(*flags, *notes, *([_TRUNCATED] if worst and worst.truncated else [])),
-      spacing=_steps(spacing), calibration=calibration,
+      ' or '.join(BAND_NAMES[first:last + 1]), ci95=interval, expected_error_deg=error,
+      lower_bound_deg=bound, flags=(*flags, *notes), spacing=_steps(spacing),
+      calibration=calibration,
       calibrated_deg=calibration.apply(major) if calibration else None, **entries)
+
+
+def find_major(curves: Sequence[Curve], inner_first: bool) -> Curve | None:
+  """The curve whose angle is that of the result; None without curves.
+
+  It is the largest one. With `inner_first`, if that touches an end of the spine, it is the largest
+  one that touches no end and has at least INNER of the angle, if there is one.
+  """
+  largest = max(curves, key=lambda curve: curve.angle_deg, default=None)
+  if not (largest and inner_first and largest.truncated):
+    return largest
+  return max((curve for curve in curves
+              if not curve.truncated and curve.angle_deg >= INNER * largest.angle_deg),
+             key=lambda curve: curve.angle_deg, default=largest)
 
 
 def flag_gaps(rows: np.ndarray, spacings: np.ndarray) -> list[str]:

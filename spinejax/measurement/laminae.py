@@ -9,13 +9,17 @@ import dataclasses
 
 import numpy as np
 
-from spinejax.measurement import curves, find, fit, flags, proposals
-from spinejax.measurement.course import Course, find_course, fit_data, level_spacing
+from spinejax.measurement import curves, find, fit, flags, posterior, proposals
+from spinejax.measurement.course import Course, Places, find_course, level_spacing
+from spinejax.measurement.posterior import Data, Grid, Posterior, Range, fit_posterior
 from spinejax.measurement.results import AngleResult, Curve, Level, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'center of lamina'
-WIDE_DEG = 6.0  # degrees; a wider interval of the largest angle is flagged
+UNIT = 2.2  # distances of laminae in the unit of `posterior`, the distance of processes
+_PAIR_SD, _LONE_SD, _LINE_DEG = 0.018, 0.03, 5.0  # of places, in units, and of lines, degrees
+_GRID = Grid(noise=((0.25, 0.5, 1.0, 2.0), (0.25, 0.5, 1.0, 2.0)))
+_SPREAD = curves.Spread(factor=1.2, floor_deg=0.5)
 
 
 def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshold: float = 0.5,
@@ -41,9 +45,10 @@ def measure_lamina_volume(probability: np.ndarray, spacing: Spacing, *, threshol
   return measure_laminae(blobs.centers / steps, steps, **options)
 
 
-def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = fit.REPLICATES,
-                    options: Options = Options()) -> AngleResult:
-  """Center-of-lamina angle of unordered laminae: best chain, joint spline, extremes rule.
+def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = Options()
+                    ) -> AngleResult:
+  """Center-of-lamina angle of unordered laminae: best chain, posterior of the midline,
+  extremes rule.
 
   The result has levels, midline, naive_deg, and the laminae of `proposals`: without those that
   belong to no level, and with those that are missing. Every curve has the rotation of its apex, the
@@ -54,7 +59,6 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
   Args:
     points: [n,3] (down, left, deep) in voxels; false laminae may be among them.
     spacing: mm per voxel (down, left, deep); 1 for points in mm.
-    replicates: of the bootstrap; 0 gives no intervals.
   """
   points = np.asarray(points, np.float64)
   if points.ndim != 2 or points.shape[1] != 3:
@@ -73,18 +77,17 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
                   'be upside down')
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
-  data = fit_data(course.places)
-  spine = fit.fit_joint(data, smoothing=course.smoothing)
-  draws = fit.resample_joint(data, spine, smoothing=course.smoothing, replicates=replicates)
-  y, rows, is_pair, tilts = data.y, data.y / steps[0], course.places.is_pair, spine.tilt(data.y)
-  line_deg = np.degrees(np.arctan(data.slope))
+  places = course.places
+  found = fit_places(places)
+  spine, y, is_pair = found.mean, places.down, places.is_pair
+  rows, tilts = y / steps[0], spine.tilt(y)
+  line_deg = np.degrees(np.arctan(places.slope))
   spacings = np.diff(y) / level_spacing(y)((y[1:] + y[:-1]) / 2)
   names, confidence = name_levels(spacings, is_pair)
-  found = curves.find_curves(
-      tilts, rows, names, draws.tilt(y), region_names=curves.levels_by_height(y, y[0], y[-1]),
-      floor_deg=curves.FLOOR_DEG, min_deg=options.min_deg)
-  found = tuple(add_depth(curve, span, course, spine) for curve, span in
-                zip(found, curves.find_spans(tilts, options.min_deg)))
+  sure = curves.find_sure_curves(
+      tilts, rows, names, found.draws.tilt(y), spread=_SPREAD,
+      region_names=curves.levels_by_height(y, y[0], y[-1]), min_deg=options.min_deg)
+  kept = tuple(add_depth(curve, course, spine, steps[0]) for curve in sure.curves)
   naive = float(np.ptp(line_deg[is_pair]))
   weak = flags.flag_gaps(rows, spacings)
   if len(y) < 15:
@@ -94,20 +97,31 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, replicates: int = f
   unused = len(points) - (course.pairs >= 0).sum()
   if unused > 3:
     weak.append(f'{unused} laminae belong to no level')
-  weak += flags.flag_scatter(line_deg[is_pair], tilts[is_pair], naive, found)
-  major = max((curve.angle_deg for curve in found), default=0.0)
-  width = max((curve.ci95[1] - curve.ci95[0] for curve in found
-               if curve.ci95 and curve.angle_deg == major), default=0.0)
-  if width > WIDE_DEG:
-    weak.append(f'the interval of the largest angle is {width:.0f} degrees wide')
+  weak += flags.flag_scatter(line_deg[is_pair], tilts[is_pair], naive, kept)
   down = np.linspace(y[0], y[-1], 65)
   path = np.stack([down, spine.position(down), course.deep.position(down)], -1)
   return flags.make_result(
-      METHOD, steps, found, flags=weak, options=options, levels_found=len(y),
-      notes=[f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
+      METHOD, steps, kept, flags=weak, options=options, levels_found=len(y),
+      straight=sure.straight, notes=sure.notes + [
+          f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
       level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
-      midline=fit.to_pixels(path, steps), naive_deg=round(naive, 2),
+      midline=fit.to_pixels(path, steps),
+      midline_sd=posterior.position_sd(found.draws, down, steps[1]), naive_deg=round(naive, 2),
       laminae=proposals.list_laminae(course, points, spacings, names, steps))
+
+
+def fit_places(places: Places) -> Posterior:
+  """Posterior of the midline in mm. The noise of places and of slopes have scales of their own."""
+  unit = UNIT * float(np.median(places.apart[places.is_pair]))
+  has, left = places.is_pair, float(np.median(places.middle[:, 1]))
+  y, count = places.down / unit, len(places.down)
+  data = Data(
+      np.append(y, y[has]), np.append((places.middle[:, 1] - left) / unit, places.slope[has]),
+      np.arange(count + has.sum()) >= count,
+      np.append(np.where(has, _PAIR_SD, _LONE_SD),
+                np.full(has.sum(), np.tan(np.radians(_LINE_DEG)))),
+      (np.arange(count + has.sum()) >= count).astype(int))
+  return fit_posterior(data, Range.of(y), _GRID).in_mm(unit, left)
 
 
 def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names, str]:
@@ -124,12 +138,12 @@ def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names
   return [curves.LEVELS[p] for p in places], 'high' if exact else 'low'
 
 
-def add_depth(curve: Curve, span: curves.Span, course: Course, spine: fit.Midline) -> Curve:
+def add_depth(curve: Curve, course: Course, spine: fit.Midline, step: float) -> Curve:
   """The curve with the rotation of its apex, its plane of maximum curvature and patient's side."""
   places, y = course.places, course.places.down
-  distance = np.where(places.is_pair, np.abs(y - y[span.apex]), np.inf)
+  distance = np.where(places.is_pair, np.abs(y - curve.apex_row * step), np.inf)
   nearest = np.argsort(distance, kind='stable')[:3]
-  ends = y[[span.upper, span.lower]]
+  ends = np.array([curve.upper_row, curve.lower_row]) * step
   slopes = np.stack([spine.slope(ends), course.deep.slope(ends)], -1)
   plane, angle = plane_of_maximum_curvature(*slopes)
   return dataclasses.replace(

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from spinejax.measurement import flags, vpi
 from spinejax.measurement.laminae import measure_lamina_volume, measure_laminae
+from spinejax.measurement.probabilities import check_probabilities
 from spinejax.measurement.results import AngleResult, Options
 from spinejax.measurement.spacing import Spacing
 from spinejax.measurement.xray import measure_xray
@@ -27,12 +28,14 @@ def measure_mask(mask: np.ndarray, spacing: Spacing, method: str | None = None,
     classes: names by index, background first; () takes `default_classes`. UCA is measured on the
       classes whose names contain 'process' and 'lump'. With one class of bones it tells them
       apart; without these classes it fails.
-    probs: [..., K] probabilities that weigh the centroids of laminae, or None.
+    probs: [*mask.shape, K] probabilities of the classes, background first, or None. They weigh the
+      pixels of laminae, processes and lumps, and tell how sure a lump is.
     points: [n,3] centroids of laminae in pixels that replace those of the mask, or None.
     options: curves, bands and calibration.
 
   Raises:
-    ValueError: an unknown method, or a mask or a spacing with another number of axes.
+    ValueError: an unknown method, a mask or a spacing with another number of axes, or values of
+      `probs` that are not the probabilities of this mask.
   """
   mask = np.asarray(mask)
   method = choose_method(mask) if method is None else method
@@ -42,6 +45,7 @@ def measure_mask(mask: np.ndarray, spacing: Spacing, method: str | None = None,
   if method == 'centerline_cobb':
     return measure_xray(mask > 0, spacing, options=options)
   if method == 'center_of_lamina':
+    probs = check_probabilities(probs, mask.shape, 1)
     if points is not None:
       return measure_laminae(points, spacing, options=options)
     weighed = mask if probs is None else np.where(mask == 1, probs[..., 1], 0)
@@ -54,7 +58,7 @@ def measure_mask(mask: np.ndarray, spacing: Spacing, method: str | None = None,
     return flags.no_angle(vpi.METHOD, None, (
         'UCA needs a class named after thoracic processes and one after lumps; the classes are '
         + ', '.join(classes)))
-  return vpi.measure_vpi(mask, spacing, process=process, lump=lump, options=options)
+  return vpi.measure_vpi(mask, spacing, process=process, lump=lump, probs=probs, options=options)
 
 
 def choose_method(mask: np.ndarray) -> str:

@@ -10,8 +10,8 @@ PositionAt = Callable[[np.ndarray], np.ndarray]  # y [n] mm -> x [n] mm
 _NO_RAILS = 'the bones of one class do not lie as processes beside a spine and lumps on it'
 
 
-def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-  """Centers [n, 2] (y, x) of processes in mm and pixels [area, 2] of each lump of a mask [H,W].
+def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[find.Blobs, find.Blobs]:
+  """The processes and the lumps of a mask [H,W].
 
   A rough midline runs through the widest gap of every row. Blobs on it are lumps. All others are
   ribs with their processes and lie on a rail to its left or right. A process is the part of its
@@ -22,11 +22,11 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   flags.require(len(blobs) >= 6 and np.ptp(centers[:, 0]) > 0, _NO_RAILS)
   window = int(np.median([np.ptp(blob[:, 0]) for blob in blobs])) | 1
   sides, offs, offset, midline = _fit_rails(centers, rough_midline(mask, spacing, window))
-  lumps, parts, edges = [], [], []
-  for blob, side, off in zip(blobs, sides, offs):
+  is_lump, parts, edges = np.zeros(len(blobs), bool), [], []
+  for i, (blob, side, off) in enumerate(zip(blobs, sides, offs)):
     away = blob[:, 1] * spacing[1] - midline(blob[:, 0] * spacing[0])
     if not side and min(away.max(), -away.min()) > 0.3 * offset:
-      lumps.append(blob)
+      is_lump[i] = True
       continue
     away *= side or np.sign(off)
     row = blob[:, 0] - blob[0, 0]
@@ -38,7 +38,8 @@ def tell_apart(mask: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, list[
   inner = np.zeros_like(mask)
   for blob, depth in parts:
     inner[tuple(blob[depth < np.median(edges)].T)] = True
-  return find.find_blobs(inner, spacing, split=True).centers, lumps
+  lumps = find.Blobs(centers[is_lump], [blobs[i] for i in np.flatnonzero(is_lump)])
+  return find.find_blobs(inner, spacing, split=True), lumps
 
 
 def _fit_rails(centers: np.ndarray,

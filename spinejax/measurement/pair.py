@@ -4,8 +4,6 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-SIDE_TOLERANCE = 0.8  # cost of a pair per mm that its separation differs from the usual one
-
 SEPARATION = 12.0, 30.0  # mm, smallest and largest distance of the two laminae of a level
 MAX_TILT, MAX_ROTATION = 40.0, 35.0  # degrees of a pair
 REWARD = 6.0  # of a pair in a chain
@@ -64,23 +62,17 @@ def split_sides(points: np.ndarray,
   return side, slope, 2 * abs(fit[-1]) * float(np.median(np.cos(np.arctan(slope))))
 
 
-def align(left: np.ndarray, right: np.ndarray, slope: np.ndarray, gap: float,
-          separation: float) -> list[tuple[int, int]]:
-  """Order-preserving pairs (i, j) of two sides with the least total cost, top to bottom.
+def align(cost: np.ndarray, gap: float) -> list[tuple[int, int]]:
+  """Order-preserving pairs (i, j) of two sides with the least total cost [n, m], top to bottom.
 
-  A pair costs |dy + slope dx|, its offset along the spine in mm, and 0.8 |s - separation| for its
-  own separation s. A candidate without a partner costs `gap`. left [n, 2] and right [m, 2] are
-  (y, x) in mm from top to bottom, and slope [n] is dx/dy of the midline at the left candidates.
+  A candidate without a partner costs `gap`.
   """
-  n, m = len(left), len(right)
-  dy, dx = np.moveaxis(right[None] - left[:, None], -1, 0)
-  pair = np.abs(dy + slope[:, None] * dx)
-  pair += SIDE_TOLERANCE * np.abs(np.hypot(dy, dx) - separation)
+  n, m = cost.shape
   total = np.add.outer(np.arange(n + 1) * gap, np.arange(m + 1) * gap)
   step = np.zeros((n + 1, m + 1), int)
   for i in range(1, n + 1):
     for j in range(1, m + 1):
-      choices = (total[i - 1, j - 1] + pair[i - 1, j - 1], total[i - 1, j] + gap,
+      choices = (total[i - 1, j - 1] + cost[i - 1, j - 1], total[i - 1, j] + gap,
                  total[i, j - 1] + gap)
       step[i, j] = int(np.argmin(choices))
       total[i, j] = choices[step[i, j]]

@@ -14,10 +14,12 @@ BAND_LIMITS = (10.0, 25.0, 40.0)  # degrees between the bands
 
 # Keys of a level in JSON by method. They are the same for all levels of a result.
 _LEVEL_KEYS = {
-    'uca': ('name', 'kind', 'row', 'column', 'tilt_deg', 'line_deg', 'left', 'right'),
+    'uca': ('name', 'kind', 'row', 'column', 'tilt_deg', 'line_deg', 'left', 'right',
+            'confidence'),
     'center of lamina': ('name', 'row', 'column', 'depth', 'tilt_deg', 'line_deg', 'rotation_deg',
-                         'right', 'left'),
-    'landmark Cobb': ('name', 'row', 'column', 'tilt_deg')}
+                         'right', 'left', 'confidence'),
+    'landmark Cobb': ('name', 'row', 'column', 'tilt_deg', 'left', 'right', 'corners',
+                      'confidence')}
 _VOLUME_KEYS = ('rotation_deg', 'pmc_deg', 'pmc_angle_deg')  # of a curve; left out where None
 
 
@@ -76,7 +78,7 @@ class Curve:
   """A curve of the spine."""
   angle_deg: float  # between the tilts of the two ends
   ci95: tuple[float, float] | None  # 95 % interval of the angle; None without replicates
-  upper: str | None  # levels T1..L5; None where unknown
+  upper: str | None  # name of the level as in `Level`; None where unknown
   lower: str | None
   apex: str | None
   upper_row: float  # positions along the first axis, pixels
@@ -84,7 +86,9 @@ class Curve:
   apex_row: float
   side: str  # 'left' or 'right', to which the spine is convex; of the patient in volumes
   region: str | None  # 'thoracic', 'thoracolumbar' or 'lumbar'; None where unknown
-  truncated: bool  # an end is the first or last level found, so the angle is a lower bound
+  truncated: bool  # an end is the first or last level found, so the true angle may be larger
+  expected_error_deg: float | None = None  # standard error of the angle; None if unknown
+  lower_bound_deg: float | None = None  # the angle is larger in 95 % of such cases
   rotation_deg: float | None = None  # axial rotation of the apex; volumes only, like the next two
   pmc_deg: float | None = None  # plane of maximum curvature, degrees from the coronal plane
   pmc_angle_deg: float | None = None  # angle in that plane
@@ -93,7 +97,7 @@ class Curve:
 @dataclasses.dataclass(frozen=True)
 class Level:
   """A level of the spine. Positions are in pixels of the mask."""
-  name: str | None  # T1..L5; None where unknown
+  name: str | None  # T1..L5, 'level 4' from the top where uncertain, None where unknown
   row: float  # of the center
   column: float
   tilt_deg: float | None  # of the fitted midline
@@ -103,6 +107,8 @@ class Level:
   rotation_deg: float | None = None  # axial rotation, of a pair in a volume
   left: tuple[float, ...] | None = None  # None if not found
   right: tuple[float, ...] | None = None
+  confidence: float | None = None  # probability of the most probable name; None if unknown
+  corners: tuple[tuple[float, ...], ...] | None = None  # of the body; landmarks only
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,14 +131,19 @@ class AngleResult:
     method: 'uca', 'spa', 'center of lamina', 'centerline Cobb' or 'landmark Cobb'.
     status: 'ok', 'partial' (a flag weakens the angle) or 'fail' (no angle).
     curves, levels: top to bottom; no levels if the method has none.
-    major_deg: the largest angle, degrees; 0 without a curve, None on failure.
+    major_deg: the largest angle, degrees; 0 without a curve, None on failure. On X-ray masks a
+      curve that touches no end comes before a slightly larger one that does.
     band: severity of the largest angle; two names joined by ' or ' if its interval crosses a
       limit; None on failure.
+    ci95: 95 % interval of the largest angle; None if unknown.
+    expected_error_deg: standard error of the largest angle; None if unknown.
+    lower_bound_deg: the largest angle is above it in 95 % of such cases; None if unknown.
     level_confidence: how sure the names of the levels are: 'high', 'low' or 'none'.
     flags: what a reader must know, in words; on failure the reason.
     spacing: mm per pixel in array order; None where unknown.
     model, checkpoint: network and step of a predicted mask, else None.
     midline: points (row, column[, depth]) in pixels, top to bottom.
+    midline_sd: standard deviation of the column of each of them, in pixels.
     laminae: of a volume, without false ones and with missing ones, top to bottom.
     naive_deg: largest angle between the lines of the levels, without a fitted midline.
     cross_check_deg: largest angle by a second fit; X-ray masks only.
@@ -145,6 +156,9 @@ class AngleResult:
   curves: tuple[Curve, ...] = ()
   major_deg: float | None = None
   band: str | None = None
+  ci95: tuple[float, float] | None = None
+  expected_error_deg: float | None = None
+  lower_bound_deg: float | None = None
   levels_found: int = 0
   level_confidence: str = 'none'
   flags: tuple[str, ...] = ()
@@ -154,6 +168,7 @@ class AngleResult:
   version: str = __version__
   levels: tuple[Level, ...] = ()
   midline: tuple[tuple[float, ...], ...] = ()
+  midline_sd: tuple[float, ...] = ()
   laminae: tuple[Lamina, ...] = ()
   naive_deg: float | None = None
   cross_check_deg: float | None = None
@@ -164,8 +179,8 @@ class AngleResult:
 
   @property
   def major_curve(self) -> Curve | None:
-    """The curve with the largest angle; None without a curve."""
-    return max(self.curves, key=lambda curve: curve.angle_deg, default=None)
+    """The curve whose angle is `major_deg`; None without a curve."""
+    return next((curve for curve in self.curves if curve.angle_deg == self.major_deg), None)
 
   def to_json(self) -> dict[str, Any]:
     """The result as JSON values; what only some methods give is left out if None or empty."""

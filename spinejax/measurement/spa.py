@@ -7,12 +7,17 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measurement import curves, find, fit, flags, one_class
+from spinejax.measurement import curves, find, fit, flags, one_class, posterior
+from spinejax.measurement.posterior import Grid, fit_sections
 from spinejax.measurement.results import AngleResult, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
 
 METHOD = 'spa'
-_SMOOTHING = 3e-4
+_UNIT = 0.1  # of the strip's height, the unit of `posterior`
+_SD = 0.04  # of the column in a stretch, in units
+_GRID = Grid(noise=((0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
+_SPREAD = curves.Spread(factor=1.2, floor_deg=0.5)
+_REACH_ENDS, _PER_LEVEL = 2, 4  # of 69 points, near an end and between two levels
 _ROWS = 257  # of the resampled strip
 _REACH, _STEP_COST = 2, 0.05  # of the path: columns per row, and cost of a column
 _OUTSIDE = 8.0  # cost of a pixel outside of the strip
@@ -29,7 +34,7 @@ class Strip(NamedTuple):
 
 
 def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = None, *,
-                replicates: int = fit.REPLICATES, options: Options = Options()) -> AngleResult:
+                options: Options = Options()) -> AngleResult:
   """SPA of an image: least-cost path along the dark column, smoothing spline, extremes rule.
 
   The angle lies between the tangents at the inflection points. It is never converted to a Cobb
@@ -40,7 +45,6 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
     image: gray levels [H,W] or [H,W,1], 0 outside of the swept strip. ValueError for other shapes.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     mask: [H,W], bones where not 0, which show the middle of the back; or None.
-    replicates: of the bootstrap; 0 gives no intervals.
   """
   image = np.asarray(image)
   image = image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image
@@ -59,20 +63,25 @@ def measure_spa(image: np.ndarray, spacing: Spacing, mask: np.ndarray | None = N
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   column, shade = find_column(strip, light, find_middle(strip, bones, steps))
-  midline, draws = fit.fit_smooth(strip.y, column, smoothing=_SMOOTHING, replicates=replicates)
+  unit = _UNIT * float(np.ptp(strip.y))
+  found = fit_sections(strip.y, column, unit, _SD, _GRID)
+  midline = found.mean
   at = np.linspace(strip.y[0], strip.y[-1], 69)
-  found = curves.find_curves(
-      midline.tilt(at), at / steps[0], [None] * len(at), draws.tilt(at),
-      apex_names=curves.levels_by_height(at, at[0], at[-1]), floor_deg=curves.FLOOR_DEG,
-      min_deg=options.min_deg)
+  sure = curves.find_sure_curves(
+      midline.tilt(at), at / steps[0], [None] * len(at), found.draws.tilt(at), spread=_SPREAD,
+      reach=_REACH_ENDS, per_level=_PER_LEVEL,
+      apex_names=curves.levels_by_height(at, at[0], at[-1]), min_deg=options.min_deg)
   weak = []
   if bones is not None and not bones.any():
     weak.append('the mask is empty: the column was sought near the middle of the strip')
   if shade > _CONTRAST:
     weak.append('the column is hardly darker than its neighborhood')
   return flags.make_result(
-      METHOD, steps, found, flags=weak, options=options, level_confidence='low',
-      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
+      METHOD, steps, sure.curves, flags=weak, notes=sure.notes, options=options,
+      level_confidence='low',
+      straight=sure.straight,
+      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps),
+      midline_sd=posterior.position_sd(found.draws, at, steps[1]))
 
 
 def sample_strip(image: np.ndarray, steps: np.ndarray) -> Strip:

@@ -6,37 +6,36 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spinejax.measurement import curves, find, fit, flags, one_class, pair
+from spinejax.measurement import (
+    curves, find, fit, flags, naming, one_class, pair, posterior, vpi_levels)
+from spinejax.measurement.probabilities import check_probabilities
 from spinejax.measurement.results import AngleResult, Level, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
+from spinejax.measurement.vpi_levels import LUMP, PROCESS
 
 METHOD = 'uca'
-PROCESS, LUMP = 2, 3  # classes
-_PROCESS_DEG, _LUMP_DEG = 4.5, 2.5  # degrees, standard deviations of the tilts of lines
-_PAIR_SD, _LONE_SD = 0.03, 0.06  # of positions, in separations
 _MOST_PROCESSES, _MOST_LUMPS = 60, 12  # of a spine, with false ones
-_RAIL = 0.08  # separations from its rail within which a lone process counts (3.5 mm of 44)
-_PASSES = 3  # of the search for lone processes
+_SPREAD = curves.Spread(factor=1.2, floor_deg=1.0)
+_WIDTHS = 5, 95  # percentiles of the columns of a process
+_USUAL = 60  # percentile of the widths of complete processes
+_LUMP_SEPARATION = 0.8  # distance of both sides in widths of a lump, without processes
 
 
-class Levels(NamedTuple):
-  """Levels of the spine in mm."""
-  ends: np.ndarray  # [n, 2, 2] left and right end (y, x) of each line; NaN for a lone process
-  middle: np.ndarray  # [n, 2] (y, x)
-  kind: np.ndarray  # [n] PROCESS or LUMP
-
-
-class Pairs(NamedTuple):
-  """Pairs of processes and lumps, and the processes without a partner."""
-  levels: Levels  # in any order
-  lone: np.ndarray  # [k, 2] centers (y, x) of the processes without a partner, mm
-  side: np.ndarray  # [k] their sides, -1 left and 1 right
-  scale: float  # usual separation of a pair, mm
+class Candidates(NamedTuple):
+  """Processes and lumps in units of the distance between left and right; places are (y, x)."""
+  points: np.ndarray  # [n, 2] centers of processes
+  lack: np.ndarray  # [n] what their width lacks of the usual one
+  side: np.ndarray  # [n] first guess of their side, -1 left and 1 right
+  lumps: tuple[find.Part, ...]
+  level: float  # distance of neighboring levels
+  unit: float  # mm
+  left: float  # mm, x of the origin
 
 
 def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, lump: int = LUMP,
-                replicates: int = fit.REPLICATES, options: Options = Options()) -> AngleResult:
-  """UCA of a mask: lines through pairs of processes and through lumps, joint spline, extremes rule.
+                probs: np.ndarray | None = None, options: Options = Options()) -> AngleResult:
+  """UCA of a mask: lines through pairs of processes and through lumps, posterior of the midline,
+  extremes rule.
 
   The result has levels, midline and naive_deg. UCA is never converted to a Cobb angle.
 
@@ -45,147 +44,129 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
       another shape.
     spacing: mm per pixel (y, x). One number stands for square pixels.
     process, lump: the two classes; equal if all bones are one class (see `one_class.tell_apart`).
-    replicates: of the bootstrap; 0 gives no intervals.
+    probs: [H,W,K] probabilities of the classes, background first; they weigh the pixels of a bone
+      and tell how sure a lump is. None without them. ValueError for another shape, or for values
+      that are not probabilities.
   """
   mask = np.asarray(mask)
   if mask.ndim != 2:
     raise ValueError(f'a VPI mask must be [H,W], got {list(mask.shape)}.')
+  probs = check_probabilities(probs, mask.shape, max(process, lump))
   steps = check_spacing(spacing, 2)
   if steps is None:
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
-    pairs = pair_processes(*find_candidates(mask, steps, process, lump))
+    found = find_candidates(mask, steps, process, lump, probs)
+    spine = vpi_levels.find_spine(*found[:5], is_predicted=probs is not None)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
-  levels = add_lone_processes(pairs)
-  data = _fit_data(levels, pairs.scale)
-  midline = fit.fit_joint(data)
-  draws = fit.resample_joint(data, midline, replicates=replicates)
-  tilts, line_deg = midline.tilt(data.y), np.degrees(np.arctan(data.slope))
-  rows = data.y / steps[0]
-  names, confidence = name_levels(levels.kind)
-  found = curves.find_curves(tilts, rows, names, draws.tilt(data.y), floor_deg=curves.FLOOR_DEG,
-                             min_deg=options.min_deg)
-  has_line = np.isfinite(line_deg)
+  levels, midline = spine.levels, spine.posterior.mean
+  y = levels.middle[:, 0]
+  tilts, rows = midline.tilt(y), y * found.unit / steps[0]
+  named = naming.name_levels(y, levels.kind == LUMP)
+  sure = curves.find_sure_curves(
+      tilts, rows, named.names, spine.posterior.draws.tilt(y), spread=_SPREAD,
+      min_deg=options.min_deg)
+  line_deg, has_line = np.degrees(np.arctan(levels.slope)), levels.has_line
   naive = curves.largest_swing(line_deg[has_line], options.min_deg)
-  gaps = np.diff(data.y)
-  weak = flags.flag_gaps(rows, gaps / np.median(gaps))
-  if len(pairs.lone) > 3:
-    weak.append(f'{len(pairs.lone)} processes have no partner on the other side')
-  weak += flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, found)
-  notes = []
-  if confidence == 'low':
-    counts = [(levels.kind == kind).sum() for kind in (PROCESS, LUMP)]
-    notes.append(f'{counts[0]} levels of processes and {counts[1]} of lumps instead of 12 and 5: '
-                 'the names of the levels are uncertain')
-  left, right = (fit.to_pixels(levels.ends[:, side], steps) for side in (0, 1))
-  described = tuple(
-      Level(names[i], row, column, round(float(tilts[i]), 2), left=left[i], right=right[i],
-            kind='process' if levels.kind[i] == PROCESS else 'lump',
-            line_deg=round(float(line_deg[i]), 2) if left[i] else None)
-      for i, (row, column) in enumerate(fit.to_pixels(levels.middle, steps)))
-  y = np.linspace(data.y[0], data.y[-1], 65)
+  notes = [*sure.notes, *flags.flag_gaps(rows, np.diff(y) / np.median(np.diff(y))),
+           *_note_lone(levels), *named.notes,
+           *flags.flag_scatter(line_deg[has_line], tilts[has_line], naive, sure.curves)]
+  at = np.linspace(y[0], y[-1], 65)
+  to_mm = found.unit * np.stack([at, midline.position(at)], -1) + (0, found.left)
   return flags.make_result(
-      METHOD, steps, found, flags=weak, notes=notes, options=options, levels_found=len(tilts),
-      level_confidence=confidence, levels=described, naive_deg=round(naive, 2),
-      midline=fit.to_pixels(np.stack([y, midline.position(y)], -1), steps))
+      METHOD, steps, sure.curves, notes=notes, options=options, straight=sure.straight,
+      levels_found=len(y),
+      level_confidence=named.confidence,
+      levels=_describe(levels, named, midline, tilts, found, steps), naive_deg=round(naive, 2),
+      midline=fit.to_pixels(to_mm, steps),
+      midline_sd=posterior.position_sd(spine.posterior.draws, at, steps[1] / found.unit))
 
 
-def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int,
-                    lump: int) -> tuple[np.ndarray, np.ndarray]:
-  """Centers [n, 2] (y, x) of processes and centers [m, 2, 2] of the halves of lumps, in mm."""
+def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int, lump: int,
+                    probs: np.ndarray | None = None) -> Candidates:
+  """The processes and lumps of a mask; raises NoAngle if they are no spine."""
   if process == lump:
-    processes, blobs = one_class.tell_apart(mask == process, steps)
+    blobs, lumps = one_class.tell_apart(mask == process, steps)
   else:
-    processes = find.find_blobs(mask == process, steps, split=True).centers
-    blobs = find.find_blobs(mask == lump, steps).pixels
-  halves = [find.half_centers(blob, steps) for blob in blobs]
-  lumps = np.reshape([half for half in halves if half is not None], (-1, 2, 2))
-  n, m = len(processes), len(lumps)
+    blobs = find.find_blobs(mask == process, steps, split=True)
+    lumps = find.find_blobs(mask == lump, steps)
+  n, m = len(blobs.pixels), len(lumps.pixels)
   flags.require(n + m >= flags.MIN_LEVELS, f'{n} processes and {m} lumps are too few for an angle')
-  flags.require(not n or not m or np.median(processes[:, 0]) <= np.median(lumps[..., 0]),
+  flags.require(not n or not m or np.median(blobs.centers[:, 0]) <= np.median(lumps.centers[:, 0]),
                 'the lumps lie above the processes: the image seems to be upside down')
   flags.require(n <= _MOST_PROCESSES, f'{n} processes where about 24 are expected')
   flags.require(m <= _MOST_LUMPS, f'{m} lumps where five are expected')
-  return processes, lumps
+  above, below = _find_order(blobs, lumps)
+  processes = [_make_part(blobs.pixels[i], steps, probs, process) for i in np.flatnonzero(above)]
+  parts = [_make_part(lumps.pixels[i], steps, probs, lump) for i in np.flatnonzero(below)]
+  flags.require(len(processes) + len(parts) >= flags.MIN_LEVELS, (
+      f'{len(processes)} processes above {len(parts)} lumps are too few for an angle'))
+  points = np.reshape([np.average(part.places, axis=0, weights=part.weights)
+                       for part in processes], (-1, 2))
+  middles = np.reshape([(part.places.min(0) + part.places.max(0)) / 2 for part in parts], (-1, 2))
+  side, _, unit = pair.split_sides(points, middles)
+  if not unit:
+    unit = _LUMP_SEPARATION * float(np.median([np.ptp(part.places[:, 1]) for part in parts]))
+  gaps = np.concatenate([np.diff(np.sort(points[side == s, 0])) for s in (-1, 1)])
+  level = np.median(gaps) if len(gaps) else np.median(np.diff(np.sort(middles[:, 0])))
+  flags.require(min(unit, level) > 0, 'the bones lie in one row')
+  width = np.array([np.ptp(np.percentile(part.places[:, 1], _WIDTHS)) for part in processes])
+  lack = (np.percentile(width, _USUAL) - width).clip(0) if len(width) else width
+  origin = (0.0, float(np.median(np.append(points[:, 1], middles[:, 1]))))
+  return Candidates(
+      (points - origin) / unit, lack / unit, side,
+      tuple(part._replace(places=(part.places - origin) / unit) for part in parts),
+      float(level / unit), unit, origin[1])
 
 
-def pair_processes(processes: np.ndarray, lumps: np.ndarray) -> Pairs:
-  """Pairs the processes of both sides by their order; raises NoAngle for few levels."""
-  side, slope, separation = pair.split_sides(processes, lumps.mean(1))
-  order = np.argsort(processes[:, 0], kind='stable')
-  left, right = order[side[order] < 0], order[side[order] > 0]
-  gaps = np.concatenate([np.diff(processes[rows, 0]) for rows in (left, right)])
-  level = float(np.median(gaps)) if len(gaps) else 1.0
-  matches = pair.align(processes[left], processes[right], slope[left], 0.45 * level, separation)
-  matched = np.reshape([(left[i], right[j]) for i, j in matches], (-1, 2)).astype(int)
-  ends = np.concatenate([processes[matched], lumps])
-  flags.require(len(ends) >= flags.MIN_LEVELS, (
-      f'{len(left)} processes on the left, {len(right)} on the right and {len(lumps)} lumps make '
-      f'{len(ends)} levels; {flags.MIN_LEVELS} are needed'))
-  kind = np.array([PROCESS] * len(matched) + [LUMP] * len(lumps))
-  width = np.hypot(*(ends[:, 1] - ends[:, 0]).T)
-  scale = np.median(width[kind == PROCESS]) if len(matched) else 2 * np.median(width)
-  lone = np.setdiff1d(np.arange(len(processes)), matched)
-  return Pairs(Levels(ends, ends.mean(1), kind), processes[lone], side[lone], float(scale))
+def _find_order(blobs: find.Blobs, lumps: find.Blobs) -> tuple[np.ndarray, np.ndarray]:
+  """Which processes [n] lie above and which lumps [m] below the level that separates them best.
 
-
-def add_lone_processes(pairs: Pairs) -> Levels:
-  """The levels and those of the lone processes that lie on their rail, top to bottom."""
-  levels, lone, side, scale = pairs
-  for _ in range(_PASSES):
-    midline = fit.fit_joint(_fit_data(levels, scale))
-    used, middle = _find_on_rails(lone, side, midline, levels.middle[:, 0], scale)
-    if not used:
-      break
-    levels = Levels(np.concatenate([levels.ends, np.full((len(used), 2, 2), np.nan)]),
-                    np.concatenate([levels.middle, middle]),
-                    np.append(levels.kind, [PROCESS] * len(used)))
-    lone, side = np.delete(lone, used, 0), np.delete(side, used)
-  return pair.take(levels, np.argsort(levels.middle[:, 0], kind='stable'))
-
-
-def _find_on_rails(lone: np.ndarray, side: np.ndarray, midline: fit.Midline, known: np.ndarray,
-                   scale: float) -> tuple[list[int], np.ndarray]:
-  """Indices [k] of the lone processes on their rail, and their places [k, 2] on the midline.
-
-  They lie half a separation beside the midline. They keep 0.55 level spacings from all others and
-  from the levels at y = known, and lie at most 1.3 spacings beyond the ends.
+  The blobs on the wrong side have the smallest sum of areas, each in medians of its kind, lumps
+  twice.
   """
-  level, y = float(np.median(np.diff(np.sort(known)))), lone[:, 0]
-  for _ in range(2):
-    slope = midline.slope(y)
-    length = np.hypot(1, slope)
-    y = lone[:, 0] + side * scale / 2 * slope / length
-  x = lone[:, 1] - side * scale / 2 / length
-  near = np.abs(x - midline.position(y)) < _RAIL * scale
-  near &= (known.min() - 1.3 * level < y) & (y < known.max() + 1.3 * level)
-  used: list[int] = []
-  for i in np.flatnonzero(near):
-    if np.abs(np.append(known, y[used]) - y[i]).min() > pair.NEAR * level:
-      used.append(int(i))
-  return used, np.stack([y, x], -1)[used]
+  y_process, y_lump = blobs.centers[:, 0], lumps.centers[:, 0]
+  if not len(y_process) or not len(y_lump):
+    return np.ones(len(y_process), bool), np.ones(len(y_lump), bool)
+  share_process, share_lump = (
+      areas / np.median(areas) for areas in (np.array(list(map(len, found.pixels)))
+                                             for found in (blobs, lumps)))
+  every = np.sort(np.concatenate([y_process, y_lump]))
+  cuts = np.concatenate([[every[0] - 1], (every[1:] + every[:-1]) / 2, [every[-1] + 1]])
+  wrong = [share_process[y_process > cut].sum() + 2 * share_lump[y_lump < cut].sum()
+           for cut in cuts]
+  cut = cuts[int(np.argmin(wrong))]
+  return y_process < cut, y_lump > cut
 
 
-def _fit_data(levels: Levels, scale: float) -> fit.LevelData:
-  across = levels.ends[:, 1] - levels.ends[:, 0]
-  slope = -across[:, 0] / across[:, 1].clip(1e-6)
-  return fit.LevelData(
-      levels.middle[:, 0], levels.middle[:, 1], slope,
-      slope_deg=np.where(levels.kind == PROCESS, _PROCESS_DEG, _LUMP_DEG),
-      position_sd=np.where(np.isfinite(slope), _PAIR_SD, _LONE_SD), scale=scale)
+def _make_part(pixels: np.ndarray, steps: np.ndarray, probs: np.ndarray | None,
+               index: int) -> find.Part:
+  """A blob with places in mm and probabilities of a class as weights."""
+  if probs is None:
+    return find.Part(pixels * steps, np.ones(len(pixels)), 1.0)
+  weights = probs[pixels[:, 0], pixels[:, 1], index] + 1e-3
+  return find.Part(pixels * steps, weights, float(weights.mean()))
 
 
-def name_levels(kind: np.ndarray) -> tuple[curves.Names, str]:
-  """Names of levels of a kind [n] from top to bottom, and the confidence in them.
+def _note_lone(levels: vpi_levels.Levels) -> list[str]:
+  lone = int((~levels.has_line).sum())
+  return [f'{lone} processes have no partner on the other side'] if lone > 3 else []
 
-  The last process above the first lump is T12. Names above T1 and below L5 are None, and all are
-  None without both kinds. The confidence is 'high' for 12 processes and 5 lumps, else 'low'.
-  """
-  first = int((kind == LUMP).argmax()) if (kind == LUMP).any() else None
-  if not first:
-    return [None] * len(kind), 'low'
-  places = 12 + np.arange(len(kind)) - first
-  names = [curves.LEVELS[p] if 0 <= p < 17 else None for p in places]
-  exact = len(kind) == 17 and first == 12 and (kind[12:] == LUMP).all()
-  return names, 'high' if exact else 'low'
+
+def _describe(levels: vpi_levels.Levels, named: naming.Named, midline: fit.Midline,
+              tilts: np.ndarray, found: Candidates, steps: np.ndarray) -> tuple[Level, ...]:
+  """The levels in pixels of the mask."""
+  def to_pixels(places):
+    return fit.to_pixels(places * found.unit + (0, found.left), steps)
+
+  y = levels.middle[:, 0]
+  centers = to_pixels(np.stack([y, midline.position(y)], -1))
+  left, right = (to_pixels(levels.ends[:, side]) for side in (0, 1))
+  line_deg = np.degrees(np.arctan(levels.slope))
+  return tuple(
+      Level(named.names[i], row, column, round(float(tilts[i]), 2), left=left[i], right=right[i],
+            kind='process' if levels.kind[i] == PROCESS else 'lump',
+            line_deg=round(float(line_deg[i]), 2) if left[i] else None,
+            confidence=named.probability[i])
+      for i, (row, column) in enumerate(centers))

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
-from spinejax.measurement import curves, fit, flags
+from spinejax.measurement import curves, fit, flags, posterior
+from spinejax.measurement.posterior import Grid, fit_sections
 from spinejax.measurement.results import AngleResult, Curve, Options
 from spinejax.measurement.spacing import NO_SPACING, Spacing, check_spacing
 
@@ -21,6 +22,10 @@ _POINTS = 257  # sections along the spine
 _PASSES = 3  # of sections perpendicular to the centerline
 _FULL, _CUT = 0.93, 0.8  # widths of whole sections at the ends and elsewhere, of the usual width
 _CROSS_CHECK_DEG = 3.0  # degrees; difference to the polynomial that is flagged
+_SECTION_SD = 0.02  # of a midpoint, in usual widths
+_GRID = Grid(curvature=(0.03, 0.06, 0.12, 0.2), noise=((0.15, 0.25, 0.5, 1.0, 2.0, 4.0), (1.0,)))
+_SPREAD = curves.Spread(factor=1.2, floor_deg=0.5)
+_PER_LEVEL = 4  # of the 69 tilts
 _SHORTEST = 0.1  # of the spine; shorter curves are flagged
 
 
@@ -38,8 +43,8 @@ class Rows(NamedTuple):
     return float(np.median(self.width))
 
 
-def measure_xray(mask: np.ndarray, spacing: Spacing, *, replicates: int = fit.REPLICATES,
-                 options: Options = Options()) -> AngleResult:
+def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Options()
+                 ) -> AngleResult:
   """Centerline Cobb angle of a mask: midpoints of its sections, smoothing spline, extremes rule.
 
   The result has midline and cross_check_deg. Apices and regions are estimated from the height, so
@@ -48,7 +53,6 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, replicates: int = fit.RE
   Args:
     mask: [H,W], the spine where not 0. ValueError for another shape.
     spacing: mm per pixel (y, x). One number stands for square pixels.
-    replicates: of the bootstrap; 0 gives no intervals.
   """
   mask = np.asarray(mask) != 0
   if mask.ndim != 2:
@@ -61,19 +65,24 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, replicates: int = fit.RE
     y, x, smoothing = find_centerline(rows, steps)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
-  midline, draws = fit.fit_smooth(y, x, order=3, smoothing=smoothing, replicates=replicates)
-  at = np.linspace(midline.top, midline.top + midline.height, 69)
-  found = curves.find_curves(
-      midline.tilt(at), at / steps[0], [None] * len(at), draws.tilt(at),
+  unit = rows.usual_width
+  found = fit_sections(y, x, unit, _SECTION_SD, _GRID)
+  midline = found.mean
+  at = np.linspace(y[0], y[-1], 69)
+  sure = curves.find_sure_curves(
+      midline.tilt(at), at / steps[0], [None] * len(at), found.draws.tilt(at), spread=_SPREAD,
+      reach=0, per_level=_PER_LEVEL,
       apex_names=curves.levels_by_height(at, rows.y[0], rows.y[-1]), min_deg=options.min_deg)
   v = 2 * (y - y[0]) / np.ptp(y) - 1
   derivative = np.polynomial.Chebyshev.fit(v, x, 7, domain=[-1, 1]).deriv()
   cross_check = curves.largest_swing(
       np.degrees(np.arctan(derivative(v) * 2 / np.ptp(y))), options.min_deg)
   return flags.make_result(
-      METHOD, steps, found, flags=_flag(rows, found, cross_check), options=options,
+      METHOD, steps, sure.curves, flags=_flag(rows, sure.curves, cross_check), notes=sure.notes,
+      inner_first=True, options=options, straight=sure.straight,
       level_confidence='low', cross_check_deg=round(cross_check, 2),
-      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps))
+      midline=fit.to_pixels(np.stack([at, midline.position(at)], -1), steps),
+      midline_sd=posterior.position_sd(found.draws, at, steps[1]))
 
 
 def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
@@ -107,7 +116,7 @@ def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarr
   y = np.linspace(top + rows.width[:tenth].mean(), bottom - rows.width[-tenth:].mean(), _POINTS)
   x, smoothing = np.interp(y, rows.y, rows.x), _SMOOTHING
   for _ in range(_PASSES):
-    midline, _ = fit.fit_smooth(y, x, order=3, smoothing=smoothing)
+    midline = fit.fit_smooth(y, x, smoothing=smoothing)
     noise = np.sqrt(np.mean((x - midline.position(y))**2)) / np.ptp(y)
     smoothing = _SMOOTHING * float(np.clip((noise / _NOISE)**3, 1, _MAX_FACTOR))
     y, x = _section_centers(rows.mask, steps, np.linspace(top, bottom, _POINTS), midline,

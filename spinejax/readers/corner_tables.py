@@ -2,6 +2,7 @@
 
 Points are (x, y) in pixels of the image. Pixel centers are whole numbers and y points down.
 """
+import math
 import os
 import pathlib
 import re
@@ -22,7 +23,7 @@ _MATLAB_TYPES = {1: 'i1', 2: 'u1', 3: '<i2', 4: '<u2', 5: '<i4', 6: '<u4', 7: '<
 _MOST_BYTES = 1 << 24  # of an array
 _LARGEST_FRACTION = 1.5  # numbers up to here are fractions of the image's size, else pixels
 _OUTSIDE = 0.05  # of the image's size that a corner may lie beyond its edge
-_IN_ORDER = 0.9  # least share of the steps between vertebrae that lead down
+_LEAST_STEP = 0.2  # of the median step down from one vertebra to the next
 
 
 def is_table(path: str | os.PathLike) -> bool:
@@ -37,8 +38,8 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
   A text file holds one line of 136 numbers, x1..x68 then y1..y68 (as each line of landmarks.csv of
   AASCE) or x1,y1..x68,y68; or a line x,y for each corner, with or without a heading. A MATLAB file
   holds an array p2 [68,2] or a single array. The numbers are fractions of the width and height if
-  none is above 1.5, else pixels from 0. Bodies run from top to bottom (17: T1 to L5; any number
-  from 2 is read); the other direction is turned. The corners of a body may be in any order.
+  none is above 1.5, else pixels from 0. The bodies (17: T1 to L5; any number from 2) and the
+  corners of a body may be in any order; bodies are sorted from top to bottom.
 
   Args:
     path: .csv or .mat.
@@ -62,15 +63,17 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
     raise ValueError(f'{where}: the corners must be finite numbers.')
   notes = []
   readings = [numbers] if numbers.ndim == 2 else [numbers.reshape(2, -1).T, numbers.reshape(-1, 2)]
-  found = [points for points in readings if _goes_down(points)]
-  if not found:
-    found = [points[::-1] for points in readings if _goes_down(points[::-1])]
-    notes = ['turned to run from top to bottom']
-  if not found:
+  points = min(readings, key=_body_height)  # bodies are taller if x and y are mixed up
+  heights = points.reshape(-1, 4, 2)[..., 1].mean(1)
+  steps = np.diff(np.sort(heights))
+  if steps.min() <= _LEAST_STEP * np.median(steps):
     raise ValueError(f'{where}: the vertebrae do not run from top to bottom; expected the corners '
                      'of one after the other, x1..x68 then y1..y68, or x,y for each.')
-  # Bodies are larger if x and y are mixed up.
-  points = min(found, key=lambda points: np.ptp(points.reshape(-1, 4, 2), 1).sum(-1).mean())
+  moved = np.argsort(heights)
+  points = points.reshape(-1, 4, 2)[moved].reshape(-1, 2)
+  if (moved != np.arange(len(moved))).any():
+    notes = ['turned to run from top to bottom' if (np.diff(moved) == -1).all()
+             else 'vertebrae put in order from top to bottom']
   fractions = np.abs(points).max() <= _LARGEST_FRACTION
   scale = np.array([size[1], size[0]], np.float64)
   points = points * scale if fractions else points
@@ -89,17 +92,20 @@ def read_corners(path: str | os.PathLike, size: Sequence[int], line: int = 0
   return ordered, tuple(notes)
 
 
-def _goes_down(points: np.ndarray) -> bool:
-  steps = np.diff(points.reshape(-1, 4, 2).mean(1)[:, 1])
-  return bool((steps > 0).mean() >= _IN_ORDER)
+def _body_height(points: np.ndarray) -> float:
+  """Mean height of the bodies, as a share of that of the spine; infinite without height."""
+  y = points[:, 1]
+  whole = float(np.ptp(y))
+  return float(np.ptp(y.reshape(-1, 4), 1).mean()) / whole if whole else math.inf
 
 
 def order_corners(points: np.ndarray) -> np.ndarray:
   """Sorts the corners of every body: top left, top right, bottom left, bottom right.
 
   Top is towards the previous body. Left and right are those of a viewer who looks down along the
-  spine with its head up, so a body may be tilted by any angle. The points [n,4,2] are of n >= 2
-  bodies from top to bottom, with their corners in any order.
+  spine with its head up, so a body may be tilted by any angle. A body whose corners may be in this
+  order keeps it, whatever its shape. The points [n,4,2] are of n >= 2 bodies from top to bottom,
+  with their corners in any order.
   """
   centers = points.mean(1)
   ahead = np.gradient(centers, axis=0)
@@ -109,6 +115,8 @@ def order_corners(points: np.ndarray) -> np.ndarray:
                  for axis in (ahead, across))
   is_lower = np.argsort(np.argsort(down, 1, kind='stable'), 1) >= 2
   rank = np.lexsort((down, right, is_lower))
+  kept = ((right[:, 1::2] > right[:, ::2]).all(1) & (down[:, 2:] > down[:, :2]).all(1))
+  rank = np.where(kept[:, None], np.arange(4), rank)
   return np.take_along_axis(points, rank[..., None], 1)
 
 

@@ -202,13 +202,21 @@ def angle_note(result: TestResult) -> str:
 
 
 def curve_angle(curve: Curve) -> str:
-  """Angle of a curve in whole degrees; '≥' marks a lower bound."""
-  return f'{"≥ " if curve.truncated else ""}{curve.angle_deg:.0f}°'
+  """Angle of a curve in whole degrees."""
+  return f'{curve.angle_deg:.0f}°'
 
 
 def curve_interval(curve: Curve) -> str:
-  """Interval of a curve in brackets; '' without one."""
-  return '({:.0f} to {:.0f})'.format(*curve.ci95) if curve.ci95 else ''
+  """Interval of a curve in brackets, and its lower bound if it is cut off; '' without them."""
+  parts = [interval(curve.ci95)]
+  if curve.truncated and curve.lower_bound_deg is not None:
+    parts.append(f'at least {curve.lower_bound_deg:.0f}°')
+  return ', '.join(filter(None, parts))
+
+
+def interval(ci95: tuple[float, float] | None) -> str:
+  """An interval in whole degrees in brackets; '' for None."""
+  return '({:.0f} to {:.0f})'.format(*ci95) if ci95 else ''
 
 
 def curve_end(curve: Curve, end: str) -> str:
@@ -221,7 +229,8 @@ def largest_angle(result: AngleResult) -> tuple[str, str]:
   if result.status == 'fail':
     return UNDEFINED, ''
   curve = result.major_curve
-  return (curve_angle(curve), curve_interval(curve)) if curve else ('no curve', '')
+  return (curve_angle(curve), curve_interval(curve)) if curve else (
+      'no curve', interval(result.ci95))
 
 
 def comparison_cells(metric: ComparedMetric, run: str) -> tuple[str, str, str, str, str]:

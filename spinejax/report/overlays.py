@@ -197,9 +197,10 @@ def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: AngleResult
                  classes: Sequence[str]) -> Figure:
   """Two panels: the image, and the image with mask, levels, midline and curves.
 
-  Each of the three largest curves is shown with its angle between its two end lines, which are
-  perpendicular to the midline. Panels have the proportions of the image in millimeters. Without an
-  image the mask is shown alone on black. `result` is that of the mask.
+  The midline has a band of two standard deviations. The lines of levels are colored by the
+  confidence in their names. Each of the three largest curves is shown with its angle between its
+  two end lines, which are perpendicular to the midline. Panels have the proportions of the image in
+  millimeters. Without an image the mask is shown alone on black. `result` is that of the mask.
   """
   mask = mask.astype(np.uint8)
   steps = np.asarray((result.spacing or (1.0, 1.0))[:2])
@@ -229,9 +230,16 @@ def angle_figure(image: np.ndarray | None, mask: np.ndarray, result: AngleResult
     handles.append(Patch(facecolor=color, alpha=0.6, label=name))
   for level in result.levels:
     if level.left and level.right:
-      _plot(axis, to_panel([level.left, level.right]), colors.LEVEL_COLOR, 1.1)
+      _plot(axis, to_panel([level.left, level.right]), colors.confidence_color(level.confidence),
+            1.1)
+    if level.corners:
+      axis.plot(*to_panel(level.corners).T[::-1], '.', color=colors.LANDMARK_COLOR, markersize=3)
   if result.midline:
     midline = to_panel(result.midline)
+    if result.midline_sd:
+      half = 2 * np.array(result.midline_sd) * scale[1]
+      axis.fill_betweenx(midline[:, 0], midline[:, 1] - half, midline[:, 1] + half,
+                         color=colors.MIDLINE_COLOR, alpha=0.35, linewidth=0)
     _plot(axis, midline, colors.MIDLINE_COLOR, 1.5)
     handles.append(Line2D([], [], color=colors.MIDLINE_COLOR, linewidth=2, label='midline'))
     largest_first = sorted(result.curves, key=lambda curve: -curve.angle_deg)

@@ -35,7 +35,7 @@ def planar(plane: float, amplitude: float = 12.0) -> np.ndarray:
 @pytest.mark.parametrize('noise, missed, false, limit', [
     (0.0, 0, 0, 0.8), (0.7, 0, 0, 1.2), (0.7, 3, 3, 2.4)])
 def test_laminae_of_phantoms(noise, missed, false, limit):
-  rows = benchmark(noise, missed, false, 12, replicates=0)
+  rows = benchmark(noise, missed, false, 12)
   error = mad([row['error'] for row in rows])
   assert error < limit and mad([row['naive'] for row in rows]) > 2 * error
   if not missed:
@@ -49,9 +49,7 @@ def test_many_misses_are_flagged():
   assert all(row['status'] in ('partial', 'fail') for row in rows)
   sure = [row['error'] for row in rows if row.get('sure')]
   assert len(sure) >= 4 and mad(sure) < 1.5
-  for row in rows:
-    words = ' '.join(row['result'].flags)
-    assert row.get('sure') or 'degrees wide' in words or 'levels of 17' in words
+  assert np.mean([row['covered'] for row in rows if 'covered' in row]) > 0.8
   near: dict[float, list[bool]] = {}  # by confidence, which is their share in many more cases
   for i, row in enumerate(rows):
     truth, _ = measure_laminae.draw((11, i))
@@ -67,7 +65,7 @@ def test_a_zigzag_of_lone_laminae_is_followed_to_the_end(cases):
   right, left = 0, 1
   gone = [2 * 12 + right, 2 * 13 + left, 2 * 14 + right, 2 * 15 + left, 2 * 16 + right]
   for points, truth in cases:
-    result = measurement.measure_laminae(np.delete(points, gone, 0), 1.0, replicates=0)
+    result = measurement.measure_laminae(np.delete(points, gone, 0), 1.0)
     assert result.levels_found == 17
     assert abs(result.major_deg - largest(truth.cobb)) < 12
 
@@ -77,7 +75,7 @@ def test_false_laminae_are_left_out_and_missing_ones_proposed(spine):
   level, right, left = 7, 2 * 11, 2 * 4 + 1  # both of T8, the right one of T12, the left one of T5
   given = np.delete(spine, [2 * level, 2 * level + 1, right, left], 0)
   false = spine[[10, 25]] + [4, 25, 8]
-  result = measurement.measure_laminae(np.concatenate([given, false]) / steps, steps, replicates=0)
+  result = measurement.measure_laminae(np.concatenate([given, false]) / steps, steps)
   assert len(result.laminae) == 34
   places = np.array([(x.row, x.column, x.depth) for x in result.laminae]) * steps
   away = np.linalg.norm(places - spine, axis=1)

@@ -36,25 +36,27 @@ def results(vpi_cases, xray_cases):
 
 
 def test_results_are_json_and_come_back(vpi_cases, xray_cases):
-  keys = ['schema', 'method', 'status', 'curves', 'major_deg', 'band', 'levels_found',
-          'level_confidence', 'flags', 'spacing', 'model', 'checkpoint', 'version']
+  keys = ['schema', 'method', 'status', 'curves', 'major_deg', 'band', 'ci95',
+          'expected_error_deg', 'lower_bound_deg', 'levels_found', 'level_confidence', 'flags',
+          'spacing', 'model', 'checkpoint', 'version']
   found = {result.method if result.curves else 'fail': result
            for result in results(vpi_cases, xray_cases)}
   for result in found.values():
     entries = json.loads(json.dumps(result.to_json(), allow_nan=False))
-    assert entries == result.to_json() and list(entries)[:13] == keys
+    assert entries == result.to_json() and list(entries)[:16] == keys
     assert AngleResult.from_json(entries) == result
     largest = result.major_curve and result.major_curve.angle_deg
     assert largest == result.major_deg
   entries = {method: result.to_json() for method, result in found.items()}
   assert list(entries['fail']) == keys
-  assert list(entries['uca'])[13:] == ['levels', 'midline', 'naive_deg', 'calibration',
-                                       'calibrated_deg']
-  assert list(entries['centerline Cobb'])[13:] == ['midline', 'cross_check_deg']
-  assert list(entries['landmark Cobb'])[13:] == ['levels', 'rule', 'pt_mt_tl_deg']
+  assert list(entries['uca'])[16:] == ['levels', 'midline', 'midline_sd', 'naive_deg',
+                                       'calibration', 'calibrated_deg']
+  assert list(entries['centerline Cobb'])[16:] == ['midline', 'midline_sd', 'cross_check_deg']
+  assert list(entries['landmark Cobb'])[16:] == ['levels', 'midline', 'rule', 'pt_mt_tl_deg']
   assert list(entries['uca']['levels'][0]) == [
-      'name', 'kind', 'row', 'column', 'tilt_deg', 'line_deg', 'left', 'right']
-  assert list(entries['landmark Cobb']['levels'][0]) == ['name', 'row', 'column', 'tilt_deg']
+      'name', 'kind', 'row', 'column', 'tilt_deg', 'line_deg', 'left', 'right', 'confidence']
+  assert list(entries['landmark Cobb']['levels'][0]) == [
+      'name', 'row', 'column', 'tilt_deg', 'left', 'right', 'corners', 'confidence']
   lone, = (level for level in entries['center of lamina']['levels'] if level['left'] is None)
   assert lone['line_deg'] is None and lone['rotation_deg'] is None and lone['right']
   assert 'pmc_deg' in entries['center of lamina']['curves'][0]

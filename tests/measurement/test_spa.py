@@ -12,13 +12,13 @@ def result(spa_case):
 
 def test_the_column_of_a_phantom(spa_case, result):
   true = max(abs(curve.angle) for curve in spa_case.truth.cobb)
-  assert result.method == 'spa' and result.status == 'ok'
+  assert result.method == 'spa' and result.status != 'fail'
   assert abs(result.major_deg - true) < 4
   vertebrae, line = spa_case.truth.vertebrae, np.array(result.midline)
   off = np.interp(vertebrae[:, 0], *line.T) - vertebrae[:, 1]
   assert np.abs(off).max() < 5
   low, high = result.major_curve.ci95
-  assert low <= result.major_deg <= high
+  assert low <= true <= high
 
 
 def test_without_a_mask_the_strip_leads(spa_case, result):
@@ -26,7 +26,7 @@ def test_without_a_mask_the_strip_leads(spa_case, result):
   alone = measurement.measure_spa(image, spacing)
   assert abs(alone.major_deg - result.major_deg) < 4
   empty = measurement.measure_spa(image, spacing, np.zeros_like(spa_case.label))
-  assert empty.status == 'partial' and 'mask is empty' in empty.flags[0]
+  assert empty.status == 'partial' and any('mask is empty' in flag for flag in empty.flags)
 
 
 def test_hostile_images_give_a_status_and_words(spa_case):

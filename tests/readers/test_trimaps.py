@@ -232,7 +232,8 @@ def test_bodies_of_a_mask():
 
 
 @pytest.mark.parametrize('form', ['fractions', 'pixels', 'interleaved', 'rows', 'heading', 'p2',
-                                  'compressed', 'other name', 'upwards', 'bodies mixed'])
+                                  'compressed', 'other name', 'upwards', 'bodies mixed',
+                                  'last first', 'shuffled'])
 def test_tables_of_corners(tmp_path, form):
   corners = make_corners()
   points = corners.reshape(-1, 2)
@@ -248,7 +249,9 @@ def test_tables_of_corners(tmp_path, form):
     path.write_text('x,y\n' * (form == 'heading') + '\n'.join(f'{x:.4f},{y:.4f}'
                                                                for x, y in points))
   else:
-    points = {'upwards': corners[::-1], 'bodies mixed': corners[:, [3, 0, 2, 1]],
+    order = np.random.default_rng(0).permutation(len(corners))
+    points = {'upwards': corners[::-1], 'last first': np.roll(corners, 1, 0),
+              'shuffled': corners[order], 'bodies mixed': corners[:, [3, 0, 2, 1]],
               'fractions': corners / (200, 400)}.get(form, corners).reshape(-1, 2)
     numbers = points.reshape(-1) if form == 'interleaved' else points.T.reshape(-1)
     path.write_text(','.join(f'{number:.7f}' for number in numbers) + '\n')
@@ -257,7 +260,9 @@ def test_tables_of_corners(tmp_path, form):
   assert notes[0] == ('17 vertebrae in fractions of the image' if form == 'fractions' else
                       '17 vertebrae in pixels')
   assert ('turned to run from top to bottom' in notes) == (form == 'upwards')
-  assert ('corners of 17 put in order' in notes) == (form in ('upwards', 'bodies mixed'))
+  assert ('vertebrae put in order from top to bottom' in notes) == (
+      form in ('last first', 'shuffled'))
+  assert ('corners of 17 put in order' in notes) == (form == 'bodies mixed')
 
 
 def test_labels_of_corners():

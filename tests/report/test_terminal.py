@@ -104,14 +104,15 @@ def test_laminae_and_angles_follow_the_results():
 
 
 def test_measured_cases_are_listed_with_their_flags():
-  large = Curve(33.4, (30.0, 36.6), 'T4', None, 'T8', 5.0, 55.0, 35.0, 'right', None, True)
+  large = Curve(33.4, (30.0, 36.6), 'T4', None, 'T8', 5.0, 55.0, 35.0, 'right', None, True,
+                2.0, 30.1)
   small = Curve(7.0, None, 'T4', None, 'T8', 5.0, 55.0, 35.0, 'right', None, False)
   lines = printed(terminal.print_cases, {
       'a[b]': AngleResult('uca', 'ok', (small, large), 33.4, 'moderate', flags=('at least',)),
       'none': AngleResult('uca', 'ok', band='none'),
       'bad': AngleResult('uca', 'fail', flags=('the mask is empty',))})
   lines = [' '.join(line.split()) for line in lines]
-  assert 'a[b] ≥ 33° (30 to 37) moderate T4, row 55, T8 ok' in lines
+  assert 'a[b] 33° (30 to 37), at least 30° moderate T4, row 55, T8 ok' in lines
   assert '7° T4, row 55, T8' in lines and 'none no curve none ok' in lines
   assert 'bad – – fail' in lines and 'bad: the mask is empty' in lines
   assert lines[-1] == 'uca. Research software, not a medical device.'

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import ndimage
 
-from benchmarks import measure_vpi
+from benchmarks import angle_errors, measure_vpi
 from benchmarks.measure_vpi import largest
 from spinejax.measurement import curves, laminae, measure_xray
 from spinejax.phantoms import volumes, xrays
@@ -40,26 +40,21 @@ def spoil(rng, points, noise: float, missed: int, false: int) -> np.ndarray:
 
 def benchmark(noise: float, missed: int, false: int, cases: int = 40, base: int = 11,
               **options) -> list[dict]:
-  """One row per case: error against the vertebrae's tilts, of the naive method, of rotation."""
+  """One row per case: its `angle_errors.Case`, whether it is sure, and errors of the rotation."""
   rows = []
   for i in range(cases):
     points, truth = draw((base, i))
     points = spoil(np.random.default_rng((base, i)), points, noise, missed, false)
     start = time.perf_counter()
     result = laminae.measure_laminae(points, 1.0, **options)
-    row = {'ms': 1e3 * (time.perf_counter() - start), 'levels': result.levels_found,
-           'status': result.status, 'result': result}
-    if result.status != 'fail':
-      cobb = largest(truth.cobb)
-      row |= {'error': result.major_deg - cobb, 'naive': result.naive_deg - cobb}
-      centers = truth.vertebrae[:, 0] + 0.5
-      row['rotation'] = [level.rotation_deg - truth.rotation[
-          np.abs(centers - level.row).argmin()] for level in result.levels
-                         if level.rotation_deg is not None]
-      low, high = result.ci95
-      row['covered'] = low <= (cobb or curves.largest_swing(truth.tilts, 0.5)) <= high
-      row['sure'] = row['levels'] >= 15 and result.expected_error_deg <= 1.5
-    rows.append(row)
+    case = angle_errors.Case(result, largest(truth.cobb), curves.largest_swing(truth.tilts, 0.5),
+                             1e3 * (time.perf_counter() - start))
+    centers = truth.vertebrae[:, 0] + 0.5
+    rows.append({
+        'case': case,
+        'sure': bool(result.levels_found >= 15 and (result.expected_error_deg or 0) <= 1.5),
+        'rotation': [level.rotation_deg - truth.rotation[np.abs(centers - level.row).argmin()]
+                     for level in result.levels if level.rotation_deg is not None]})
   return rows
 
 
@@ -102,18 +97,11 @@ def rows(cases: int, seed: int) -> Iterator[tuple[str, dict[str, float]]]:
   """(name, errors) for each kind of input; the seeds are (seed, 0) to (seed, cases-1)."""
   for name, noise, missed, false in ROWS:
     found = benchmark(noise, missed, false, cases, seed)
-    done = [row for row in found if 'error' in row]
-    error = np.array([row['error'] for row in done])
-    sure = [row['error'] for row in done if row['sure']]
+    sure = [row['case'] for row in found if row['sure']]
     yield f'center of lamina, {name}', {
-        'mad': mad(error), 'bias': float(error.mean()), 'max': float(np.abs(error).max()),
-        'naive': mad([row['naive'] for row in done]),
-        'covered': float(np.mean([row['covered'] for row in done if 'covered' in row])),
-        'fail': len(found) - len(done),
-        'partial': sum(row['status'] == 'partial' for row in done),
-        'sure': len(sure), 'sure_mad': mad(sure),
-        'rotation_mad': mad(np.concatenate([row['rotation'] for row in done])),
-        'ms': float(np.median([row['ms'] for row in found]))}
+        **angle_errors.summarize([row['case'] for row in found]),
+        'sure': len(sure), 'sure_mad': angle_errors.summarize(sure).get('mad', float('nan')),
+        'rotation_mad': mad(np.concatenate([row['rotation'] for row in found]))}
   masks = [draw_mask((seed, i)) for i in range(cases)]
   for name, change in MASKS.items():
     yield f'centerline Cobb, {name}', measure_vpi.benchmark(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from benchmarks import angle_errors
 from spinejax import measurement
 from spinejax import phantoms
 from spinejax.measurement import AngleResult, curves
@@ -25,36 +26,20 @@ def largest(found: Iterable[phantoms.Curve]) -> float:
 
 
 def benchmark(cases: Iterable[Any], measure_case: Callable[[Any], AngleResult], key: str = 'cobb',
-              tilts: str = 'tilts') -> dict[str, float]:
-  """Errors of the largest angle of phantoms against the truth's `key`, a list of curves.
+              tilts: str = 'tilts') -> dict[str, float | str]:
+  """The row of `angle_errors` of phantoms, against the truth's `key`, a list of curves.
 
-  Returns {mad, bias, max} in degrees, {r}, {naive} the MAD between the lines themselves, {fail} and
-  {partial} cases (the failed count in no error), {covered} share of the intervals that hold the
-  truth and their mean {width}, {ms} a case. Without a true curve an interval must hold the largest
-  change of the truth's `tilts`.
+  The swing of a spine is that of the truth's `tilts`.
   """
-  errors, naive, found, covered, widths, spent, status = [], [], [], [], [], [], []
+  found = []
   for case in cases:
-    true = largest(getattr(case.truth, key))
     start = time.perf_counter()
     result = measure_case(case)
-    spent.append(time.perf_counter() - start)
-    status.append(result.status)
-    if status[-1] == 'fail':
-      continue
-    errors.append(result.major_deg - true)
-    found.append(result.major_deg)
-    naive.append((np.nan if result.naive_deg is None else result.naive_deg) - true)
-    low, high = result.ci95
-    small = curves.largest_swing(np.asarray(getattr(case.truth, tilts)), 0.5)
-    covered.append(low <= (true or small) <= high)
-    widths.append(high - low)
-  errors = np.array(errors)
-  row = {'mad': np.abs(errors).mean(), 'bias': errors.mean(), 'max': np.abs(errors).max(),
-         'r': np.corrcoef(found, found - errors)[0, 1], 'naive': np.abs(naive).mean(),
-         'covered': np.mean(covered), 'width': np.mean(widths), 'ms': 1e3 * np.median(spent)}
-  return {name: round(float(value), 3) for name, value in row.items() if value == value} | {
-      name: status.count(name) for name in ('fail', 'partial')}
+    found.append(angle_errors.Case(
+        result, largest(getattr(case.truth, key)),
+        curves.largest_swing(np.asarray(getattr(case.truth, tilts)), 0.5),
+        1e3 * (time.perf_counter() - start)))
+  return angle_errors.summarize(found)
 
 
 def ragged(rng: np.random.Generator, label: np.ndarray) -> np.ndarray:

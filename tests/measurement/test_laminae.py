@@ -4,8 +4,8 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import measure_laminae
-from benchmarks.measure_laminae import benchmark, largest, mad
+from benchmarks import angle_errors, measure_laminae
+from benchmarks.measure_laminae import benchmark, largest
 from spinejax import measurement
 from spinejax.measurement import course, curves, fit, proposals
 
@@ -36,24 +36,25 @@ def planar(plane: float, amplitude: float = 12.0) -> np.ndarray:
     (0.0, 0, 0, 0.8), (0.7, 0, 0, 1.2), (0.7, 3, 3, 2.4)])
 def test_laminae_of_phantoms(noise, missed, false, limit):
   rows = benchmark(noise, missed, false, 12)
-  error = mad([row['error'] for row in rows])
-  assert error < limit and mad([row['naive'] for row in rows]) > 2 * error
+  errors = angle_errors.summarize([row['case'] for row in rows])
+  assert errors['mad'] < limit and errors['naive'] > 2 * errors['mad']
   if not missed:
-    assert all(row['levels'] == 17 and row['status'] != 'fail' for row in rows)
+    assert all(row['case'].result.levels_found == 17 for row in rows) and not errors['fail']
     rotation = np.concatenate([row['rotation'] for row in rows])
     assert np.abs(rotation).mean() < 1 + 3 * noise
 
 
 def test_many_misses_are_flagged():
   rows = benchmark(0.7, 8, 8, 12)
-  assert all(row['status'] in ('partial', 'fail') for row in rows)
-  sure = [row['error'] for row in rows if row.get('sure')]
-  assert len(sure) >= 4 and mad(sure) < 1.5
-  assert np.mean([row['covered'] for row in rows if 'covered' in row]) > 0.8
+  results = [row['case'].result for row in rows]
+  assert all(result.status in ('partial', 'fail') for result in results)
+  sure = [row['case'] for row in rows if row['sure']]
+  assert len(sure) >= 4 and angle_errors.summarize(sure)['mad'] < 1.5
+  assert angle_errors.summarize([row['case'] for row in rows])['covered'] > 0.8
   near: dict[float, list[bool]] = {}  # by confidence, which is their share in many more cases
-  for i, row in enumerate(rows):
+  for i, result in enumerate(results):
     truth, _ = measure_laminae.draw((11, i))
-    for x in row['result'].laminae:
+    for x in result.laminae:
       away = np.linalg.norm(truth - (x.row, x.column, x.depth), axis=1).min()
       near.setdefault(x.confidence, []).append(away < 3)
   assert near.keys() == {proposals.FOUND, proposals.OPPOSITE, proposals.BETWEEN}

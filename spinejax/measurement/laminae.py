@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from spinejax.measurement import curves, find, fit, flags, posterior, proposals
+from spinejax.measurement import curves, find, fit, flags, naming, posterior, proposals
 from spinejax.measurement.course import Course, Places, find_course, level_spacing
 from spinejax.measurement.posterior import Data, Grid, Posterior, Range, fit_posterior
 from spinejax.measurement.results import AngleResult, Curve, Level, Options
@@ -52,8 +52,8 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = 
 
   The result has levels, midline, naive_deg, and the laminae of `proposals`: without those that
   belong to no level, and with those that are missing. Every curve has the rotation of its apex, the
-  mean of three levels, and its plane of maximum curvature. Levels have names if they are 17,
-  missing ones counted. A mirrored volume is not detected. ValueError unless the points are [n,3]
+  mean of three levels, and its plane of maximum curvature. Levels are named by their number,
+  missing ones counted (`naming`). A mirrored volume is not detected. ValueError unless the points are [n,3]
   and the spacing fits.
 
   Args:
@@ -83,9 +83,9 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = 
   rows, tilts = y / steps[0], spine.tilt(y)
   line_deg = np.degrees(np.arctan(places.slope))
   spacings = np.diff(y) / level_spacing(y)((y[1:] + y[:-1]) / 2)
-  names, confidence = name_levels(spacings, is_pair)
+  named = naming.name_levels(y)
   sure = curves.find_sure_curves(
-      tilts, rows, names, found.draws.tilt(y), spread=_SPREAD,
+      tilts, rows, named.names, found.draws.tilt(y), spread=_SPREAD,
       region_names=curves.levels_by_height(y, y[0], y[-1]), min_deg=options.min_deg)
   kept = tuple(add_depth(curve, course, spine, steps[0]) for curve in sure.curves)
   naive = float(np.ptp(line_deg[is_pair]))
@@ -102,12 +102,12 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = 
   path = np.stack([down, spine.position(down), course.deep.position(down)], -1)
   return flags.make_result(
       METHOD, steps, kept, flags=weak, options=options, levels_found=len(y),
-      straight=sure.straight, notes=sure.notes + [
+      straight=sure.straight, notes=[*sure.notes, *named.notes] + [
           f'only one lamina of the level at row {row:.0f} was found' for row in rows[~is_pair]],
-      level_confidence=confidence, levels=_describe(course, points, names, tilts, steps),
+      level_confidence=named.confidence, levels=_describe(course, points, named, tilts, steps),
       midline=fit.to_pixels(path, steps),
       midline_sd=posterior.position_sd(found.draws, down, steps[1]), naive_deg=round(naive, 2),
-      laminae=proposals.list_laminae(course, points, spacings, names, steps))
+      laminae=proposals.list_laminae(course, points, spacings, named.names, steps))
 
 
 def fit_places(places: Places) -> Posterior:
@@ -122,20 +122,6 @@ def fit_places(places: Places) -> Posterior:
                 np.full(has.sum(), np.tan(np.radians(_LINE_DEG)))),
       (np.arange(count + has.sum()) >= count).astype(int))
   return fit_posterior(data, Range.of(y), _GRID).in_mm(unit, left)
-
-
-def name_levels(spacings: np.ndarray, is_pair: np.ndarray) -> tuple[curves.Names, str]:
-  """Names of n levels and the confidence in them: T1..L5 if they are 17, missing ones counted.
-
-  The names are None otherwise. The confidence is 'high' for 17 pairs, else 'low'. The spacings
-  [n - 1] are in expected level spacings. `is_pair` [n] tells where both laminae were found.
-  """
-  steps = np.where(spacings > flags.GAP, np.rint(spacings), 1)
-  places = np.cumsum(np.append(0, steps)).astype(int)
-  if places[-1] != 16:
-    return [None] * len(places), 'low'
-  exact = len(places) == 17 and is_pair.all()
-  return [curves.LEVELS[p] for p in places], 'high' if exact else 'low'
 
 
 def add_depth(curve: Curve, course: Course, spine: fit.Midline, step: float) -> Curve:
@@ -166,7 +152,7 @@ def plane_of_maximum_curvature(upper: np.ndarray, lower: np.ndarray) -> tuple[fl
   return float(planes[seen.argmax()]), round(float(seen.max()), 2)
 
 
-def _describe(course: Course, points: np.ndarray, names: curves.Names, tilts: np.ndarray,
+def _describe(course: Course, points: np.ndarray, named: naming.Named, tilts: np.ndarray,
               steps: np.ndarray) -> tuple[Level, ...]:
   """The levels of the result; points [n,3] in voxels."""
   sides = [*fit.to_pixels(points, 1.0), None]  # index -1 is None
@@ -174,7 +160,8 @@ def _describe(course: Course, points: np.ndarray, names: curves.Names, tilts: np
   line, rotation = ([round(value, 2) if np.isfinite(value) else None for value in array.tolist()]
                     for array in (line_deg, course.places.rotation))
   return tuple(
-      Level(names[i], row, column, round(float(tilts[i]), 2), depth, line_deg=line[i],
-            rotation_deg=rotation[i], right=sides[right], left=sides[left])
+      Level(named.names[i], row, column, round(float(tilts[i]), 2), depth, line_deg=line[i],
+            rotation_deg=rotation[i], right=sides[right], left=sides[left],
+            confidence=named.probability[i])
       for i, ((row, column, depth), (right, left)) in enumerate(
           zip(fit.to_pixels(course.places.middle, steps), course.pairs)))

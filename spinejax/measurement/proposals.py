@@ -28,7 +28,8 @@ def list_laminae(course: Course, points: np.ndarray, spacings: np.ndarray, names
   """
   middle = course.places.middle
   listed: list[Lamina] = []
-  for i, (pair, name) in enumerate(zip(course.pairs, names)):
+  sure = [name if name in curves.LEVELS else None for name in names]
+  for i, (pair, name) in enumerate(zip(course.pairs, sure)):
     for side, row in zip(SIDES, pair):
       if row >= 0:
         listed.append(_lamina(name, side, points[row], FOUND))
@@ -49,7 +50,8 @@ def _between(course: Course, i: int, number: int, name: str | None, steps: np.nd
   middle = np.stack([y, course.left.position(y), course.deep.position(y)], -1)
   offset = np.stack([-slope / np.hypot(1, slope), 1 / np.hypot(1, slope), -turn], -1)
   first = None if name is None else curves.LEVELS.index(name) + 1
-  return [_lamina(None if first is None else curves.LEVELS[first + j], side,
+  named = curves.LEVELS if first is None else curves.LEVELS[first:]
+  return [_lamina(named[j] if first is not None and j < len(named) else None, side,
                   (middle[j] + sign * half[j] * offset[j]) / steps, BETWEEN)
           for j in range(number) for side, sign in zip(SIDES, (-1, 1))]
 

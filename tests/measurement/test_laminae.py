@@ -151,10 +151,10 @@ def test_what_is_missing_is_flagged(spine):
   assert crop.status == 'partial' and '13 levels of 17' in crop.flags[0]
   apart = np.subtract([level.tilt_deg for level in crop.levels],
                       [level.tilt_deg for level in whole.levels[4:]])
-  assert np.abs(apart).max() < 3 and crop.levels[0].name is None
+  assert np.abs(apart).max() < 3 and crop.levels[0].name == 'level 1'
 
   lone = measurement.measure_laminae(np.delete(spine, 15, 0), 1.0)
-  assert lone.levels_found == 17 and lone.level_confidence == 'low'
+  assert lone.levels_found == 17 and lone.level_confidence == 'high'
   level, = (level for level in lone.levels if level.line_deg is None)
   assert level.name == 'T8' and level.left is None
   assert any('only one lamina' in flag for flag in lone.flags)

@@ -48,7 +48,7 @@ def summarize(cases: Sequence[Case]) -> dict[str, float | str]:
          'ms': np.median([case.milliseconds for case in cases])}
   cut = [case for case in measured
          if case.result.major_curve and case.result.major_curve.truncated]
-  counts['ok_wild'] = sum(case.result.status == 'ok' and abs(error) > WILD_DEG
+  counts['ok_wild'] = sum(case.result.status == 'ok' and bool(abs(error) > WILD_DEG)
                           for case, error in zip(measured, errors))
   shares = {
       'false_bounds': [case.result.lower_bound_deg > case.true_deg + FALSE_DEG for case in cut],

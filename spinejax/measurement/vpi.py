@@ -16,7 +16,6 @@ from spinejax.measurement.vpi_levels import LUMP, PROCESS
 METHOD = 'uca'
 _MOST_PROCESSES, _MOST_LUMPS = 60, 12  # of a spine, with false ones
 _SPREAD = curves.Spread(factor=1.1, floor_deg=0.8)
-_PREDICTED_SPREAD = curves.Spread(factor=1.2, floor_deg=1.0)  # of the mask of a network
 _WIDTHS = 5, 95  # percentiles of the columns of a process
 _USUAL = 60  # percentile of the widths of complete processes
 _LUMP_SEPARATION = 0.8  # distance of both sides in widths of a lump, without processes
@@ -67,7 +66,7 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
   named = naming.name_levels(y, levels.kind == LUMP)
   sure = curves.find_sure_curves(
       tilts, rows, named.names, spine.posterior.draws.tilt(y), min_deg=options.min_deg,
-      spread=_SPREAD if probs is None else _PREDICTED_SPREAD)
+      spread=_SPREAD)
   line_deg, has_line = np.degrees(np.arctan(levels.slope)), levels.has_line
   naive = curves.largest_swing(line_deg[has_line], options.min_deg)
   notes = [*sure.notes, *flags.flag_gaps(rows, np.diff(y) / np.median(np.diff(y))),

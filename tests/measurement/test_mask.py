@@ -52,3 +52,22 @@ def test_every_method_takes_bands_and_calibration():
   result = measurement.measure_mask(np.zeros((1, 1, 1)), 1.0, 'center_of_lamina',
                                 points=laminae_points(), options=options)
   assert result.calibrated_deg == 1.0 and result.band.startswith('none')
+
+
+def test_probabilities_weigh_and_must_fit_the_mask(vpi_cases):
+  case = vpi_cases[1]
+  label, spacing = case.label, case.truth.spacing
+  certain = np.eye(4, dtype=np.float32)[label]
+  plain = measurement.measure_mask(label, spacing, 'uca')
+  assert abs(measurement.measure_mask(label, spacing, 'uca', probs=certain).major_deg
+             - plain.major_deg) < 2.5
+  equal = np.full((*label.shape, 4), 0.25)  # they tell nothing
+  vague = measurement.measure_mask(label, spacing, 'uca', probs=equal)
+  assert abs(vague.major_deg - plain.major_deg) < 2.5 and vague.status != 'fail'
+  for probs, words in ((certain[1:], 'of the same size'), (certain[..., :3], 'at least 4 classes'),
+                       (certain[..., 0], 'of the same size'), (2 * certain, 'sum to 1'),
+                       (certain - 0.1, 'between 0 and 1'), (certain * np.nan, 'between 0 and 1')):
+    with pytest.raises(ValueError, match=words):
+      measurement.measure_mask(label, spacing, 'uca', probs=probs)
+  with pytest.raises(ValueError, match='of the same size'):
+    measurement.measure_mask(np.zeros((9, 8, 7)), 1.0, probs=np.zeros((9, 8, 6, 2)))

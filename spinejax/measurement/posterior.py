@@ -30,8 +30,8 @@ NU = 3.0  # degrees of freedom of the noise
 _LENGTH = 1.5  # l, correlation length of the curvature
 _KNOTS = 0.5  # distance of knots
 _PLACE_SD, _SLOPE_SD = 5.0, float(np.tan(np.radians(15)))  # of the middle of the spine
-_STEPS = 8  # reweighted fits
-_PRUNE_AFTER, _PRUNE = 2, 9.0  # step, and log evidence below the best, at which cells are dropped
+_STEPS = 6  # reweighted fits
+_PRUNE_AFTER, _PRUNE = 1, 9.0  # step, and log evidence below the best, at which cells are dropped
 _NUM_DRAWS = 400
 _STRETCHES = 3  # of dense data, per unit
 _AT_END, _NEAR_END = 1.5, 0.5  # how much less sure dense data are at both ends, and how far
@@ -128,10 +128,11 @@ def _precisions(extent: Range, trend: float) -> tuple[np.ndarray, np.ndarray]:
   return prior, place.T @ place + slope.T @ slope
 
 
-def fit_posterior(data: Data, extent: Range, grid: Grid = Grid()) -> Posterior:
-  """The posterior of the midline.
+def fit_posterior(data: Data, extent: Range, grid: Grid = Grid(), *, num_draws: int = _NUM_DRAWS
+                  ) -> Posterior:
+  """The posterior of the midline, with about `num_draws` draws.
 
-  In each cell of the grid the midline is found by 8 fits with weights w = (nu + 1) / (nu + r^2),
+  In each cell of the grid the midline is found by 6 fits with weights w = (nu + 1) / (nu + r^2),
   r the residuals in standard deviations s. With H = A'WA + P its log evidence is
 
     -(nu + 1) / 2 sum log(1 + r^2 / nu) - sum log s + (log|P| - log|H| - c'P c) / 2.
@@ -170,7 +171,7 @@ def fit_posterior(data: Data, extent: Range, grid: Grid = Grid()) -> Posterior:
   share /= total
   mean_weights, scales = share @ weights, np.exp(share @ np.log(cells[:, 2:])).tolist()
   return Posterior(extent.midline(share @ found, mean_weights),
-                   extent.midline(_draw(found, normal, share), mean_weights), mean_weights,
+                   extent.midline(_draw(found, normal, share, num_draws), mean_weights), mean_weights,
                    scales[0], tuple(scales[1:]),
                    float(evidence.max() + np.log(total / num_cells)))
 
@@ -191,17 +192,17 @@ def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Gri
   from_end = np.minimum(y - y[0], y[-1] - y) / unit
   usual = sd * (1 + _AT_END * np.exp(-from_end / _NEAR_END))
 
-  def fit(frayed: Sequence[float], grid: Grid) -> Posterior:
+  def fit(frayed: Sequence[float], grid: Grid, num_draws: int = _NUM_DRAWS) -> Posterior:
     is_frayed = (y - y[0] < frayed[0] * unit) | (y[-1] - y < frayed[1] * unit)
     return fit_posterior(Data(
         y / unit, (x - left) / unit, np.zeros(len(y), bool),
         np.where(is_frayed, np.hypot(usual, _FRAYED_SD), usual), np.zeros(len(y), int)),
-                         extent, grid)
+                         extent, grid, num_draws=num_draws)
 
   frayed = [0.0, 0.0]
   coarse = grid._replace(curvature=grid.curvature[1::2], trend=(0.0,))
   for end in (0, 1):
-    found = [fit([*frayed[:end], length, *frayed[end + 1:]], coarse).log_evidence
+    found = [fit([*frayed[:end], length, *frayed[end + 1:]], coarse, 0).log_evidence
              for length in _FRAYED_LENGTHS]
     frayed[end] = _FRAYED_LENGTHS[int(np.argmax(found))]
   return fit(frayed, grid).in_mm(unit, left)
@@ -212,12 +213,12 @@ def position_sd(draws: Midline, y: np.ndarray, step: float) -> tuple[float, ...]
   return tuple((draws.position(y).std(0) / step).round(2).tolist())
 
 
-def _draw(found: np.ndarray, normal: np.ndarray, share: np.ndarray) -> np.ndarray:
-  """About 400 antithetic draws [n, K] from the cells, in proportion to their share."""
+def _draw(found: np.ndarray, normal: np.ndarray, share: np.ndarray, number: int) -> np.ndarray:
+  """About `number` antithetic draws [n, K] from the cells, in proportion to their share."""
   rng, draws = np.random.default_rng(0), []
-  counts = np.rint(_NUM_DRAWS * share).astype(int)
+  counts = np.rint(number * share).astype(int)
   for cell in np.flatnonzero(counts):
     noise = rng.standard_normal((found.shape[1], (counts[cell] + 1) // 2))
     off = np.linalg.solve(np.linalg.cholesky(normal[cell]).T, noise).T
     draws.append(found[cell] + np.concatenate([off, -off])[:counts[cell]])
-  return np.concatenate(draws)
+  return np.concatenate([np.zeros((0, found.shape[1])), *draws])

@@ -81,8 +81,8 @@ def find_spine(points: np.ndarray, lack: np.ndarray, side: np.ndarray, lumps: Se
     flags.require(number >= 3 and number + len(lone) / 2 >= flags.MIN_LEVELS, (
         f'{len(points)} processes and {len(whole.row)} lumps make {number} levels; '
         f'{flags.MIN_LEVELS} are needed'))
-    found = fit_posterior(_fit_data(levels), extent,
-                          grid if turn == _TURNS - 1 else _FIRST_GRID)
+    found = (fit_posterior(_fit_data(levels), extent, grid) if turn == _TURNS - 1 else
+             fit_posterior(_fit_data(levels), extent, _FIRST_GRID, num_draws=0))
     coefficients = found.mean.coefficients
     tilt = np.arctan(found.mean.slope(feet[:, 0]))
   return Spine(take(levels, np.argsort(levels.middle[:, 0], kind='stable')), found)

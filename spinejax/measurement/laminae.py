@@ -53,8 +53,8 @@ def measure_laminae(points: np.ndarray, spacing: Spacing, *, options: Options = 
   The result has levels, midline, naive_deg, and the laminae of `proposals`: without those that
   belong to no level, and with those that are missing. Every curve has the rotation of its apex, the
   mean of three levels, and its plane of maximum curvature. Levels are named by their number,
-  missing ones counted (`naming`). A mirrored volume is not detected. ValueError unless the points are [n,3]
-  and the spacing fits.
+  missing ones counted (`naming`). A mirrored volume is not detected. ValueError unless the points
+  are [n,3] and the spacing fits.
 
   Args:
     points: [n,3] (down, left, deep) in voxels; false laminae may be among them.

@@ -170,10 +170,10 @@ def fit_posterior(data: Data, extent: Range, grid: Grid = Grid(), *, num_draws: 
   total = share.sum()
   share /= total
   mean_weights, scales = share @ weights, np.exp(share @ np.log(cells[:, 2:])).tolist()
-  return Posterior(extent.midline(share @ found, mean_weights),
-                   extent.midline(_draw(found, normal, share, num_draws), mean_weights), mean_weights,
-                   scales[0], tuple(scales[1:]),
-                   float(evidence.max() + np.log(total / num_cells)))
+  return Posterior(
+      extent.midline(share @ found, mean_weights),
+      extent.midline(_draw(found, normal, share, num_draws), mean_weights), mean_weights, scales[0],
+      tuple(scales[1:]), float(evidence.max() + np.log(total / num_cells)))
 
 
 def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Grid) -> Posterior:

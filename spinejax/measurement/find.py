@@ -1,5 +1,6 @@
 """Find: the blobs of a mask, their halves and parts, and the least-cost path through an image."""
 import itertools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +21,11 @@ class Part(NamedTuple):
   places: np.ndarray  # [area, 2] (y, x) of its pixels
   weights: np.ndarray  # [area] of the pixels
   probable: float  # mean probability of its pixels; 1 where there are no probabilities
+
+
+def box_centers(parts: Sequence[Part]) -> np.ndarray:
+  """Centers [n, 2] (y, x) of the bounding boxes of parts."""
+  return np.reshape([(part.places.min(0) + part.places.max(0)) / 2 for part in parts], (-1, 2))
 
 
 def find_blobs(mask: np.ndarray, spacing: np.ndarray, *, smallest: float = 0.25,

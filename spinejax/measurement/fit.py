@@ -13,11 +13,13 @@ _RIDGE = 1e-9  # keeps the normal equations regular
 
 @dataclasses.dataclass(frozen=True)
 class Midline:
-  """x(y) in mm as a cubic B-spline of (y - top) / height; straight beyond its ends."""
+  """x(y) as a cubic B-spline of (y - top) / height, straight beyond its ends; lengths in mm.
+
+  The midlines of `posterior` are in its unit until `in_mm` converts them.
+  """
   coefficients: np.ndarray  # [..., K] mm; leading axes are draws
   top: float  # mm
   height: float  # mm
-  weights: np.ndarray  # [m] robust weights of the data; 1 for data that fit
 
   def position(self, y: np.ndarray) -> np.ndarray:
     """x [..., n] in mm at y [n] in mm."""
@@ -33,7 +35,7 @@ class Midline:
     return self.coefficients @ basis(u, self.coefficients.shape[-1], 1).T / self.height
 
   def in_mm(self, unit: float, left: float = 0.0) -> 'Midline':
-    """A midline in units of `unit` mm in mm, with x moved by `left` mm."""
+    """Converts a midline in units of `unit` mm to mm and moves x by `left` mm."""
     return dataclasses.replace(self, coefficients=self.coefficients * unit + left,
                                top=self.top * unit, height=self.height * unit)
 
@@ -78,7 +80,7 @@ def fit_joint(data: LevelData, *, smoothing: float = 10.0, iterations: int = 12)
   for _ in range(iterations):
     coefficients = _joint_smoother(rows, weights, smoothing) @ values
     weights = np.minimum(1, 2.0 / np.abs(rows @ coefficients - values).clip(1e-9))
-  return Midline(coefficients * data.scale, float(data.y.min()), float(np.ptp(data.y)), weights)
+  return Midline(coefficients * data.scale, float(data.y.min()), float(np.ptp(data.y)))
 
 
 def _joint_equations(data: LevelData) -> tuple[np.ndarray, np.ndarray]:
@@ -112,7 +114,7 @@ def fit_smooth(y: np.ndarray, x: np.ndarray, *, smoothing: float) -> Midline:
   bends = basis((np.arange(8 * _NUM_SMOOTH) + 0.5) / (8 * _NUM_SMOOTH), _NUM_SMOOTH, 3)
   penalty = len(y) / _POINTS * bends.T @ bends / len(bends)
   normal = rows.T @ rows + smoothing * penalty + _RIDGE * np.eye(_NUM_SMOOTH)
-  return Midline(np.linalg.solve(normal, rows.T @ x), top, height, np.ones(len(y)))
+  return Midline(np.linalg.solve(normal, rows.T @ x), top, height)
 
 
 def to_pixels(points: np.ndarray, steps: np.ndarray | float) -> tuple[Any, ...]:

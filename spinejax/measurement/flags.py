@@ -68,7 +68,7 @@ def make_result(method: str, spacing: Numbers | None, curves: Sequence[Curve] = 
 
 
 def find_major(curves: Sequence[Curve], inner_first: bool) -> Curve | None:
-  """The curve whose angle is that of the result; None without curves.
+  """The curve that gives the result its angle; None without curves.
 
   It is the largest one. With `inner_first`, if that touches an end of the spine, it is the largest
   one that touches no end and has at least INNER of the angle, if there is one.

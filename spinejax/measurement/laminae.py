@@ -114,13 +114,10 @@ def fit_places(places: Places) -> Posterior:
   """Posterior of the midline in mm. The noise of places and of slopes have scales of their own."""
   unit = UNIT * float(np.median(places.apart[places.is_pair]))
   has, left = places.is_pair, float(np.median(places.middle[:, 1]))
-  y, count = places.down / unit, len(places.down)
-  data = Data(
-      np.append(y, y[has]), np.append((places.middle[:, 1] - left) / unit, places.slope[has]),
-      np.arange(count + has.sum()) >= count,
-      np.append(np.where(has, _PAIR_SD, _LONE_SD),
-                np.full(has.sum(), np.tan(np.radians(_LINE_DEG)))),
-      (np.arange(count + has.sum()) >= count).astype(int))
+  count, y = len(has), places.down / unit
+  data = Data.of_levels(
+      np.stack([y, (places.middle[:, 1] - left) / unit], -1), np.where(has, _PAIR_SD, _LONE_SD),
+      places.slope, np.full(count, _LINE_DEG), has, (np.zeros(count, int), np.ones(count, int)))
   return fit_posterior(data, Range.of(y), _GRID).in_mm(unit, left)
 
 

@@ -28,7 +28,8 @@ from spinejax.measurement.fit import Midline, basis
 
 NU = 3.0  # degrees of freedom of the noise
 _LENGTH = 1.5  # l, correlation length of the curvature
-_KNOTS = 0.5  # distance of knots
+_KNOTS = 0.5  # largest distance of knots
+_MARGIN = 0.1  # of the range of a midline beyond its data
 _PLACE_SD, _SLOPE_SD = 5.0, float(np.tan(np.radians(15)))  # of the middle of the spine
 _STEPS = 6  # reweighted fits
 _PRUNE_AFTER, _PRUNE = 1, 9.0  # step, and log evidence below the best, at which cells are dropped
@@ -48,12 +49,28 @@ class Data(NamedTuple):
   sd: np.ndarray  # [m] standard deviation of the noise at scale 1
   group: np.ndarray  # [m] group of the noise, 0 or 1
 
+  @classmethod
+  def of_levels(cls, places: np.ndarray, place_sd: np.ndarray, slope: np.ndarray,
+                slope_deg: np.ndarray, has_slope: np.ndarray, groups: tuple[np.ndarray, np.ndarray]
+                ) -> 'Data':
+    """The places [n, 2] (y, x) of levels, and the slopes [n] of those that have one, bool [n].
+
+    The standard deviations of slopes are in degrees. `groups` are those of places and of slopes,
+    [n] each.
+    """
+    y, x = places.T
+    return cls(
+        np.append(y, y[has_slope]), np.append(x, slope[has_slope]),
+        np.repeat([False, True], [len(y), has_slope.sum()]),
+        np.append(place_sd, np.tan(np.radians(slope_deg[has_slope]))),
+        np.append(groups[0], groups[1][has_slope]))
+
 
 class Grid(NamedTuple):
   """Values over which the posterior is averaged, all equally likely before."""
   curvature: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4)  # kappa, radians per unit
   trend: tuple[float, ...] = (-1.0, 0.0, 1.0)
-  gain: tuple[float, ...] = (1.0,)  # of the slopes of group 1, as seen over as they are
+  gain: tuple[float, ...] = (1.0,)  # observed slope over true slope, for the slopes of group 1
   noise: tuple[tuple[float, ...], ...] = ((0.4, 0.75, 1.4, 2.5), (0.63, 1.1, 2.0))
 
 
@@ -68,7 +85,7 @@ class Posterior:
   log_evidence: float  # of the data
 
   def in_mm(self, unit: float, left: float = 0.0) -> 'Posterior':
-    """The posterior of a midline in units of `unit` mm in mm, with x moved by `left` mm."""
+    """Converts a posterior in units of `unit` mm to mm and moves x by `left` mm."""
     return dataclasses.replace(self, mean=self.mean.in_mm(unit, left),
                                draws=self.draws.in_mm(unit, left))
 
@@ -81,10 +98,10 @@ class Range:
   num: int  # of coefficients
 
   @classmethod
-  def of(cls, y: np.ndarray, margin: float = 0.1) -> 'Range':
-    """The range of y [n] and a margin on both ends, with knots every half unit or closer."""
-    height = float(np.ptp(y)) + 2 * margin
-    return cls(float(y.min()) - margin, height, max(int(np.ceil(height / _KNOTS)), 4) + 3)
+  def of(cls, y: np.ndarray) -> 'Range':
+    """The range of y [n] with a margin at both ends. Knots are at most half a unit apart."""
+    height = float(np.ptp(y)) + 2 * _MARGIN
+    return cls(float(y.min()) - _MARGIN, height, max(int(np.ceil(height / _KNOTS)), 4) + 3)
 
   def rows(self, y: np.ndarray, derivative: int = 0) -> np.ndarray:
     """Rows [n, K] of the splines or of a derivative of them by y, at y [n]."""
@@ -95,9 +112,9 @@ class Range:
       found = found + basis(inside, self.num, 1) * (u - inside)[:, None]
     return found
 
-  def midline(self, coefficients: np.ndarray, weights: np.ndarray) -> Midline:
+  def midline(self, coefficients: np.ndarray) -> Midline:
     """The midline of coefficients [..., K]."""
-    return Midline(coefficients, self.top, self.height, weights)
+    return Midline(coefficients, self.top, self.height)
 
 
 def precision(extent: Range, kappa: float, trend: float = 0.0) -> np.ndarray:
@@ -151,29 +168,29 @@ def fit_posterior(data: Data, extent: Range, grid: Grid = Grid(), *, num_draws: 
   gain = np.where(data.is_slope & (data.group == 1), cells[:, 2:3], 1.0)
   outer = (rows[:, :, None] * rows[:, None]).reshape(len(rows), extent.num**2)
   weights = np.ones_like(sd)
+  normal = ((gain / sd)**2 @ outer).reshape(priors.shape) + priors
   for step in range(_STEPS):
-    precise = weights * gain / sd**2
-    normal = ((precise * gain) @ outer).reshape(priors.shape) + priors
-    found = np.linalg.solve(normal, ((precise * data.value) @ rows)[..., None])[..., 0]
+    found = np.linalg.solve(
+        normal, ((weights * gain / sd**2 * data.value) @ rows)[..., None])[..., 0]
     square = ((gain * (found @ rows.T) - data.value) / sd)**2
     weights = (NU + 1) / (NU + square)
+    normal = ((weights * (gain / sd)**2) @ outer).reshape(priors.shape) + priors
     if step in (_PRUNE_AFTER, _STEPS - 1):
-      normal = ((weights * gain**2 / sd**2) @ outer).reshape(priors.shape) + priors
       evidence = -(NU + 1) / 2 * np.log1p(square / NU).sum(1) - np.log(sd).sum(1)
       evidence += (prior_logdet - np.linalg.slogdet(normal)[1]
                    - np.einsum('ni,nij,nj->n', found, priors, found)) / 2
     if step == _PRUNE_AFTER:
       kept = evidence > evidence.max() - _PRUNE
-      cells, priors, prior_logdet, sd, gain, weights = (
-          array[kept] for array in (cells, priors, prior_logdet, sd, gain, weights))
+      cells, priors, prior_logdet, sd, gain, weights, normal = (
+          array[kept] for array in (cells, priors, prior_logdet, sd, gain, weights, normal))
   share = np.exp(evidence - evidence.max())
   total = share.sum()
   share /= total
-  mean_weights, scales = share @ weights, np.exp(share @ np.log(cells[:, 2:])).tolist()
+  mean_gain, *noise = np.exp(share @ np.log(cells[:, 2:])).tolist()
   return Posterior(
-      extent.midline(share @ found, mean_weights),
-      extent.midline(_draw(found, normal, share, num_draws), mean_weights), mean_weights, scales[0],
-      tuple(scales[1:]), float(evidence.max() + np.log(total / num_cells)))
+      extent.midline(share @ found), extent.midline(_draw(found, normal, share, num_draws)),
+      share @ weights, mean_gain, tuple(noise),
+      float(evidence.max() + np.log(total / num_cells)))
 
 
 def fit_sections(y: np.ndarray, x: np.ndarray, unit: float, sd: float, grid: Grid) -> Posterior:

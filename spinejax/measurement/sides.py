@@ -23,18 +23,13 @@ _SEEDS = 6  # processes whose sides start a growth, where fewer than 3 lumps do
 @dataclasses.dataclass(frozen=True)
 class Rails:
   """Both rows of processes."""
-  points: np.ndarray  # [n, 2] centers (y, x), moved outward by what a process lacks
+  points: np.ndarray  # [n, 2] centers (y, x), narrow ones moved outward
   side: np.ndarray  # [n] -1 left, 1 right
   tilt: np.ndarray  # [n] radians, of the midline at their feet
   half: float  # half the distance of the rows
   coefficients: np.ndarray  # [K] of the midline
   score: float  # log posterior
   farthest: float  # largest residual, in standard deviations
-
-  @property
-  def feet(self) -> np.ndarray:
-    """Feet [n, 2] (y, x) of the processes."""
-    return feet_of(self.points, self.side, self.tilt, self.half)
 
 
 def feet_of(points: np.ndarray, side: np.ndarray, tilt: np.ndarray, half: float) -> np.ndarray:
@@ -46,9 +41,9 @@ def find_sides(points: np.ndarray, lumps: np.ndarray, side: np.ndarray, lack: np
                extent: posterior.Range) -> Rails:
   """The most probable sides of processes [n, 2], from three starts.
 
-  The starts are the present sides [n], and, if one of the processes then lies far from its row,
-  sides that grow process by process from the lumps [m, 2] upward, and from the top downward. `lack`
-  [n] is what a process lacks of the usual width.
+  The first start are the given sides [n]. If one of the processes then lies far from its row, the
+  sides also grow process by process, from the lumps [m, 2] upward and from the top downward. `lack`
+  [n] is the usual width of a process minus its own width, at least 0.
   """
   first = fit_rails(points, lumps, side, lack, extent)
   if len(points) <= _SEEDS or first.farthest < _NEAR:
@@ -63,8 +58,8 @@ def fit_rails(points: np.ndarray, lumps: np.ndarray, side: np.ndarray, lack: np.
   """The midline x = B(y) c between two rows of processes at B(y) c +- half cos(tilt).
 
   The feet and the midline are found in turns. In the first three turns each process takes the side
-  on which it lies. After the second turn a process moves outward by half of what it lacks, because
-  a rib or the edge of the strip hides its outer part. The noise is Student's t.
+  on which it lies. After the second turn a process moves outward by half of its `lack`, because a
+  rib or the edge of the strip hides its outer part. The noise is Student's t.
   """
   tilt, half, count = np.zeros(len(points)), _HALF, extent.num
   prior = np.zeros((count + 1, count + 1))

@@ -24,7 +24,7 @@ _LUMP_SEPARATION = 0.8  # distance of both sides in widths of a lump, without pr
 class Candidates(NamedTuple):
   """Processes and lumps in units of the distance between left and right; places are (y, x)."""
   points: np.ndarray  # [n, 2] centers of processes
-  lack: np.ndarray  # [n] what their width lacks of the usual one
+  lack: np.ndarray  # [n] usual width of a process minus its own width, at least 0
   side: np.ndarray  # [n] first guess of their side, -1 left and 1 right
   lumps: tuple[find.Part, ...]
   level: float  # distance of neighboring levels
@@ -57,7 +57,8 @@ def measure_vpi(mask: np.ndarray, spacing: Spacing, *, process: int = PROCESS, l
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
     found = find_candidates(mask, steps, process, lump, probs)
-    spine = vpi_levels.find_spine(*found[:5], is_predicted=probs is not None)
+    spine = vpi_levels.find_spine(found.points, found.lack, found.side, found.lumps, found.level,
+                                  is_predicted=probs is not None)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   levels, midline = spine.levels, spine.posterior.mean
@@ -104,7 +105,7 @@ def find_candidates(mask: np.ndarray, steps: np.ndarray, process: int, lump: int
       f'{len(processes)} processes above {len(parts)} lumps are too few for an angle'))
   points = np.reshape([np.average(part.places, axis=0, weights=part.weights)
                        for part in processes], (-1, 2))
-  middles = np.reshape([(part.places.min(0) + part.places.max(0)) / 2 for part in parts], (-1, 2))
+  middles = find.box_centers(parts)
   side, _, unit = pair.split_sides(points, middles)
   if not unit:
     unit = _LUMP_SEPARATION * float(np.median([np.ptp(part.places[:, 1]) for part in parts]))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spinejax.measurement import flags, pair, sides
-from spinejax.measurement.find import Part, cut_along, half_centers
+from spinejax.measurement.find import Part, box_centers, cut_along, half_centers
 from spinejax.measurement.pair import take
 from spinejax.measurement.posterior import Data, Grid, Posterior, Range, fit_posterior
 
@@ -57,7 +57,7 @@ def find_spine(points: np.ndarray, lack: np.ndarray, side: np.ndarray, lumps: Se
 
   Args:
     points: [n, 2] centers of processes.
-    lack: [n] what their width lacks of the usual one.
+    lack: [n] usual width of a process minus its own width, at least 0.
     side: [n] a first guess of their sides, -1 left and 1 right.
     lumps: of which some may be fused.
     level: distance of neighboring levels.
@@ -65,7 +65,7 @@ def find_spine(points: np.ndarray, lack: np.ndarray, side: np.ndarray, lumps: Se
       by an unknown factor of 0.7 to 1.
   """
   grid = Grid(gain=_GAIN if is_predicted else (1.0,))
-  middles = np.reshape([(lump.places.min(0) + lump.places.max(0)) / 2 for lump in lumps], (-1, 2))
+  middles = box_centers(lumps)
   extent = Range.of(np.append(points[:, 0], middles[:, 0]))
   rails = sides.find_sides(points, middles, side, lack, extent)
   whole = _cut_lumps(lumps, extent, rails.coefficients, level)
@@ -106,7 +106,7 @@ def pair_processes(rails: sides.Rails, feet: np.ndarray,
 
 
 def _describe_pairs(ends: np.ndarray, lack: np.ndarray) -> Levels:
-  """Pairs with ends [k, 2, 2]; what both processes lack [k, 2] makes their middle less sure."""
+  """Pairs with ends [k, 2, 2]. A pair of narrow processes has a less certain middle."""
   across = ends[:, 1] - ends[:, 0]
   count = len(ends)
   return Levels(np.full(count, PROCESS), ends.mean(1), -across[:, 0] / across[:, 1],
@@ -178,9 +178,6 @@ def _cut_lumps(lumps: Sequence[Part], extent: Range, coefficients: np.ndarray,
 def _fit_data(levels: Levels) -> Data:
   """Places of all levels, and slopes of those with a sure line."""
   has = levels.has_line & (levels.slope_deg < _NO_LINE_DEG)
-  y, count = levels.middle[:, 0], len(levels.kind)
-  return Data(
-      np.append(y, y[has]), np.append(levels.middle[:, 1], levels.slope[has]),
-      np.arange(count + has.sum()) >= count,
-      np.append(levels.place_sd, np.tan(np.radians(levels.slope_deg[has]))),
-      (np.append(levels.kind, levels.kind[has]) == LUMP).astype(int))
+  group = (levels.kind == LUMP).astype(int)
+  return Data.of_levels(levels.middle, levels.place_sd, levels.slope, levels.slope_deg, has,
+                        (group, group))

@@ -45,7 +45,7 @@ class Rows(NamedTuple):
 
 def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Options()
                  ) -> AngleResult:
-  """Centerline Cobb angle of a mask: midpoints of its sections, smoothing spline, extremes rule.
+  """Centerline Cobb angle of a mask: midpoints of its sections, posterior, extremes rule.
 
   The result has midline and cross_check_deg. Apices and regions are estimated from the height, so
   `level_confidence` is 'low' and the ends have rows only.
@@ -62,7 +62,7 @@ def measure_xray(mask: np.ndarray, spacing: Spacing, *, options: Options = Optio
     return flags.no_angle(METHOD, None, NO_SPACING)
   try:
     rows = find_rows(mask, steps)
-    y, x, smoothing = find_centerline(rows, steps)
+    y, x = find_centerline(rows, steps)
   except flags.NoAngle as reason:
     return flags.no_angle(METHOD, steps, reason)
   unit = rows.usual_width
@@ -103,8 +103,8 @@ def find_rows(mask: np.ndarray, steps: np.ndarray) -> Rows:
   return rows
 
 
-def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-  """Midpoints y, x [n] in mm of perpendicular sections, and the smoothing of their spline.
+def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Midpoints y, x [n] in mm of perpendicular sections.
 
   The first centerline joins the midpoints of the rows without both ends of the spine, because an
   oblique end would bend it. Every pass replaces the points by the midpoints of the sections
@@ -123,7 +123,7 @@ def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarr
                             float(np.quantile(rows.width, 0.9)))
     flags.require(len(y) >= _POINTS // 2 and np.ptp(y) >= 4 * rows.usual_width,
                   'the mask is not a spine: fewer than half of its sections are whole')
-  return y, x, smoothing
+  return y, x
 
 
 def _section_centers(mask: np.ndarray, steps: np.ndarray, grid: np.ndarray, midline: fit.Midline,

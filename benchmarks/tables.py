@@ -69,6 +69,19 @@ def measurement() -> str:
                + source_of('measurement.jsonl', rows))
 
 
+def network_angles() -> str:
+  """Errors of the angles of networks' masks on phantoms that no run has seen."""
+  rows = read('network_angles.jsonl')
+  cells = [[f'`{row["workdir"]}`', row['method'], str(row['cases']), *(
+      number(row[name], digits) for name, digits in (
+          ('mad', 2), ('bias', 2), ('max', 1), ('covered', 2))), *(
+              row[name] for name in ('false_bounds', 'straight', 'mild')), str(row['ok_wild'])]
+           for row in rows]
+  return table(['run', 'angle', 'phantoms', 'MAD', 'bias', 'largest', 'interval holds the truth',
+                'false of the bounds', 'straight below 5°', '5 to 10° found',
+                'status ok, off by over 10°'], cells, source_of('network_angles.jsonl', rows))
+
+
 def speed() -> str:
   rows = {(row['system'], row['phase']): row for row in read('bench_cpu.jsonl')
           if row.get('size') == 'quick' and row['status'] == 'ok' and 'torch' in row['sides']}
@@ -110,7 +123,7 @@ def xray() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {function.__name__: function for function in (
-    measurement, networks, quick_angles, quick_runs, speed, xray)}
+    measurement, network_angles, networks, quick_angles, quick_runs, speed, xray)}
 TABLES |= {name: functools.partial(lambda make: make(small_tables.read()), make)
            for name, make in small_tables.TABLES.items()}
 

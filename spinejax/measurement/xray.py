@@ -1,6 +1,6 @@
 """Masks of the spine on X-rays -> centerline Cobb angle.
 
-A centerline bends less than the end plates do, so this angle is smaller than the Cobb angle.
+The angle of a centerline is not that of the end plates; docs/angles.md has a comparison.
 `benchmarks/measure_laminae.py` measures the errors on phantoms.
 """
 from typing import NamedTuple
@@ -108,7 +108,7 @@ def find_centerline(rows: Rows, steps: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
   The first centerline joins the midpoints of the rows without both ends of the spine, because an
   oblique end would bend it. Every pass replaces the points by the midpoints of the sections
-  perpendicular to the centerline before. The smoothing is
+  perpendicular to the centerline before. The smoothing of a centerline is
   _SMOOTHING clip((rms residual / height / _NOISE)^3, 1, _MAX_FACTOR). Raises NoAngle if fewer than
   half of the sections are whole.
   """
